@@ -1,0 +1,350 @@
+"""Every error that distlog raises on purpose, named by what the caller can do.
+
+Each class carries its numbers as fields and a `reason` that is unique and never changes; `str()` is one sentence that
+says what is wrong and what to do next.  `server/status.py` alone maps them to gRPC, and the client raises the same
+class again from the metadata.  Programming mistakes are assertions, not these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+
+@dataclass(eq=False)
+class DistlogError(Exception):
+    """The root of all: catch it to catch everything that distlog raises on purpose."""
+
+    reason: ClassVar[str] = "DISTLOG_ERROR"
+    # A format string over the fields: what is wrong, then what to do.
+    text: ClassVar[str] = "distlog failed"
+
+    def __str__(self) -> str:
+        return self.text.format_map(self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """Return the error's fields by name, in the order of their declaration."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def metadata(self) -> dict[str, str]:
+        """Return the fields as strings, as they travel in google.rpc.ErrorInfo; None fields are left out."""
+        return {name: str(value) for name, value in self.fields().items() if value is not None}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> Self:
+        """Rebuild the error from `metadata()`.  Missing fields take their type's zero: a newer peer may send fewer."""
+        types = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            text = metadata.get(field.name)
+            wanted = types[field.name]
+            if wanted in (int, float, str):
+                values[field.name] = wanted() if text is None else wanted(text)
+            elif text is not None and wanted == int | None:
+                values[field.name] = int(text)
+            else:
+                values[field.name] = text
+        return cls(**values)
+
+
+# --- The caller fixes the call ------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class InvalidRequest(DistlogError):
+    """A field of the request is not acceptable."""
+
+    reason = "INVALID_REQUEST"
+    text = "{field}: {problem}"
+    field: str
+    problem: str
+
+
+@dataclass(eq=False)
+class RecordTooLarge(DistlogError):
+    """The record is larger than the cluster accepts (bytes)."""
+
+    reason = "RECORD_TOO_LARGE"
+    text = "the record has {size} bytes and the limit is {size_max}: split it, or raise --record-size-max on every node"
+    size: int
+    size_max: int
+
+
+# --- The caller chooses another offset, or reads and decides ------------------------------------
+
+
+@dataclass(eq=False)
+class OffsetOutOfRange(DistlogError):
+    """The offset was trimmed, or does not exist yet.  Choose one in [start_offset, high_watermark)."""
+
+    reason = "OFFSET_OUT_OF_RANGE"
+    text = "offset {offset} is not in [{start_offset}, {high_watermark}): read from one that is"
+    offset: int
+    start_offset: int
+    high_watermark: int
+
+
+@dataclass(eq=False)
+class OffsetMismatch(DistlogError):
+    """The log does not end where the caller expected.  Read, decide, try again."""
+
+    reason = "OFFSET_MISMATCH"
+    text = "the next offset is {actual}, not {expected}: read what is new, then decide"
+    expected: int
+    actual: int
+
+
+# --- The caller goes elsewhere, waits, or slows down; nothing was written -----------------------
+
+
+@dataclass(eq=False)
+class NotLeader(DistlogError):
+    """This node does not take writes; the leader does.  Nothing was written."""
+
+    reason = "NOT_LEADER"
+    text = "this node is not the leader: send the request to {leader_id} at {leader_address}"
+    leader_id: str
+    leader_address: str
+
+
+@dataclass(eq=False)
+class NoLeader(DistlogError):
+    """The cluster has no leader now.  Nothing was written; try again after the delay (seconds)."""
+
+    reason = "NO_LEADER"
+    text = "the cluster has no leader now ({problem}): try again in {retry_delay_s} s"
+    problem: str
+    retry_delay_s: float
+
+
+@dataclass(eq=False)
+class ShuttingDown(DistlogError):
+    """This node is stopping.  Nothing was written; another node answers."""
+
+    reason = "SHUTTING_DOWN"
+    text = "this node is stopping: try another one, or again in {retry_delay_s} s"
+    retry_delay_s: float
+
+
+@dataclass(eq=False)
+class Overloaded(DistlogError):
+    """A queue is full.  Nothing was written; slow down and try again."""
+
+    reason = "OVERLOADED"
+    text = "{queue} is at its limit of {limit}: slow down and try again"
+    queue: str
+    limit: int
+
+
+@dataclass(eq=False)
+class StorageFull(DistlogError):
+    """The disk has no space.  Nothing was written; free space and try again."""
+
+    reason = "STORAGE_FULL"
+    text = "no space left for {path}: free space on that file system; the node goes on by itself"
+    path: str
+
+
+# --- The record may exist -----------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class OutcomeUnknown(DistlogError):
+    """The record may or may not exist.  An idempotent producer retries with the same sequence; others must read."""
+
+    reason = "OUTCOME_UNKNOWN"
+    text = "the outcome is unknown ({cause}): retry with the same producer sequence, or read the log to find out"
+    cause: str
+
+
+# --- Exactly-once -------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class OutOfSequence(DistlogError):
+    """The producer skipped a sequence, or repeated one that is too old to remember.  Nothing was written."""
+
+    reason = "OUT_OF_SEQUENCE"
+    text = "producer {producer_id} sent sequence {actual} where {expected} comes next: send the missing ones first"
+    producer_id: int
+    expected: int
+    actual: int
+
+
+@dataclass(eq=False)
+class ProducerUnknown(DistlogError):
+    """The producer never was, or its state has expired.  Nothing was written; start a new producer and read to see
+    what the old one wrote."""
+
+    reason = "PRODUCER_UNKNOWN"
+    text = "producer {producer_id} is not known (never opened, or expired): read what it wrote, then open a new one"
+    producer_id: int
+
+
+@dataclass(eq=False)
+class ProducerFenced(DistlogError):
+    """A newer epoch of the same producer exists: this instance must stop.  Nothing was written."""
+
+    reason = "PRODUCER_FENCED"
+    text = "producer {producer_id} is at epoch {epoch}: an instance with an older epoch must stop"
+    producer_id: int
+    epoch: int
+
+
+# --- Things with names --------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class TopicNotFound(DistlogError):
+    reason = "TOPIC_NOT_FOUND"
+    text = "there is no topic {topic!r}: create it, or check the name"
+    topic: str
+
+
+@dataclass(eq=False)
+class TopicExists(DistlogError):
+    reason = "TOPIC_EXISTS"
+    text = "topic {topic!r} exists already"
+    topic: str
+
+
+# --- Pages a human ------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class CorruptBatch(DistlogError):
+    """Stored bytes are not what was written.  The file is kept; a replica or a backup has the data."""
+
+    reason = "CORRUPT_BATCH"
+    text = "{path}: corrupt at byte {position} ({problem}): run `distlog verify` and restore the file from a replica"
+    path: str
+    position: int
+    problem: str
+
+
+@dataclass(eq=False)
+class CorruptIndex(DistlogError):
+    """An index row names another offset than its place says.  Rebuild the index from the store."""
+
+    reason = "CORRUPT_INDEX"
+    text = "{path}: the row of offset {offset} names {found}: rebuild the index from the store"
+    path: str
+    offset: int
+    found: int
+
+
+@dataclass(eq=False)
+class CorruptJournal(DistlogError):
+    """The journal lost an operation that it had promised.  The node must not act as the member it was."""
+
+    reason = "CORRUPT_JOURNAL"
+    text = (
+        "{path}: corrupt at byte {position} ({problem}). This node may have promised what it lost, so it does not start; "
+        "its files are kept. Move the data directory away and let the node come back as a new member"
+    )
+    path: str
+    position: int
+    problem: str
+
+
+@dataclass(eq=False)
+class CorruptCheckpoint(DistlogError):
+    """The checkpoint cannot be read, or does not fit the journal or the logs beside it."""
+
+    reason = "CORRUPT_CHECKPOINT"
+    text = (
+        "{path}: {problem}. This node cannot tell what it had applied, so it does not start; its files are kept. "
+        "Move the data directory away and let the node come back as a new member"
+    )
+    path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class DiskFailed(DistlogError):
+    """The operating system refused a file operation (not for lack of space)."""
+
+    reason = "DISK_FAILED"
+    text = "{operation} {path}: {problem}"
+    path: str
+    operation: str
+    problem: str
+
+
+@dataclass(eq=False)
+class InternalError(DistlogError):
+    """A mistake of ours.  Report it with the incident id, which the node's log has beside the details."""
+
+    reason = "INTERNAL"
+    text = "internal error, incident {incident_id}: the node's log has the details under that id; please report it"
+    incident_id: str
+
+
+# --- The node does not start --------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ConfigurationInvalid(DistlogError):
+    """A flag, an environment variable or a key of the configuration file is not acceptable."""
+
+    reason = "CONFIGURATION_INVALID"
+    text = "{key}: {problem}"
+    key: str
+    problem: str
+
+
+@dataclass(eq=False)
+class DataDirectoryInUse(DistlogError):
+    reason = "DATA_DIRECTORY_IN_USE"
+    text = "{path} is in use by another process: stop that one, or choose another --data-dir"
+    path: str
+
+
+@dataclass(eq=False)
+class DataDirectoryUnusable(DistlogError):
+    reason = "DATA_DIRECTORY_UNUSABLE"
+    text = "{path} cannot be used as a data directory: {problem}"
+    path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class FormatUnsupported(DistlogError):
+    reason = "FORMAT_UNSUPPORTED"
+    text = "{path} has format {found} and this version reads up to {supported}: start a newer distlog, nothing was changed"
+    path: str
+    found: str
+    supported: str
+
+
+@dataclass(eq=False)
+class AddressUnavailable(DistlogError):
+    reason = "ADDRESS_UNAVAILABLE"
+    text = "cannot listen on {address}: {problem}; stop what uses it, or choose another {flag}"
+    address: str
+    problem: str
+    flag: str
+
+
+# --- A peer that does not belong here -----------------------------------------------------------
+
+
+@dataclass(eq=False)
+class PeerRefused(DistlogError):
+    """The handshake with a peer failed; no state was touched."""
+
+    reason = "PEER_REFUSED"
+    text = "peer {peer} was refused: {problem}"
+    peer: str
+    problem: str
+
+
+def all_errors() -> list[type[DistlogError]]:
+    """Return every error class, in the order of this file."""
+    return [
+        value
+        for value in globals().values()
+        if isinstance(value, type) and issubclass(value, DistlogError) and value is not DistlogError
+    ]
