@@ -1,0 +1,1 @@
+"""Generated code, by the names of the protobuf packages."""
