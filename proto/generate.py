@@ -5,7 +5,8 @@
 
 The code is what grpcio-tools writes, with two changes:
 
-- Imports are relative and the classes name their real module: the package is `distlog.api.log.v1` and not a top-level `log`.
+- Imports are relative and the classes name their real module: the package is `distlog.api.log.v1` and not a top-level
+  `log`.
 - The guards that bind the code to the version of the generator are taken out.  They would refuse every grpcio and
   protobuf older than the one that the last person to regenerate happened to have; which versions work is said in
   pyproject.toml and shown by the tests.  It also keeps `--check` from failing on a newer generator.

@@ -1,0 +1,71 @@
+"""What a node shows of itself: values that `ReplicatedLog` hands out and the services put on the wire.
+
+They are snapshots, taken in one step of the event loop: nothing in them changes afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Consistency(Enum):
+    """What a read may answer before it says that an offset does not exist."""
+
+    # "Not there" is proven with the leader.
+    LINEARIZABLE = auto()
+    # What this node has applied; a follower may lag.
+    LOCAL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic and its readable range, [start_offset, high_watermark)."""
+
+    topic_id: int
+    name: str
+    start_offset: int
+    high_watermark: int
+    # Of the last record, milliseconds since the Unix epoch; 0 while the topic is empty.
+    last_timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One member of the cluster, as the node that is asked sees it."""
+
+    node_id: str
+    # host:port for clients; "" while this node has not heard it yet.
+    client_address: str
+    is_leader: bool
+    # Whether this node has a connection to it; True for itself.
+    connected: bool
+    # Last raft index known to be durable there, and how many entries it is behind: None unless this node is the leader.
+    match_index: int | None
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What one node knows, without asking anybody."""
+
+    node_id: str
+    # "" until the cluster has formed.
+    cluster_id: str
+    # "leader", "follower", "candidate" or "forming".
+    role: str
+    term: int
+    # "" while none is known.
+    leader_id: str
+    leader_address: str
+    commit_index: int
+    applied_index: int
+    last_index: int
+    # Bytes of journal on disk.
+    journal_size: int
+    # 0 before the first checkpoint.
+    checkpoint_index: int
+    # In the order of their ids; this node is among them.
+    members: tuple[MemberStatus, ...]
+    # In the order of their names.
+    topics: tuple[TopicDescription, ...]
