@@ -1,0 +1,281 @@
+"""A file system in memory that forgets what was not synced: the twin of `RealDisk` in tests and in
+the simulation.
+
+Every file has what a process reads now and what the medium holds; they differ by pages of 4 KiB, by
+sizes and by names until `sync` and `sync_directory` make them equal.  `crash` returns the disk that
+a machine finds after a power cut: what was synced, plus any subset of the rest, in any order, which
+is all that POSIX promises.  A page that is not kept has its synced content, or zeros if it never
+had one.  `kill` returns the disk that the next process finds when only the process died.
+
+Faults: `capacity` (StorageFull), `fail_at` (the n-th operation is refused), `fail_syncs`, and
+`hook`, which is called before each operation and may raise, crash or look around.  Writes through a
+map are not operations.  Nothing here draws randomness of its own: the same calls give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from distlog.errors import DataDirectoryInUse, DiskFailed, StorageFull
+from distlog.storage.disk import Octets
+from distlog.storage.simulated_medium import MediumDirectory, MediumFile
+
+# Free space of a disk without a capacity.
+UNLIMITED = 1 << 50
+
+Hook = Callable[[str, str], None]
+
+
+class SimulatedDisk:
+    """A tree of directories and files that starts empty."""
+
+    def __init__(self, *, capacity: int | None = None, hook: Hook | None = None) -> None:
+        # Bytes that all files together may have, by their sizes; None for no limit.
+        self.capacity = capacity
+        # Called as hook(operation, path) before each operation.
+        self.hook = hook
+        # Operations so far; the n-th is refused with DiskFailed when `fail_at` is n (from 1).
+        self.operation_count = 0
+        self.fail_at: int | None = None
+        self.fail_syncs = False
+        self.used = 0
+        self._root = MediumDirectory()
+        self._locked: set[str] = set()
+
+    # --- What happens to the machine ------------------------------------------------------------
+
+    def crash(self, random: Random) -> SimulatedDisk:
+        """Return the disk as the machine finds it after a power cut now.
+
+        This one, and what is open on it, stays as it is.
+        """
+        disk = SimulatedDisk(capacity=self.capacity)
+        disk._root = self._root.after_crash(random, {})
+        disk.used = sum(len(file) for file in disk._root.files())
+        return disk
+
+    def kill(self) -> SimulatedDisk:
+        """Return the disk as the next process finds it after this one was killed.
+
+        Nothing is lost, locks are free.
+        """
+        disk = SimulatedDisk(capacity=self.capacity)
+        disk._root = self._root.copy({})
+        disk.used = self.used
+        return disk
+
+    def write_back(self, random: Random) -> None:
+        """Make a random part of the unsynced pages and sizes durable, as an operating system
+        does at any time.
+        """
+        for file in self._root.files():
+            file.write_back(random)
+
+    # --- Disk -----------------------------------------------------------------------------------
+
+    def open(self, path: str, *, create: bool = False, writable: bool = True) -> SimulatedFile:
+        self._operation("open", path)
+        directory, name = self._parent("open", path)
+        node = directory.names.get(name)
+        if create:
+            if node is not None:
+                raise DiskFailed(path=path, operation="open", problem="File exists")
+            node = directory.names[name] = MediumFile()
+        if node is None:
+            raise DiskFailed(path=path, operation="open", problem="No such file or directory")
+        if isinstance(node, MediumDirectory):
+            raise DiskFailed(path=path, operation="open", problem="Is a directory")
+        return SimulatedFile(self, path, node, writable or create)
+
+    def exists(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def is_directory(self, path: str) -> bool:
+        return isinstance(self._find(path), MediumDirectory)
+
+    def list_directory(self, path: str) -> list[str]:
+        return sorted(self._directory("list", path).names)
+
+    def make_directory(self, path: str) -> None:
+        if self.is_directory(path):
+            return
+        self._operation("make directory", path)
+        directory = self._root
+        for name in _names(path):
+            node = directory.names.get(name)
+            if node is None:
+                node = directory.names[name] = directory.durable_names[name] = MediumDirectory()
+            if not isinstance(node, MediumDirectory):
+                raise DiskFailed(path=path, operation="make directory", problem="Not a directory")
+            directory = node
+
+    def rename(self, old: str, new: str) -> None:
+        self._operation("rename", old)
+        old_directory, old_name = self._parent("rename", old)
+        new_directory, new_name = self._parent("rename", new)
+        if old_name not in old_directory.names:
+            raise DiskFailed(path=old, operation="rename", problem="No such file or directory")
+        replaced = new_directory.names.get(new_name)
+        node = old_directory.names.pop(old_name)
+        if isinstance(replaced, MediumFile) and replaced is not node:
+            self.used -= len(replaced)
+        new_directory.names[new_name] = node
+
+    def remove(self, path: str) -> None:
+        self._operation("remove", path)
+        directory, name = self._parent("remove", path)
+        node = directory.names.get(name)
+        if node is None:
+            raise DiskFailed(path=path, operation="remove", problem="No such file or directory")
+        if isinstance(node, MediumDirectory):
+            if node.names:
+                raise DiskFailed(path=path, operation="remove", problem="Directory not empty")
+        else:
+            self.used -= len(node)
+        del directory.names[name]
+
+    def sync_directory(self, path: str) -> None:
+        self._operation("sync directory", path)
+        directory = self._directory("sync directory", path)
+        if self.fail_syncs:
+            raise DiskFailed(path=path, operation="sync directory", problem="Input/output error")
+        directory.durable_names = dict(directory.names)
+
+    def lock(self, path: str) -> SimulatedLock:
+        if path in self._locked:
+            raise DataDirectoryInUse(path=path)
+        if not self.exists(path):
+            self.open(path, create=True).close()
+        self._locked.add(path)
+        return SimulatedLock(self._locked, path)
+
+    def free_space(self, path: str) -> int:
+        return UNLIMITED if self.capacity is None else max(0, self.capacity - self.used)
+
+    # --- Below the operations -------------------------------------------------------------------
+
+    def _operation(self, operation: str, path: str) -> None:
+        self.operation_count += 1
+        if self.hook is not None:
+            self.hook(operation, path)
+        if self.operation_count == self.fail_at:
+            raise DiskFailed(path=path, operation=operation, problem="Input/output error")
+
+    def _resize(self, path: str, file: MediumFile, size: int) -> None:
+        growth = size - len(file)
+        if self.capacity is not None and growth > 0 and self.used + growth > self.capacity:
+            raise StorageFull(path=path)
+        file.resize(size)
+        self.used += growth
+
+    def _find(self, path: str) -> MediumDirectory | MediumFile | None:
+        node: MediumDirectory | MediumFile | None = self._root
+        for name in _names(path):
+            if not isinstance(node, MediumDirectory):
+                return None
+            node = node.names.get(name)
+        return node
+
+    def _directory(self, operation: str, path: str) -> MediumDirectory:
+        node = self._find(path)
+        if not isinstance(node, MediumDirectory):
+            problem = "No such file or directory" if node is None else "Not a directory"
+            raise DiskFailed(path=path, operation=operation, problem=problem)
+        return node
+
+    def _parent(self, operation: str, path: str) -> tuple[MediumDirectory, str]:
+        names = _names(path)
+        assert names, "the root has no parent"
+        node: MediumDirectory | MediumFile | None = self._root
+        for name in names[:-1]:
+            node = node.names.get(name) if isinstance(node, MediumDirectory) else None
+        if not isinstance(node, MediumDirectory):
+            raise DiskFailed(path=path, operation=operation, problem="No such file or directory")
+        return node, names[-1]
+
+
+class SimulatedFile:
+    """An open file of a SimulatedDisk."""
+
+    def __init__(self, disk: SimulatedDisk, path: str, file: MediumFile, writable: bool) -> None:
+        self.path = path
+        self._disk = disk
+        self._file = file
+        self._writable = writable
+
+    def size(self) -> int:
+        return len(self._file)
+
+    def read_at(self, position: int, size: int) -> bytes:
+        self._disk._operation("read", self.path)
+        return self._file.read(position, size)
+
+    def write_at(self, position: int, parts: Sequence[Octets]) -> None:
+        assert self._writable, f"{self.path} was opened to be read"
+        self._disk._operation("write", self.path)
+        data = b"".join(parts)
+        if position + len(data) > len(self._file):
+            self._disk._resize(self.path, self._file, position + len(data))
+        self._file.write(position, data)
+
+    def reserve(self, size: int) -> None:
+        assert self._writable, f"{self.path} was opened to be read"
+        self._disk._operation("reserve", self.path)
+        if size > len(self._file):
+            self._disk._resize(self.path, self._file, size)
+
+    def truncate(self, size: int) -> None:
+        assert self._writable, f"{self.path} was opened to be read"
+        self._disk._operation("truncate", self.path)
+        self._disk._resize(self.path, self._file, size)
+
+    def sync(self) -> None:
+        self._disk._operation("sync", self.path)
+        if self._disk.fail_syncs:
+            raise DiskFailed(path=self.path, operation="sync", problem="Input/output error")
+        self._file.sync()
+
+    def map(self, size: int, *, writable: bool) -> SimulatedMap:
+        self._disk._operation("map", self.path)
+        assert 0 < size <= len(self._file), "bytes beyond the end of a file cannot be touched"
+        assert self._writable or not writable, f"{self.path} was opened to be read"
+        return SimulatedMap(self._file, size, writable)
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedMap:
+    """A view of a file's current bytes."""
+
+    def __init__(self, file: MediumFile, size: int, writable: bool) -> None:
+        self._file = file
+        self._size = size
+        self._writable = writable
+        file.map_count += 1
+        if writable:
+            file.mapped_size = max(file.mapped_size, size)
+
+    def view(self) -> memoryview:
+        view = memoryview(self._file.content)[: self._size]
+        return view if self._writable else view.toreadonly()
+
+    def close(self) -> None:
+        self._file.map_count -= 1
+
+
+class SimulatedLock:
+    """An entry in the set of what is locked."""
+
+    def __init__(self, locked: set[str], path: str) -> None:
+        self._locked = locked
+        self._path = path
+
+    def release(self) -> None:
+        self._locked.discard(self._path)
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]

@@ -1,0 +1,184 @@
+"""What the simulated disk is made of: files and directories that have a current and a durable
+state.
+
+The two differ by pages, sizes and names; this module knows which, and what may be left of the
+current state after a power cut.  `SimulatedDisk` puts paths, handles and faults on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+
+import numpy as np
+
+PAGE_SIZE = 4096
+
+
+class MediumFile:
+    """What a process reads of one file, and what the medium holds of it."""
+
+    def __init__(self) -> None:
+        # Whole pages, at least as many as the size needs; zeros beyond the size.  Replaced, never
+        # resized: maps look into it.
+        self.content = bytearray()
+        self.size = 0
+        self.durable = bytearray()
+        # Sizes that a crash may find: the durable one first, then each one since the last sync.
+        self.sizes = [0]
+        # Pages written by `write` or moved by a change of size since the last sync.
+        self.dirty: set[int] = set()
+        # Bytes [0, mapped_size) may have been written through a map since the last sync.
+        self.mapped_size = 0
+        self.map_count = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, position: int, size: int) -> bytes:
+        return bytes(self.content[position : min(position + size, self.size)])
+
+    def write(self, position: int, data: bytes) -> None:
+        end = position + len(data)
+        assert end <= self.size
+        # Through a view: a slice assignment to the bytearray itself is refused while a map looks at
+        # it.
+        memoryview(self.content)[position:end] = data
+        self.dirty.update(range(position // PAGE_SIZE, -(-end // PAGE_SIZE)))
+
+    def resize(self, size: int) -> None:
+        if size > len(self.content):
+            assert not self.map_count, (
+                "close the maps of a file before it grows: their bytes would not follow"
+            )
+            content = bytearray(max(_whole_pages(size), min(2 * len(self.content), 1 << 26)))
+            content[: self.size] = memoryview(self.content)[: self.size]
+            self.content = content
+        if size < self.size:
+            memoryview(self.content)[size : self.size] = bytes(self.size - size)
+        first, last = sorted((size, self.size))
+        self.dirty.update(range(first // PAGE_SIZE, -(-last // PAGE_SIZE)))
+        self.size = size
+        self.sizes.append(size)
+
+    def sync(self) -> None:
+        self._store(self._unsynced_pages())
+        self.sizes = [self.size]
+        self.dirty.clear()
+        if not self.map_count:
+            self.mapped_size = 0
+
+    def write_back(self, random: Random) -> None:
+        self._store(page for page in self._unsynced_pages() if random.random() < 0.5)
+        # Sizes reach the medium in their order.
+        del self.sizes[: random.randrange(len(self.sizes))]
+
+    def after_crash(self, random: Random) -> MediumFile:
+        survivor = MediumFile()
+        keep = random.choice((0.0, 0.5, 1.0, random.random()))
+        pages = [page for page in self._unsynced_pages() if random.random() < keep]
+        survivor.content = bytearray(max(len(self.content), len(self.durable)))
+        survivor.content[: len(self.durable)] = self.durable
+        for first, end in _ranges(pages):
+            survivor.content[first:end] = memoryview(self.content)[first:end]
+        survivor.size = random.choice(self.sizes)
+        survivor.content[survivor.size :] = bytes(len(survivor.content) - survivor.size)
+        survivor.durable = bytearray(survivor.content)
+        survivor.sizes = [survivor.size]
+        return survivor
+
+    def copy(self) -> MediumFile:
+        twin = MediumFile()
+        twin.content = bytearray(self.content)
+        twin.size = self.size
+        twin.durable = bytearray(self.durable)
+        twin.sizes = list(self.sizes)
+        twin.dirty = set(self.dirty)
+        twin.mapped_size = self.mapped_size
+        return twin
+
+    def _unsynced_pages(self) -> list[int]:
+        if not self.mapped_size:
+            return sorted(self.dirty)
+        self._extend_durable()
+        end = _whole_pages(self.mapped_size)
+        now = np.frombuffer(self.content, dtype=np.uint64, count=end // 8)
+        then = np.frombuffer(self.durable, dtype=np.uint64, count=end // 8)
+        changed = (now != then).reshape(-1, PAGE_SIZE // 8).any(axis=1)
+        return sorted(self.dirty.union(np.flatnonzero(changed).tolist()))
+
+    def _store(self, pages: Iterable[int]) -> None:
+        self._extend_durable()
+        content = memoryview(self.content)
+        for first, end in _ranges(pages):
+            self.durable[first:end] = content[first:end]
+
+    def _extend_durable(self) -> None:
+        self.durable.extend(bytes(max(0, len(self.content) - len(self.durable))))
+
+
+class MediumDirectory:
+    """Names, as a process sees them and as the medium holds them."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, MediumDirectory | MediumFile] = {}
+        self.durable_names: dict[str, MediumDirectory | MediumFile] = {}
+
+    def files(self) -> Iterator[MediumFile]:
+        """Yield every file below, in the order of names."""
+        for _, node in sorted(self.names.items()):
+            if isinstance(node, MediumDirectory):
+                yield from node.files()
+            else:
+                yield node
+
+    def after_crash(
+        self, random: Random, survivors: dict[int, MediumDirectory | MediumFile]
+    ) -> MediumDirectory:
+        survivor = MediumDirectory()
+        for name in sorted(self.names.keys() | self.durable_names.keys()):
+            now, then = self.names.get(name), self.durable_names.get(name)
+            node = now if now is then or random.random() < 0.5 else then
+            if node is None:
+                continue
+            # A file that a crash finds under two names (a rename half done) is one file.
+            twin = survivors.get(id(node))
+            if twin is None:
+                if isinstance(node, MediumDirectory):
+                    twin = node.after_crash(random, survivors)
+                else:
+                    twin = node.after_crash(random)
+                survivors[id(node)] = twin
+            survivor.names[name] = survivor.durable_names[name] = twin
+        return survivor
+
+    def copy(self, twins: dict[int, MediumDirectory | MediumFile]) -> MediumDirectory:
+        twin = MediumDirectory()
+        for source, target in (
+            (self.names, twin.names),
+            (self.durable_names, twin.durable_names),
+        ):
+            for name, node in source.items():
+                if id(node) not in twins:
+                    twins[id(node)] = (
+                        node.copy(twins) if isinstance(node, MediumDirectory) else node.copy()
+                    )
+                target[name] = twins[id(node)]
+        return twin
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // PAGE_SIZE) * PAGE_SIZE
+
+
+def _ranges(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the byte ranges of ascending page numbers, neighbours as one."""
+    first = end = -1
+    for page in pages:
+        if page * PAGE_SIZE != end:
+            if end >= 0:
+                yield first, end
+            first = page * PAGE_SIZE
+        end = (page + 1) * PAGE_SIZE
+    if end >= 0:
+        yield first, end
