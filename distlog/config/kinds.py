@@ -1,0 +1,157 @@
+"""How settings are written: from what a person typed to a value, and back for the help.
+
+Every `parse_*` takes a flag's or a variable's text, or a value of a TOML file, and raises ValueError, which says what would
+be acceptable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+VOTER_COUNT_MAX = 15
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class Address(NamedTuple):
+    """Where something listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this machine reaches it.  A name other than localhost is taken to be reachable."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Tell whether it means every address of the machine, and so nothing that another machine could dial."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a setting is written.  `read` takes a flag's or variable's text, or a TOML value."""
+
+    metavar: str
+    read: Callable[[object], Any]
+    show: Callable[[Any], str] = str
+
+
+def parse_address(text: object) -> Address:
+    """Parse HOST:PORT ([HOST]:PORT for IPv6); port 0 lets the system choose."""
+    host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:8400")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 host needs brackets: [HOST]:PORT")
+    return Address(host, int(port))
+
+
+def parse_node_id(text: object) -> str:
+    if not isinstance(text, str) or not NODE_ID.fullmatch(text):
+        raise ValueError("must be 1 to 63 of A-Z a-z 0-9 . _ - and begin with a letter or digit")
+    return text
+
+
+def parse_peers(value: object) -> dict[str, Address]:
+    """Parse ID=HOST:PEERPORT,... or, from a file, a table of ID = "HOST:PEERPORT"."""
+    if isinstance(value, str):
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+    elif isinstance(value, dict):
+        pairs = [(node_id, "=", address) for node_id, address in value.items()]
+    else:
+        pairs = []
+    peers: dict[str, Address] = {}
+    for node_id, equals, address in pairs:
+        if not equals:
+            raise ValueError(f"must be ID=HOST:PEERPORT,... and {node_id!r} has no '='")
+        if parse_node_id(node_id) in peers:
+            raise ValueError(f"names {node_id} twice")
+        peers[node_id] = parse_address(address)
+    if len(set(peers.values())) != len(peers):
+        raise ValueError("gives two nodes the same address")
+    if not 1 <= len(peers) <= VOTER_COUNT_MAX:
+        raise ValueError(f"must name 1 to {VOTER_COUNT_MAX} nodes as ID=HOST:PEERPORT,...")
+    return peers
+
+
+def parse_bytes(value: object) -> int:
+    """Parse a number of bytes: 1048576, 1MiB, "64 MiB"."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+) ?(|B|KiB|MiB|GiB)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a number of bytes, or one with KiB, MiB or GiB")
+    unit = {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[match[2]]
+    return int(match[1]) * unit
+
+
+def show_bytes(size: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)
+
+
+def parse_seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number of seconds")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError("must be a number of seconds")
+    return seconds
+
+
+def parse_switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("must be true or false")
+
+
+def parse_text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a text that is not empty")
+    return value
+
+
+def one_of(*choices: str) -> Kind:
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return Kind("|".join(choices), read)
+
+
+NODE = Kind("ID", parse_node_id)
+PATH = Kind("DIR", parse_text)
+ADDRESS = Kind("HOST:PORT", parse_address)
+PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
+BYTES = Kind("BYTES", parse_bytes, show_bytes)
+SECONDS = Kind("SECONDS", parse_seconds, lambda seconds: f"{seconds:g}")
+SWITCH = Kind("true|false", parse_switch, lambda switch: str(switch).lower())

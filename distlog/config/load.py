@@ -1,0 +1,127 @@
+"""Reading the configuration: flags over variables over the file over defaults, with nothing ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distlog.config.kinds import show_bytes
+from distlog.config.table import ENVIRONMENT_PREFIX, SETTINGS, ServeConfig, Setting
+from distlog.errors import ConfigurationInvalid
+
+# Variables that are no setting of a node: where the client commands find the cluster, how errors are shown, which file.
+ENVIRONMENT_OTHERS = ("DISTLOG_SERVER", "DISTLOG_DEBUG", "DISTLOG_CONFIG")
+# Kubernetes sets DISTLOG_SERVICE_HOST, DISTLOG_PORT_8400_TCP and their like in every pod beside a service named
+# "distlog"; variables of the test suite begin with DISTLOG_TEST_.  Neither is a mistake of the operator.
+ENVIRONMENT_IGNORED = re.compile(r"DISTLOG_(SERVICE_(HOST|PORT.*)|PORT(_.*)?|TEST_.*)")
+
+
+def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> ServeConfig:
+    """Return the checked configuration.
+
+    `flags` has the values given on the command line by setting name, and "config" for the file; `environ` is the
+    process's environment.  Raises ConfigurationInvalid for anything unknown, malformed or contradictory.
+    """
+    check_environment(environ)
+    path = flags.get("config") or environ.get("DISTLOG_CONFIG")
+    in_file = read_file(path) if path else {}
+    values: dict[str, Any] = {}
+    for row in SETTINGS:
+        for source, value in (
+            (row.flag, flags.get(row.name)),
+            (row.variable, environ.get(row.variable)),
+            (f"{row.name} in {path}", in_file.get(row.name)),
+        ):
+            if value is not None:
+                values[row.name] = _read(row, source, value)
+                break
+    return _check(_derive(values), given=values.keys())
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Raise ConfigurationInvalid if a DISTLOG_* variable is not known: a typo must not pass for the default."""
+    known = [row.variable for row in SETTINGS] + list(ENVIRONMENT_OTHERS)
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in known:
+            continue
+        if not ENVIRONMENT_IGNORED.fullmatch(name):
+            raise ConfigurationInvalid(name, f"there is no such variable{nearest(name, known)}")
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """Return the keys of a TOML file, all of which are settings."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationInvalid(path, f"cannot be read as a TOML file: {problem}") from error
+    known = [row.name for row in SETTINGS]
+    for name in content:
+        if name not in known:
+            raise ConfigurationInvalid(
+                f"{name} in {path}", f"there is no such key{nearest(name, known)}"
+            )
+    return content
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known name that is most like `name`, or ""."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _read(row: Setting, source: str, value: object) -> Any:
+    try:
+        return row.read(value)
+    except ValueError as error:
+        raise ConfigurationInvalid(source, f"{error}, not {value!r}") from error
+
+
+def _derive(values: Mapping[str, Any]) -> ServeConfig:
+    """Fill in the defaults that depend on other settings."""
+    config = ServeConfig(**values)
+    if "data_dir" not in values:
+        config = dataclasses.replace(config, data_dir=f"data/{config.node_id}")
+    if "peer_listen" not in values and config.peers and config.node_id in config.peers:
+        config = dataclasses.replace(config, peer_listen=config.peers[config.node_id])
+    return config
+
+
+def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
+    """Raise ConfigurationInvalid for what no single setting shows."""
+    if config.peers is not None:
+        if "node_id" not in given:
+            raise ConfigurationInvalid(
+                "--node-id", "is required with --peers: say which of them this is"
+            )
+        if config.node_id not in config.peers:
+            names = ", ".join(config.peers)
+            raise ConfigurationInvalid(
+                "--peers", f"must contain this node: {config.node_id} is not in {names}"
+            )
+    for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
+        if not address.is_loopback and not config.insecure:
+            problem = (
+                f"{address} is reachable from other machines and nothing is encrypted or authenticated: "
+                "listen on 127.0.0.1, or add --insecure if the network is trusted"
+            )
+            raise ConfigurationInvalid(flag, problem)
+    if config.listen.is_wildcard and config.advertise is None:
+        problem = f"is required because --listen {config.listen} is no address that a client could connect to"
+        raise ConfigurationInvalid("--advertise", problem)
+    if config.election_timeout_min_s >= config.election_timeout_max_s:
+        problem = f"must be more than --election-timeout-min-s ({config.election_timeout_min_s:g})"
+        raise ConfigurationInvalid("--election-timeout-max-s", problem)
+    # A follower must be able to miss a heartbeat or two without an election.
+    if config.heartbeat_interval_s * 3 > config.election_timeout_min_s:
+        problem = f"must be at most a third of --election-timeout-min-s ({config.election_timeout_min_s:g})"
+        raise ConfigurationInvalid("--heartbeat-interval-s", problem)
+    if config.checkpoint_journal_size > config.journal_size_max:
+        problem = f"must be at most --journal-size-max ({show_bytes(config.journal_size_max)})"
+        raise ConfigurationInvalid("--checkpoint-journal-size", problem)
+    return config

@@ -1,0 +1,162 @@
+"""The table: every setting of a node, once, with its kind, default, limits and help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distlog.config.kinds import (
+    ADDRESS,
+    BYTES,
+    GIB,
+    KIB,
+    MIB,
+    NODE,
+    PATH,
+    PEERS,
+    SECONDS,
+    SWITCH,
+    Address,
+    Kind,
+    one_of,
+)
+
+ENVIRONMENT_PREFIX = "DISTLOG_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table.  `minimum` and `maximum` are inclusive."""
+
+    name: str
+    kind: Kind
+    default: Any
+    # How the default is derived when it depends on other settings; shown instead of it.
+    derived: str
+    help: str
+    minimum: float | None
+    maximum: float | None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def default_text(self) -> str:
+        return self.derived or self.kind.show(self.default)
+
+    def read(self, value: object) -> Any:
+        """Return `value` as the setting's type.  Raises ValueError, which says what is acceptable."""
+        parsed = self.kind.read(value)
+        if (self.minimum is not None and parsed < self.minimum) or (
+            self.maximum is not None and parsed > self.maximum
+        ):
+            raise ValueError(f"must be {self.limits_text()}")
+        return parsed
+
+    def limits_text(self) -> str:
+        """Return the limits in words, "" if there is none."""
+        if self.minimum is None or self.maximum is None:
+            return ""
+        return f"from {self.kind.show(self.minimum)} to {self.kind.show(self.maximum)}"
+
+
+def setting(
+    kind: Kind,
+    default: Any,
+    help: str,
+    *,
+    derived: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """Declare a field of ServeConfig that is also a row of the table."""
+    row = {"kind": kind, "derived": derived, "help": help, "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=row)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """What `distlog serve` runs with.  `load` makes a checked one; a test may make one directly."""
+
+    node_id: str = setting(NODE, "n1", "name of this node; required with --peers", derived="n1")
+    data_dir: str = setting(
+        PATH, "data/n1", "directory that holds everything the node keeps", derived="data/NODE_ID"
+    )
+    listen: Address = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS, Address("127.0.0.1", 8400), "where clients connect; port 0 lets the system choose"
+    )
+    peer_listen: Address = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS,
+        Address("127.0.0.1", 8401),
+        "where the other nodes connect",
+        derived="this node's own entry in --peers, or 127.0.0.1:8401",
+    )
+    advertise: Address | None = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS, None, "the address that clients are told to connect to", derived="--listen"
+    )
+    peers: Mapping[str, Address] | None = setting(
+        PEERS,
+        None,
+        "the fixed set of nodes, this one included; the same on all of them",
+        derived="none: a cluster of one",
+    )
+    insecure: bool = setting(
+        SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"
+    )
+    record_size_max: int = setting(
+        BYTES, MIB, "largest record; the same on every node", minimum=1, maximum=32 * MIB
+    )
+    election_timeout_min_s: float = setting(
+        SECONDS, 0.4, "silence of the leader before an election, at least", minimum=0.05, maximum=60
+    )
+    election_timeout_max_s: float = setting(
+        SECONDS, 0.8, "silence of the leader before an election, at most", minimum=0.1, maximum=120
+    )
+    heartbeat_interval_s: float = setting(
+        SECONDS, 0.05, "pause between the leader's signs of life", minimum=0.005, maximum=10
+    )
+    journal_size_max: int = setting(
+        BYTES,
+        GIB,
+        "journal kept for a node that is away; at the limit the node says so and refuses writes",
+        minimum=MIB,
+        maximum=1024 * GIB,
+    )
+    segment_size_max: int = setting(
+        BYTES,
+        64 * MIB,
+        "store size at which a segment of a new topic is full",
+        minimum=64 * KIB,
+        maximum=GIB,
+    )
+    checkpoint_interval_s: float = setting(
+        SECONDS,
+        60.0,
+        "longest time between checkpoints while there are writes",
+        minimum=0.1,
+        maximum=86400,
+    )
+    checkpoint_journal_size: int = setting(
+        BYTES,
+        64 * MIB,
+        "journal written since the last checkpoint that calls for a new one",
+        minimum=64 * KIB,
+        maximum=1024 * GIB,
+    )
+    log_level: str = setting(
+        one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"
+    )
+    log_format: str = setting(one_of("text", "json"), "text", "one line of text or JSON per event")
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(name=field.name, default=field.default, **field.metadata)
+    for field in dataclasses.fields(ServeConfig)
+)

@@ -1,0 +1,239 @@
+"""The configuration: three sources, one table, nothing ignored, and errors that name the key and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distlog.config import SETTINGS, Address, ServeConfig, Setting, load, nearest, parse_address
+from distlog.config.kinds import KIB, MIB, parse_bytes, show_bytes
+from distlog.errors import ConfigurationInvalid
+
+PEERS = "n1=127.0.0.1:8401,n2=127.0.0.1:8411,n3=127.0.0.1:8421"
+# For each setting: an acceptable text that is not the default, and the value that it means.
+SAMPLES: dict[str, tuple[str, object]] = {
+    "node_id": ("n2", "n2"),
+    "data_dir": ("/srv/distlog", "/srv/distlog"),
+    "listen": ("127.0.0.2:0", Address("127.0.0.2", 0)),
+    "peer_listen": ("[::1]:9000", Address("::1", 9000)),
+    "advertise": ("n2.example:8410", Address("n2.example", 8410)),
+    "peers": ("n2=127.0.0.1:1, n1=h:2", {"n2": Address("127.0.0.1", 1), "n1": Address("h", 2)}),
+    "insecure": ("true", True),
+    "record_size_max": ("2MiB", 2 * MIB),
+    "election_timeout_min_s": ("0.5", 0.5),
+    "election_timeout_max_s": ("2", 2.0),
+    "heartbeat_interval_s": ("0.1", 0.1),
+    "journal_size_max": ("256 MiB", 256 * MIB),
+    "segment_size_max": ("131072", 128 * KIB),
+    "checkpoint_interval_s": ("5", 5.0),
+    "checkpoint_journal_size": ("1MiB", MIB),
+    "log_level": ("debug", "debug"),
+    "log_format": ("json", "json"),
+}
+# What else must be said for a sample to be acceptable.
+BESIDE = {"peers": {"DISTLOG_NODE_ID": "n2"}}
+rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
+
+
+def test_the_defaults_are_a_cluster_of_one_on_loopback() -> None:
+    config = load({}, {})
+    assert config == ServeConfig()
+    assert config.peers is None
+    assert config.listen.is_loopback
+    assert config.peer_listen.is_loopback
+
+
+def test_every_setting_has_a_sample() -> None:
+    assert list(SAMPLES) == [row.name for row in SETTINGS]
+    assert [row.name for row in SETTINGS] == [
+        field.name for field in dataclasses.fields(ServeConfig)
+    ]
+
+
+@rows
+def test_a_flag_is_read(row: Setting) -> None:
+    text, value = SAMPLES[row.name]
+    assert getattr(load({row.name: text}, BESIDE.get(row.name, {})), row.name) == value
+    assert value != row.default
+
+
+@rows
+def test_a_variable_is_read(row: Setting) -> None:
+    text, value = SAMPLES[row.name]
+    environ = {row.variable: text, **BESIDE.get(row.name, {})}
+    assert getattr(load({}, environ), row.name) == value
+
+
+@rows
+def test_a_key_of_the_file_is_read(row: Setting, tmp_path: Path) -> None:
+    text, value = SAMPLES[row.name]
+    path = write(tmp_path, f'{row.name} = "{text}"')
+    assert getattr(load({"config": path}, BESIDE.get(row.name, {})), row.name) == value
+
+
+def test_the_file_has_the_types_of_toml(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'node_id = "n1"\ninsecure = true\nrecord_size_max = 4096\ncheckpoint_interval_s = 5\n'
+        'heartbeat_interval_s = 0.1\n[peers]\nn1 = "a:1"\nn2 = "b:2"',
+    )
+    config = load({}, {"DISTLOG_CONFIG": path})
+    assert config.insecure is True
+    assert config.record_size_max == 4096
+    assert config.checkpoint_interval_s == 5.0
+    assert config.heartbeat_interval_s == 0.1
+    assert config.peers == {"n1": Address("a", 1), "n2": Address("b", 2)}
+
+
+def test_a_flag_wins_over_a_variable_and_that_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, 'log_level = "error"\nlog_format = "json"\nnode_id = "file"')
+    environ = {"DISTLOG_LOG_LEVEL": "warning", "DISTLOG_LOG_FORMAT": "text"}
+    config = load({"config": path, "log_level": "debug"}, environ)
+    assert (config.log_level, config.log_format, config.node_id) == ("debug", "text", "file")
+
+
+# --- Defaults that depend on others ---
+
+
+def test_the_data_directory_is_named_after_the_node() -> None:
+    assert load({"node_id": "n7"}, {}).data_dir == "data/n7"
+
+
+def test_a_node_listens_for_peers_where_the_peers_expect_it() -> None:
+    assert load({"node_id": "n2", "peers": PEERS}, {}).peer_listen == Address("127.0.0.1", 8411)
+    given = load({"node_id": "n2", "peers": PEERS, "peer_listen": "127.0.0.1:99"}, {})
+    assert given.peer_listen == Address("127.0.0.1", 99)
+
+
+# --- What is refused, and in which words ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "file", "key", "problem"),
+    [
+        # Nothing unknown is ignored.
+        ({}, {"DISTLOG_DATADIR": "x"}, "", "DISTLOG_DATADIR", "did you mean DISTLOG_DATA_DIR?"),
+        ({}, {"DISTLOG_ZZZZ": "x"}, "", "DISTLOG_ZZZZ", "no such variable"),
+        ({}, {}, "liste = 1", "liste in FILE", "did you mean listen?"),
+        ({}, {}, "[tls]\ncert = 1", "tls in FILE", "no such key"),
+        # The key is named as the operator wrote it.
+        ({"listen": "8400"}, {}, "", "--listen", "must be HOST:PORT"),
+        ({}, {"DISTLOG_LISTEN": "a:b"}, "", "DISTLOG_LISTEN", "must be HOST:PORT"),
+        ({}, {"DISTLOG_LISTEN": ""}, "", "DISTLOG_LISTEN", "not ''"),
+        ({}, {}, "listen = 8400", "listen in FILE", "not 8400"),
+        ({"listen": "127.0.0.1:65536"}, {}, "", "--listen", "must be HOST:PORT"),
+        ({"listen": "::1:8400"}, {}, "", "--listen", "brackets"),
+        ({"node_id": "a b"}, {}, "", "--node-id", "1 to 63 of"),
+        ({"data_dir": ""}, {}, "", "--data-dir", "not empty"),
+        ({"record_size_max": "33MiB"}, {}, "", "--record-size-max", "from 1 to 32MiB"),
+        ({"record_size_max": "0"}, {}, "", "--record-size-max", "from 1 to 32MiB"),
+        ({"record_size_max": "1MB"}, {}, "", "--record-size-max", "KiB, MiB or GiB"),
+        ({}, {}, "record_size_max = true", "record_size_max in FILE", "number of bytes"),
+        ({"heartbeat_interval_s": "nan"}, {}, "", "--heartbeat-interval-s", "number of seconds"),
+        ({}, {}, "heartbeat_interval_s = true", "heartbeat_interval_s in FILE", "seconds"),
+        ({"checkpoint_interval_s": "0"}, {}, "", "--checkpoint-interval-s", "from 0.1 to 86400"),
+        ({"insecure": "yes"}, {}, "", "--insecure", "true or false"),
+        ({"log_level": "loud"}, {}, "", "--log-level", "one of debug, info, warning, error"),
+        # Peers.
+        ({"node_id": "n1", "peers": "n1"}, {}, "", "--peers", "no '='"),
+        ({"node_id": "n1", "peers": "n1=h:1,n1=h:2"}, {}, "", "--peers", "n1 twice"),
+        ({"node_id": "n1", "peers": "n1=h:1,n2=h:1"}, {}, "", "--peers", "same address"),
+        ({"node_id": "n1", "peers": ","}, {}, "", "--peers", "must name 1 to"),
+        ({"node_id": "n9", "peers": PEERS}, {}, "", "--peers", "n9 is not in n1, n2, n3"),
+        ({"peers": PEERS}, {}, "", "--node-id", "required with --peers"),
+        # What no single setting shows.
+        ({"listen": "10.0.0.1:1"}, {}, "", "--listen", "add --insecure"),
+        ({"peer_listen": "node.example:1"}, {}, "", "--peer-listen", "add --insecure"),
+        ({"listen": "0.0.0.0:1", "insecure": "true"}, {}, "", "--advertise", "is required"),
+        ({"election_timeout_max_s": "0.4"}, {}, "", "--election-timeout-max-s", "more than"),
+        ({"heartbeat_interval_s": "0.2"}, {}, "", "--heartbeat-interval-s", "a third of"),
+        ({"journal_size_max": "1MiB"}, {}, "", "--checkpoint-journal-size", "at most"),
+    ],
+)
+def test_what_is_not_acceptable_is_named_with_its_problem(
+    flags: dict[str, str],
+    environ: dict[str, str],
+    file: str,
+    key: str,
+    problem: str,
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, file)
+    with pytest.raises(ConfigurationInvalid) as caught:
+        load({"config": path, **flags}, environ)
+    assert caught.value.key == key.replace("FILE", path)
+    assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "content", [b"listen = ", b"\xff\xfe", None], ids=["syntax", "bytes", "absent"]
+)
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "distlog.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationInvalid) as caught:
+        load({"config": str(path)}, {})
+    assert caught.value.key == str(path)
+    assert "cannot be read as a TOML file" in caught.value.problem
+
+
+def test_variables_that_others_set_are_no_mistakes() -> None:
+    environ = {
+        "DISTLOG_SERVER": "127.0.0.1:1",
+        "DISTLOG_DEBUG": "1",
+        "DISTLOG_SERVICE_HOST": "10.0.0.1",
+        "DISTLOG_PORT_8400_TCP_ADDR": "10.0.0.1",
+        "DISTLOG_TEST_ANYTHING": "1",
+        "HOME": "/",
+    }
+    assert load({}, environ) == ServeConfig()
+
+
+def test_insecure_allows_other_interfaces() -> None:
+    config = load({"listen": "0.0.0.0:1", "insecure": "true", "advertise": "n1.example:1"}, {})
+    assert config.advertise == Address("n1.example", 1)
+
+
+# --- Kinds ---
+
+
+@pytest.mark.parametrize(
+    ("text", "is_loopback"),
+    [
+        ("localhost:1", True),
+        ("127.8.9.10:1", True),
+        ("[::1]:1", True),
+        ("host:1", False),
+        ("0.0.0.0:1", False),
+    ],
+)
+def test_loopback_is_recognised(text: str, is_loopback: bool) -> None:
+    assert parse_address(text).is_loopback is is_loopback
+    assert str(parse_address(text)) == text
+
+
+@given(st.integers(min_value=0, max_value=1 << 45))
+def test_bytes_are_shown_as_they_are_read(size: int) -> None:
+    assert parse_bytes(show_bytes(size)) == size
+
+
+@rows
+def test_every_default_is_within_its_own_limits(row: Setting) -> None:
+    if not row.derived:
+        assert row.read(row.kind.show(row.default)) == row.default
+
+
+def test_nothing_is_suggested_when_nothing_is_near() -> None:
+    assert nearest("--zzz", ["--listen"]) == ""
+    assert nearest("--lisen", ["--listen", "--peers"]) == "; did you mean --listen?"
+
+
+def write(directory: Path, content: str) -> str:
+    path = directory / "distlog.toml"
+    path.write_text(content, "utf-8")
+    return str(path)
