@@ -263,6 +263,33 @@ class CorruptCheckpoint(DistlogError):
 
 
 @dataclass(eq=False)
+class EntryUnknown(DistlogError):
+    """An entry holds something of a newer version.  The node stops before it applies it: skipping it would make this
+    replica differ from the others for ever."""
+
+    reason = "ENTRY_UNKNOWN"
+    text = (
+        "the journal holds an entry with {found}, which this version does not know: this node stops and nothing was "
+        "skipped. Start the newer version of distlog that the leader runs; it goes on from here"
+    )
+    found: str
+
+
+@dataclass(eq=False)
+class EntryCorrupt(DistlogError):
+    """A committed entry is not what a leader encodes.  The node stops before it applies it."""
+
+    reason = "ENTRY_CORRUPT"
+    text = (
+        "the journal holds an entry that is corrupt at byte {position} ({problem}): this node stops and nothing of it was "
+        "applied; its files are kept. Move the data directory away and let the node come back as a new member; if the "
+        "other nodes stop at the same entry, keep all files and report it"
+    )
+    position: int
+    problem: str
+
+
+@dataclass(eq=False)
 class DiskFailed(DistlogError):
     """The operating system refused a file operation (not for lack of space)."""
 
@@ -280,6 +307,16 @@ class InternalError(DistlogError):
     reason = "INTERNAL"
     text = "internal error, incident {incident_id}: the node's log has the details under that id; please report it"
     incident_id: str
+
+
+@dataclass(eq=False)
+class UnrecognizedError(DistlogError):
+    """A newer node refused for a reason that this version has no class for; only a client raises it."""
+
+    reason = "UNRECOGNIZED"
+    text = "{message} (reason {unknown_reason}, which this version does not know: upgrade it)"
+    unknown_reason: str
+    message: str
 
 
 # --- The node does not start --------------------------------------------------------------------
