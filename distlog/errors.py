@@ -319,6 +319,38 @@ class UnrecognizedError(DistlogError):
     message: str
 
 
+# --- Only the client raises these: it found out by itself ----------------------------------------
+
+
+@dataclass(eq=False)
+class Unreachable(DistlogError):
+    """No answer came, and nothing was written by the call that raises this."""
+
+    reason = "UNREACHABLE"
+    text = "no answer from {addresses} ({problem}): check that the node runs and that the address is its client address"
+    addresses: str
+    problem: str
+
+
+@dataclass(eq=False)
+class AnswerInvalid(DistlogError):
+    """A node answered what no healthy cluster answers.  What was acknowledged before may not be what is there now."""
+
+    reason = "ANSWER_INVALID"
+    text = "{address} {problem}: check that it is a node of the right cluster, and what its log holds, before writing on"
+    address: str
+    problem: str
+
+
+@dataclass(eq=False)
+class ProducerStopped(DistlogError):
+    """This record was not written, because the producer had stopped at an earlier one, or was closed."""
+
+    reason = "PRODUCER_STOPPED"
+    text = "nothing was written: the producer had stopped ({cause}); open a new one and go on with what is not in the log"
+    cause: str
+
+
 # --- The node does not start --------------------------------------------------------------------
 
 
