@@ -1,0 +1,19 @@
+"""The consensus of one group of voters: an append is acknowledged only when a majority has it on disk.
+
+    replicated_log   the one door: append, read, wait; batches proposals, proves absences
+      group          the asyncio driver: inbox -> rules -> pysyncobj -> fsync, and checkpoints
+        raft         pysyncobj behind typed messages; the only module that imports it
+          rules/     what pysyncobj does not do and Raft needs, one part a duty
+        reads        read index: who may say "not there"
+      state_machine  topics, blocks, producers: what the entries mean
+      journal        Raft's own entries on disk; checkpoint: where the journal may begin
+
+Invariants
+- No message that promises something leaves before the fsync that it rests on (rules/persistence_gate.py), and the leader
+  counts itself only up to what it has fsynced (rules/commit_gate.py).
+- Only `state_machine.apply` writes topic logs, in raft order, and it is deterministic: what is in a log is committed.
+- An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
+
+Deliberately absent: threads in the protocol, pickle on the wire, pysyncobj's own files, sockets and timers, snapshots
+sent to a laggard (the journal keeps what any voter still needs, up to its limit), and changes of the set of voters.
+"""

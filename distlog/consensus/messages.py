@@ -1,0 +1,134 @@
+"""What the voters of a group tell each other, as typed messages, and their encoding on the peer channel.
+
+Every message carries `sender_term`: the sender's current term when it was sent.  pysyncobj's own messages lack it, and
+several rules need it (rules/acknowledgements.py).  The encoding is msgpack by msgspec, checked against the types on
+arrival; nothing on this path can execute what it reads, and malformed bytes are refused as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from distlog.errors import PeerRefused
+
+# One entry: payload, raft_index, term.
+EntryTuple = tuple[bytes, int, int]
+
+
+class AppendEntries(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """The leader's entries after (previous_index, previous_term); without entries a heartbeat."""
+
+    sender_term: int
+    # Counts the AppendEntries of this leader to anybody; the reply repeats it.
+    number: int
+    commit_index: int
+    previous_index: int
+    previous_term: int
+    # Every voter has every entry below this one in its fsynced journal: the receiver may forget them.
+    retain_from: int
+    entries: list[EntryTuple] = []
+
+
+class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """The answer to AppendEntries `number`.
+
+    success: the sender's log equals the leader's below `next_index`, durably.
+    reset: the leader must go back to `next_index` and send from there.
+    """
+
+    sender_term: int
+    number: int
+    next_index: int
+    success: bool
+    reset: bool
+
+
+class VoteRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """A candidate asks for a vote in `sender_term`; its log ends with (last_index, last_term)."""
+
+    sender_term: int
+    last_index: int
+    last_term: int
+
+
+class VoteReply(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """A vote for the receiver in `sender_term`.  A refusal is silence."""
+
+    sender_term: int
+
+
+class LeadershipQuery(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """The leader of `sender_term` asks whether it still is one (read index, rules in reads.py)."""
+
+    sender_term: int
+    number: int
+
+
+class LeadershipReply(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """The sender's term is `sender_term`: if that is the leader's own, no other leader existed when this was sent."""
+
+    sender_term: int
+    number: int
+
+
+class ReadIndexRequest(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """A follower asks the leader up to where it must have applied before it may say "not there"."""
+
+    sender_term: int
+    number: int
+
+
+class ReadIndexReply(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """The raft index to wait for; None: the receiver is not a leader that can tell."""
+
+    sender_term: int
+    number: int
+    raft_index: int | None
+
+
+Message = (
+    AppendEntries
+    | AppendReply
+    | VoteRequest
+    | VoteReply
+    | LeadershipQuery
+    | LeadershipReply
+    | ReadIndexRequest
+    | ReadIndexReply
+)
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of one message."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes, sender: str) -> Message:
+    """Parse one message.  Raises PeerRefused if it is not one: the connection to `sender` must be closed."""
+    try:
+        message = _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise PeerRefused(peer=sender, problem=f"malformed consensus message ({error})") from error
+    if isinstance(message, AppendEntries):
+        _check_entries(message, sender)
+    return message
+
+
+def _check_entries(message: AppendEntries, sender: str) -> None:
+    """Refuse entries that do not follow each other: the journal asserts that they do."""
+    index, term = message.previous_index, message.previous_term
+    for payload, raft_index, entry_term in message.entries:
+        index += 1
+        if raft_index != index or entry_term < term or not payload:
+            raise PeerRefused(
+                peer=sender, problem=f"entry {raft_index} does not follow {index - 1}"
+            )
+        term = entry_term
+    if term > message.sender_term or message.number < 0 or message.previous_index < 1:
+        raise PeerRefused(peer=sender, problem="an AppendEntries with impossible numbers")

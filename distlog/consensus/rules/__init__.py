@@ -1,0 +1,65 @@
+"""What must be put around pysyncobj 0.3.17 so that it keeps Raft's promises, one part a duty.
+
+    incoming   VoteFilter | AcknowledgementFilter, CommitGate | AppendFilter -> pysyncobj
+    outgoing   pysyncobj -> SendWindow, PersistenceGate -> peers
+
+Each part is a small class on typed messages; it knows nothing of pysyncobj, asyncio or sockets, and its file opens with the
+failure that it prevents.  `Rules` composes them: the product has one composition and no switch.  A test builds a node with one
+part replaced by a part that does nothing, and must see that node break its promise.
+
+Deliberately absent: rules for snapshots and for changes of the set of voters, which this version does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distlog.consensus.messages import Message
+from distlog.consensus.rules.acknowledgements import AcknowledgementFilter
+from distlog.consensus.rules.append_filter import AppendFilter, ConsensusViolated
+from distlog.consensus.rules.commit_gate import CommitGate
+from distlog.consensus.rules.persistence_gate import PersistenceGate
+from distlog.consensus.rules.send_window import SendWindow
+from distlog.consensus.rules.vote_filter import VoteFilter
+
+__all__ = ["ConsensusViolated", "Rules", "Transmit", "complete_rules"]
+
+Transmit = Callable[[str, Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The parts around one pysyncobj."""
+
+    persistence_gate: PersistenceGate
+    commit_gate: CommitGate
+    append_filter: AppendFilter
+    acknowledgements: AcknowledgementFilter
+    vote_filter: VoteFilter
+    send_window: SendWindow
+
+    def drop(self, voter: str) -> None:
+        """Forget a voter whose connection is gone."""
+        self.persistence_gate.drop(voter)
+        self.commit_gate.drop(voter)
+        self.acknowledgements.drop(voter)
+        self.send_window.drop(voter)
+
+    def clear(self) -> None:
+        """Forget what a leader knows of its voters: the leadership or the term changed."""
+        self.commit_gate.clear()
+        self.acknowledgements.clear()
+        self.send_window.clear()
+
+
+def complete_rules(transmit: Transmit, in_flight_size_max: int) -> Rules:
+    """Return the product's composition: every part, sending by `transmit`."""
+    return Rules(
+        persistence_gate=PersistenceGate(transmit),
+        commit_gate=CommitGate(),
+        append_filter=AppendFilter(),
+        acknowledgements=AcknowledgementFilter(),
+        vote_filter=VoteFilter(),
+        send_window=SendWindow(in_flight_size_max),
+    )

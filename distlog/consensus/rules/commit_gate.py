@@ -1,0 +1,49 @@
+"""Let the leader count itself only up to what its own journal has made durable.
+
+pysyncobj counts the leader's own copy at once, so with one follower's acknowledgement it commits entries that exist durably on
+one disk of three.  A commit needs at least one follower's acknowledgement, hence it is enough to hold those back: an
+acknowledgement beyond the leader's durable index is passed on up to that index, and the rest when the fsync is done.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from distlog.consensus.messages import AppendReply
+
+
+class CommitGate:
+    """Holds the newest acknowledgement of each voter that runs ahead of the leader's own fsync."""
+
+    def __init__(self) -> None:
+        # By voter: the newest success beyond the durable index, of the current term.
+        self._held: dict[str, AppendReply] = {}
+
+    def admit(self, voter: str, reply: AppendReply, durable_index: int) -> AppendReply:
+        """Return what may be delivered of `reply` now."""
+        if not reply.success or reply.next_index - 1 <= durable_index:
+            return reply
+        held = self._held.get(voter)
+        if held is None or held.next_index <= reply.next_index:
+            self._held[voter] = reply
+        # Still delivered: the answer shows that the voter lives.
+        return msgspec.structs.replace(reply, success=False, reset=False)
+
+    def release(self, durable_index: int) -> list[tuple[str, AppendReply]]:
+        """Return the held acknowledgements that the finished fsync covers."""
+        ready = [
+            (voter, reply)
+            for voter, reply in self._held.items()
+            if reply.next_index - 1 <= durable_index
+        ]
+        for voter, _ in ready:
+            del self._held[voter]
+        return ready
+
+    def drop(self, voter: str) -> None:
+        """Forget a voter whose connection is gone."""
+        self._held.pop(voter, None)
+
+    def clear(self) -> None:
+        """Forget everything: the leadership or the term changed."""
+        self._held.clear()

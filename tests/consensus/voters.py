@@ -1,0 +1,188 @@
+"""Three (or more) `Raft` objects whose every message, tick and fsync a test decides.
+
+Nothing happens by itself: `tick` lets a voter act, `deliver` hands over what is queued from one to another, `sync`
+finishes a group fsync.  Time is a number that `tick` moves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from distlog.consensus import messages
+from distlog.consensus.journal import Journal
+from distlog.consensus.messages import Message
+from distlog.consensus.raft import COMMAND_OPAQUE, Raft, RaftSettings, RestorePoint
+from distlog.consensus.rules import Rules, complete_rules
+from distlog.storage.simulated_disk import SimulatedDisk
+
+HEARTBEAT_S = 0.05
+ELECTION_S = 0.8
+RulesMaker = Callable[[Callable[[str, Message], None], int], Rules]
+
+
+class ManualClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+class Voter:
+    """One Raft with its journal on a simulated disk."""
+
+    def __init__(
+        self,
+        cluster: Voters,
+        name: str,
+        disk: SimulatedDisk,
+        restore_point: RestorePoint | None = None,
+    ) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.disk = disk
+        self.applied: list[tuple[int, bytes]] = []
+        self.journal = Journal.open(disk, "journal")
+        self.raft = Raft(
+            node_id=name,
+            other_voters=[other for other in cluster.names if other != name],
+            journal=self.journal,
+            restore_point=restore_point,
+            clock=cluster.clock,
+            random=Random(name),
+            settings=RaftSettings(
+                in_flight_size_max=cluster.in_flight_size_max, entry_size_max=1 << 20
+            ),
+            rules=cluster.rules(self._transmit, cluster.in_flight_size_max),
+            apply=self._apply,
+            role_changed=lambda: None,
+        )
+
+    def _transmit(self, receiver: str, message: Message) -> None:
+        self.cluster.queues[self.name, receiver].append(messages.encode(message))
+
+    def _apply(self, raft_index: int, _term: int, payload: bytes) -> bytes:
+        if payload[0] == COMMAND_OPAQUE:
+            self.applied.append((raft_index, payload[1:]))
+        return payload
+
+    def sync(self) -> None:
+        """Finish a group fsync of everything written so far."""
+        ticket = self.journal.begin_sync()
+        if ticket is not None:
+            ticket.run()
+            self.journal.finish_sync(ticket)
+            self.raft.synced()
+
+
+class Voters:
+    """A cluster in a test's hand."""
+
+    def __init__(
+        self,
+        names: str = "abc",
+        *,
+        rules: RulesMaker = complete_rules,
+        in_flight_size_max: int = 1 << 20,
+        sync_at_once: bool = True,
+    ) -> None:
+        self.names = list(names)
+        self.rules = rules
+        self.in_flight_size_max = in_flight_size_max
+        self.sync_at_once = sync_at_once
+        self.clock = ManualClock()
+        self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
+        # (command, result code) of every callback, in order.
+        self.outcomes: list[tuple[bytes, int]] = []
+        self.voters = {name: Voter(self, name, SimulatedDisk()) for name in names}
+        for name in names:
+            for other in names:
+                if other != name:
+                    self[name].raft.peer_connected(other)
+
+    def __getitem__(self, name: str) -> Voter:
+        return self.voters[name]
+
+    def tick(self, *names: str) -> None:
+        """Let time pass by more than a heartbeat and each of `names` act."""
+        for name in names:
+            self.clock.now += 1.1 * HEARTBEAT_S
+            self[name].raft.tick()
+            self._maybe_sync(name)
+
+    def deliver(self, sender: str, receiver: str, count: int | None = None) -> int:
+        """Hand over the oldest `count` messages (all by default) and return how many there were."""
+        queue = self.queues[sender, receiver]
+        done = 0
+        while queue and (count is None or done < count):
+            message = messages.decode(queue.popleft(), sender)
+            self[receiver].raft.receive(sender, message)
+            self._maybe_sync(receiver)
+            done += 1
+        return done
+
+    def exchange(self, one: str, other: str) -> None:
+        """Hand over everything between two voters until nothing is left."""
+        for _ in range(100):
+            if not self.deliver(one, other) + self.deliver(other, one):
+                return
+        raise AssertionError(f"{one} and {other} never stop talking")
+
+    def lose(self, *names: str) -> None:
+        """Lose everything on its way to and from `names`."""
+        for (sender, receiver), queue in self.queues.items():
+            if sender in names or receiver in names:
+                queue.clear()
+
+    def elect(self, candidate: str, *helpers: str) -> None:
+        """Let `candidate` win an election with the votes of `helpers`."""
+        for _ in range(20):
+            self.clock.now += 2 * ELECTION_S
+            self[candidate].raft.tick()
+            self._maybe_sync(candidate)
+            for helper in helpers:
+                self.exchange(candidate, helper)
+            if self[candidate].raft.is_leader:
+                return
+        raise AssertionError(f"{candidate} does not win")
+
+    def propose(self, name: str, *commands: bytes) -> None:
+        for command in commands:
+            self[name].raft.propose(
+                bytes([COMMAND_OPAQUE]) + command,
+                lambda _result, code, command=command: self.outcomes.append((command, code)),
+            )
+
+    def settle(self, leader: str, *others: str, rounds: int = 4) -> None:
+        """Let the leader replicate to `others` and everybody apply."""
+        for _ in range(rounds):
+            self.tick(leader)
+            for other in others:
+                self.exchange(leader, other)
+                self.tick(other)
+                self.exchange(leader, other)
+
+    def acknowledged(self) -> list[bytes]:
+        return [command for command, code in self.outcomes if code == 0]
+
+    def restart(self, name: str, disk: SimulatedDisk, restore_point: Any = None) -> None:
+        """Begin again from a disk, with new connections."""
+        self.lose(name)
+        self.voters[name] = Voter(self, name, disk, restore_point)
+        for other in self.names:
+            if other != name:
+                self[other].raft.peer_disconnected(name)
+                self[other].raft.peer_connected(name)
+                self[name].raft.peer_connected(other)
+
+    def _maybe_sync(self, name: str) -> None:
+        if self.sync_at_once:
+            self[name].sync()
