@@ -1,0 +1,78 @@
+# distlog.  `make up` starts three nodes, `make test` tests everything; nothing has to be set up before either.
+# Both need Python 3.11 or newer with pip, and no compiler; everything is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Wheels only, so that no compiler is needed.  pysyncobj is published as source only; it is plain Python.
+# (Setuptools warns of every editable installation, and some pips pass it on.)
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+    --only-binary :all: --no-binary pysyncobj
+
+# The counts of the long runs.
+SEEDS ?= 500
+FIRST_SEED ?= 0
+ROUNDS ?= 60
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What a node says appears at once, also through honcho's pipes.
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help up n1 n2 n3 test check fix proto simulate torture bench clean
+
+help:
+	@sed -n 's/^\([a-z0-9 ]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+up: $(VENV)/installed ## start the three nodes of the Procfile on loopback; Ctrl-C stops them
+	@exec honcho start
+
+n1 n2 n3: $(VENV)/installed ## start one node of the Procfile again
+	@exec honcho start $@
+
+test: $(VENV)/installed-dev ## run all tests
+	@exec python -m pytest $(TESTS)
+
+check: $(VENV)/installed-dev ## lint, types, and whether the generated code is up to date; writes nothing
+	ruff check
+	ruff format --check
+	mypy
+	python proto/generate.py --check
+
+fix: $(VENV)/installed-dev ## format, and repair what the linter can
+	ruff check --fix
+	ruff format
+
+proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
+	python proto/generate.py
+
+simulate: $(VENV)/installed-dev ## many simulated crash schedules: SEEDS=500 FIRST_SEED=0
+	python -m pytest tests/simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED) --timeout 0
+
+torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS=60
+	python -m pytest tests/processes --rounds $(ROUNDS) --timeout 0
+
+bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
+	python -m benchmarks.produce_latency
+
+clean: ## remove what these targets made, the data of the three nodes included
+	rm -rf $(VENV) build dist *.egg-info data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where the system's Python has no ensurepip (Debian without python3-venv), its pip installs another into the environment.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "there is no python3 here: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("distlog needs Python 3.11 or newer: make PYTHON=python3.x")'
+	@echo "creating $(VENV)"
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
+	    $(PYTHON) -m venv --without-pip $(VENV) && \
+	    $(PYTHON) -m pip --python $@ install --quiet --only-binary :all: pip; fi
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing distlog into $(VENV)"
+	@$(INSTALL) --editable '.[up]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing distlog and what its tests need into $(VENV)"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/installed $@
