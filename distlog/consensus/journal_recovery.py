@@ -199,11 +199,10 @@ def _whole_operations(file: DiskFile, file_sequence: int, size: int) -> Iterator
 
 
 def durable_sequence_in(tail: bytes, sequence: int) -> int:
-    """Return the highest durable sequence that a whole operation in `tail` proves beyond
-    `sequence`; 0 if none does.
+    """Return the highest durable sequence that a whole operation in `tail` carries; 0 if none does.
 
-    `tail` begins where operation `sequence + 1` should.  A sequence counts only if it can be
-    reached in the bytes between.
+    `tail` begins where operation `sequence + 1` should and is not.  An operation counts only if the
+    bytes before it have room for those that it follows.
     """
     slots = len(tail) // ALIGNMENT
     candidate_count = slots - HEADER.size // ALIGNMENT + 1
@@ -216,16 +215,15 @@ def durable_sequence_in(tail: bytes, sequence: int) -> int:
     kinds = halves[1 : 1 + candidate_count, 1]
     sequences = words[2 : 2 + candidate_count]
     durable = words[3 : 3 + candidate_count]
-    reachable = (
-        sequence + 1 + np.arange(candidate_count, dtype=np.uint64) // (HEADER.size // ALIGNMENT)
-    )
+    sequence_max = np.arange(candidate_count, dtype=np.uint64) * ALIGNMENT // HEADER.size
+    sequence_max += sequence + 1
     plausible = (
         (sizes >= HEADER.size)
         & (sizes <= HEADER.size + PAYLOAD_SIZE_MAX)
         & (kinds >= OperationKind.ENTRY)
         & (kinds <= KIND_MAX)
-        & (sequences <= reachable)
-        & (durable > sequence)
+        & (sequences > sequence + 1)
+        & (sequences <= sequence_max)
         & (durable < sequences)
     )
     proven = end = 0

@@ -33,12 +33,17 @@ def state(journal: Journal) -> State:
 
 
 class History:
-    """A journal and, beside it, what a list makes of the same calls; compaction changes no state."""
+    """A journal and, beside it, what a list makes of the same calls.
+
+    Compaction changes no state here.  Every payload must be another one where entries are compacted.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._sequences = [journal.sequence]
         self._states = [state(journal)]
+        # Entries that a compaction has allowed to go.
+        self._forgotten: set[JournalEntry] = set()
 
     @property
     def now(self) -> State:
@@ -65,6 +70,12 @@ class History:
         self.journal.set_term_vote(term, vote)
         self._record(State(self.now.entries, term, vote))
 
+    def compact(self, raft_index: int) -> None:
+        self._forgotten.update(self.now.entries[: raft_index - self.now.entries[0].raft_index])
+        remove = self.journal.compact(raft_index)
+        if remove is not None:
+            remove()
+
     def sync(self) -> None:
         sync(self.journal)
 
@@ -73,8 +84,9 @@ class History:
         assert durable_sequence <= recovered.sequence <= self.journal.sequence
         found, expected = state(recovered), self.at(recovered.sequence)
         assert (found.term, found.vote) == (expected.term, expected.vote)
-        # Files whose entries were all forgotten may be gone.
-        assert found.entries == expected.entries[len(expected.entries) - len(found.entries) :]
+        missing = expected.entries[: len(expected.entries) - len(found.entries)]
+        assert (*missing, *found.entries) == expected.entries
+        assert self._forgotten.issuperset(missing)
 
     def _record(self, now: State) -> None:
         if self._sequences[-1] == self.journal.sequence:
