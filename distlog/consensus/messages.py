@@ -7,27 +7,28 @@ arrival; nothing on this path can execute what it reads, and malformed bytes are
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
 
 from distlog.errors import PeerRefused
 
+Unsigned = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # One entry: payload, raft_index, term.
-EntryTuple = tuple[bytes, int, int]
+EntryTuple = tuple[bytes, Unsigned, Unsigned]
 
 
 class AppendEntries(msgspec.Struct, array_like=True, tag=1, gc=False):
     """The leader's entries after (previous_index, previous_term); without entries a heartbeat."""
 
-    sender_term: int
+    sender_term: Unsigned
     # Counts the AppendEntries of this leader to anybody; the reply repeats it.
-    number: int
-    commit_index: int
-    previous_index: int
-    previous_term: int
+    number: Unsigned
+    commit_index: Unsigned
+    previous_index: Unsigned
+    previous_term: Unsigned
     # Every voter has every entry below this one in its fsynced journal: the receiver may forget them.
-    retain_from: int
+    retain_from: Unsigned
     entries: list[EntryTuple] = []
 
 
@@ -38,9 +39,9 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
     reset: the leader must go back to `next_index` and send from there.
     """
 
-    sender_term: int
-    number: int
-    next_index: int
+    sender_term: Unsigned
+    number: Unsigned
+    next_index: Unsigned
     success: bool
     reset: bool
 
@@ -48,44 +49,44 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
 class VoteRequest(msgspec.Struct, array_like=True, tag=3, gc=False):
     """A candidate asks for a vote in `sender_term`; its log ends with (last_index, last_term)."""
 
-    sender_term: int
-    last_index: int
-    last_term: int
+    sender_term: Unsigned
+    last_index: Unsigned
+    last_term: Unsigned
 
 
 class VoteReply(msgspec.Struct, array_like=True, tag=4, gc=False):
     """A vote for the receiver in `sender_term`.  A refusal is silence."""
 
-    sender_term: int
+    sender_term: Unsigned
 
 
 class LeadershipQuery(msgspec.Struct, array_like=True, tag=5, gc=False):
     """The leader of `sender_term` asks whether it still is one (read index, rules in reads.py)."""
 
-    sender_term: int
-    number: int
+    sender_term: Unsigned
+    number: Unsigned
 
 
 class LeadershipReply(msgspec.Struct, array_like=True, tag=6, gc=False):
     """The sender's term is `sender_term`: if that is the leader's own, no other leader existed when this was sent."""
 
-    sender_term: int
-    number: int
+    sender_term: Unsigned
+    number: Unsigned
 
 
 class ReadIndexRequest(msgspec.Struct, array_like=True, tag=7, gc=False):
     """A follower asks the leader up to where it must have applied before it may say "not there"."""
 
-    sender_term: int
-    number: int
+    sender_term: Unsigned
+    number: Unsigned
 
 
 class ReadIndexReply(msgspec.Struct, array_like=True, tag=8, gc=False):
     """The raft index to wait for; None: the receiver is not a leader that can tell."""
 
-    sender_term: int
-    number: int
-    raft_index: int | None
+    sender_term: Unsigned
+    number: Unsigned
+    raft_index: Unsigned | None
 
 
 Message = (
@@ -98,7 +99,6 @@ Message = (
     | ReadIndexRequest
     | ReadIndexReply
 )
-AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -335,7 +335,7 @@ class Raft:
         self._proven_next_index = None
 
     def _receive_reply(self, sender: str, message: AppendReply) -> None:
-        if not self.is_leader:
+        if not self.is_leader or not 0 < message.next_index <= self.journal.last_index + 1:
             return
         reply = self._rules.acknowledgements.admit(
             sender, message, term=self.term, voters=self._nodes.keys(), sent=self._sent_count

@@ -1,0 +1,77 @@
+"""Consensus messages: what is sent arrives equal, and nothing else is taken."""
+
+from __future__ import annotations
+
+import pickle
+from random import Random
+
+import pytest
+
+from distlog.consensus import messages
+from distlog.consensus.messages import (
+    AppendEntries,
+    AppendReply,
+    LeadershipQuery,
+    LeadershipReply,
+    ReadIndexReply,
+    ReadIndexRequest,
+    VoteReply,
+    VoteRequest,
+)
+from distlog.errors import PeerRefused
+
+ALL = [
+    AppendEntries(3, 7, 5, 4, 2, 1, [(b"\x01", 5, 3), (b"d" * 40, 6, 3)]),
+    AppendEntries(3, 8, 5, 6, 3, 1),
+    AppendReply(3, 7, 7, True, False),
+    VoteRequest(4, 6, 3),
+    VoteReply(4),
+    LeadershipQuery(3, 1),
+    LeadershipReply(3, 1),
+    ReadIndexRequest(3, 2),
+    ReadIndexReply(3, 2, 9),
+    ReadIndexReply(3, 2, None),
+]
+
+
+@pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
+def test_a_message_arrives_as_it_was_sent(message: messages.Message) -> None:
+    assert messages.decode(messages.encode(message), "n2") == message
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x00", b"garbage", pickle.dumps({"type": "append_entries"}), b"\x92\x63\x01"],
+    ids=["empty", "zero", "words", "pickle", "unknown tag"],
+)
+def test_anything_else_is_refused_with_the_sender_named(payload: bytes) -> None:
+    with pytest.raises(PeerRefused, match="n2"):
+        messages.decode(payload, "n2")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [[(b"x", 6, 3)], [(b"x", 5, 3), (b"x", 7, 3)], [(b"x", 5, 1)], [(b"", 5, 3)], [(b"x", 5, 4)]],
+    ids=["gap before", "gap inside", "falling term", "empty", "newer than the sender's term"],
+)
+def test_entries_that_do_not_follow_each_other_are_refused(
+    entries: list[messages.EntryTuple],
+) -> None:
+    payload = messages.encode(AppendEntries(3, 7, 5, 4, 2, 1, entries))
+    with pytest.raises(PeerRefused):
+        messages.decode(payload, "n2")
+
+
+def test_mutated_messages_are_refused_or_are_messages() -> None:
+    random = Random(1)
+    originals = [messages.encode(message) for message in ALL]
+    refused = 0
+    for _ in range(20_000):
+        payload = bytearray(random.choice(originals))
+        for _ in range(random.randint(1, 3)):
+            payload[random.randrange(len(payload))] = random.randrange(256)
+        try:
+            messages.decode(bytes(payload), "n2")
+        except PeerRefused:
+            refused += 1
+    assert 1000 < refused < 20_000
