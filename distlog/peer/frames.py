@@ -1,0 +1,134 @@
+"""Frames: how a connection between peers carries messages.
+
+    size u32      bytes of what follows the checksum: 8 + payload
+    crc32c u32    of everything after it
+    channel u8, 3 zero bytes
+    group u32     the Raft group that the message belongs to; 0 is the only one now
+    payload
+
+All little-endian.  The decoder trusts nothing: the size is checked as soon as its four bytes are there, channel and zeros
+as soon as the header is, the checksum when the frame is complete; so what it keeps is bounded by the limits, and the
+verdict depends on the bytes alone, never on how the network cut them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+
+import google_crc32c
+import msgspec
+
+HEADER = struct.Struct("<IIII")
+HEADER_SIZE = HEADER.size
+SIZE = struct.Struct("<I")
+# What the checksum covers of the header.
+TAIL = struct.Struct("<II")
+TAIL_START = HEADER_SIZE - TAIL.size
+
+# The channel of the handshake itself; it never reaches the events.
+CONTROL = 0
+
+
+class Channel(IntEnum):
+    """What a frame is for.  Each channel has limits of its own (`limits.py`)."""
+
+    RAFT = 1
+    GOSSIP = 2
+    FILES = 3
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One message of the far end, checked."""
+
+    channel: int
+    group: int
+    payload: bytes
+
+
+class MalformedFrame(Exception):
+    """The far end sent bytes that are not a frame.  Nothing after them can be trusted: close the connection."""
+
+
+def encode_header(channel: int, group: int, payload: bytes) -> bytes:
+    """Return the 16 bytes that go before `payload`."""
+    crc32c = google_crc32c.extend(google_crc32c.value(TAIL.pack(channel, group)), payload)
+    return HEADER.pack(TAIL.size + len(payload), crc32c, channel, group)
+
+
+def encode_frame(channel: int, group: int, payload: bytes) -> bytes:
+    """Return header and payload in one piece: for small frames, since it copies."""
+    return encode_header(channel, group, payload) + payload
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self, payload_size_max: Mapping[int, int]) -> None:
+        """Accept the channels that `payload_size_max` names, with payloads of up to that many bytes."""
+        self._payload_size_max = payload_size_max
+        # Largest payload of any channel that is welcome now; the connection lowers it during the handshake.
+        self.payload_size_limit = max(payload_size_max.values())
+        # Bytes received and not yet returned start at `_start`.  A bytearray while a frame is incomplete.
+        self._buffer: bytes | bytearray = b""
+        self._start = 0
+
+    @property
+    def buffered_size(self) -> int:
+        """Bytes received that no frame has been made of yet."""
+        return len(self._buffer) - self._start
+
+    def receive_data(self, data: bytes) -> None:
+        """Take more bytes of the stream."""
+        if self._start == len(self._buffer):
+            self._buffer = data
+        else:
+            if isinstance(self._buffer, bytes):
+                self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+            else:
+                del self._buffer[: self._start]
+            self._buffer += data
+        self._start = 0
+
+    def next_frame(self) -> Frame | None:
+        """Return the next whole frame, or None until more data is there.
+
+        Raises MalformedFrame, and does so again at every further call.
+        """
+        buffer, start = self._buffer, self._start
+        available = len(buffer) - start
+        if available < HEADER_SIZE:
+            if available >= SIZE.size:
+                self._check_size(SIZE.unpack_from(buffer, start)[0])
+            return None
+        size, crc32c, channel, group = HEADER.unpack_from(buffer, start)
+        self._check_size(size)
+        # The three zero bytes are read as the upper part of the channel's number.
+        payload_size_max = self._payload_size_max.get(channel)
+        if payload_size_max is None:
+            raise MalformedFrame(f"unknown channel {channel:#x}")
+        if size - TAIL.size > payload_size_max:
+            raise MalformedFrame(f"frame of {size} bytes is over the limit of channel {channel}")
+        payload_start = start + HEADER_SIZE
+        end = payload_start - TAIL.size + size
+        if len(buffer) < end:
+            return None
+        if isinstance(buffer, bytes):
+            payload = buffer[payload_start:end]
+        else:
+            with memoryview(buffer) as view:
+                payload = view[payload_start:end].tobytes()
+        tail = bytes(buffer[start + TAIL_START : payload_start])
+        if google_crc32c.extend(google_crc32c.value(tail), payload) != crc32c:
+            raise MalformedFrame("wrong checksum")
+        self._start = end
+        return Frame(channel, group, payload)
+
+    def _check_size(self, size: int) -> None:
+        if size < TAIL.size:
+            raise MalformedFrame(f"frame size {size} is smaller than a header")
+        if size - TAIL.size > self.payload_size_limit:
+            raise MalformedFrame(
+                f"frame of {size} bytes where {self.payload_size_limit} is the limit"
+            )
