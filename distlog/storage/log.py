@@ -1,0 +1,378 @@
+"""One log: records in the order of their offsets, in segments of which only the last is written.
+
+All methods belong to one thread (the event loop), except that a `ReadPlan` and the function that
+`begin_sync` returns may run in a worker.  Nothing here waits: the caller decides when to sync and
+when to remove files.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from distlog.block import Block
+from distlog.errors import DataDirectoryUnusable, OffsetOutOfRange
+from distlog.storage.batch_table import BatchRow
+from distlog.storage.disk import Disk
+from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, LogMark, MarkFile
+from distlog.storage.log_sync import LogSync
+from distlog.storage.read_plan import ReadPlan
+from distlog.storage.recovery import Recovered, Recovery
+from distlog.storage.seed_segment import SeedSegment
+from distlog.storage.segment import Segment
+from distlog.storage.segment_files import (
+    TABLE,
+    SegmentCache,
+    SegmentFiles,
+    SegmentLimits,
+    list_segments,
+    remove_segment,
+)
+from distlog.storage.stored_batch import StoredBatch
+
+__all__ = ["BatchRow", "Log", "LogMark", "ReadPlan", "SegmentLimits", "StoredBatch", "remove_log"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDescription:
+    """What `inspect` shows of a segment."""
+
+    path: str
+    base_offset: int
+    next_offset: int
+    store_size: int
+    batch_count: int
+    # Why it cannot be read; empty if it can.
+    problem: str
+
+
+class Log:
+    """A log's directory, open."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        limits: SegmentLimits,
+        cache: SegmentCache,
+        segments: Sequence[Segment | SeedSegment],
+    ) -> None:
+        """Use `create`, `open` or `open_at`."""
+        self._disk = disk
+        self._path = path
+        self._limits = limits
+        self._cache = cache
+        # Ascending and without gaps.
+        self._segments = list(segments)
+        last = self._segments[-1]
+        # The last segment, which alone is written; None in a seed's directory, which is only read.
+        self._active = last if isinstance(last, Segment) else None
+        # The first offset still kept.  Invariant: it is not before the first segment.
+        self.start_offset = self._segments[0].base_offset
+        # One past the last record.
+        self.next_offset = last.next_offset
+        # That of the last batch; no later batch has an earlier one.
+        self.last_timestamp_ms = 0
+        # What opening did beyond reading, in sentences: the caller logs them.
+        self.recovery: list[str] = []
+        self._marks: MarkFile | None = None
+        # What the next sync has to cover: sealed segments' files, the active ones, names.
+        self._unsynced: list[SegmentFiles] = []
+        self._active_changed = False
+        self._names_changed = False
+        self._last_sync: LogSync | None = None
+
+    # --- Open -------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, disk: Disk, path: str, limits: SegmentLimits, cache: SegmentCache | None = None
+    ) -> Log:
+        """Make an empty log in a new or empty directory.  It is durable when this returns."""
+        disk.make_directory(path)
+        marks = MarkFile.create(disk, path)
+        marks.write(EMPTY_MARK)
+        cache = cache or SegmentCache()
+        recovered = Recovery(disk, path, limits, cache).recover(EMPTY_MARK)
+        disk.sync_directory(path)
+        recovered.names_changed = False
+        return cls._recovered(disk, path, limits, cache, recovered, marks)
+
+    @classmethod
+    def open(
+        cls, disk: Disk, path: str, limits: SegmentLimits, cache: SegmentCache | None = None
+    ) -> Log:
+        """Open a log that has no checkpoint: keep what was synced and every whole batch after it.
+
+        What is not whole is cut off, what was promised and is damaged is set aside; `recovery` says
+        so.  A directory of the seed system is opened in place, to be read.
+        """
+        found = list_segments(disk, path)
+        marks = MarkFile.open(disk, path)
+        cache = cache or SegmentCache()
+        if marks is None and not any(TABLE in suffixes for suffixes in found.values()):
+            if not found:
+                raise DataDirectoryUnusable(path=path, problem="there is no log in it")
+            return cls(disk, path, limits, cache, _seed_segments(disk, path, list(found)))
+        recovered = Recovery(disk, path, limits, cache).recover(marks.mark if marks else None)
+        log = cls._recovered(disk, path, limits, cache, recovered, marks)
+        if log._names_changed or marks is None or marks.mark != log.mark():
+            # Recovery synced what it kept; from now on it is promised.
+            log.begin_sync()()
+        return log
+
+    @classmethod
+    def open_at(
+        cls,
+        disk: Disk,
+        path: str,
+        limits: SegmentLimits,
+        mark: LogMark,
+        cache: SegmentCache | None = None,
+    ) -> Log:
+        """Open a log at a checkpoint's mark: everything after it is cut off.
+
+        Raises CorruptBatch if something before the mark is missing; nothing was promised beyond it.
+        """
+        cache = cache or SegmentCache()
+        marks = MarkFile.open(disk, path) or MarkFile.create(disk, path)
+        # First: a mark beyond what is about to be cut would later take the cut for damage.
+        marks.write(mark)
+        recovered = Recovery(disk, path, limits, cache).cut_to(mark)
+        return cls._recovered(disk, path, limits, cache, recovered, marks)
+
+    @classmethod
+    def _recovered(
+        cls,
+        disk: Disk,
+        path: str,
+        limits: SegmentLimits,
+        cache: SegmentCache,
+        recovered: Recovered,
+        marks: MarkFile | None,
+    ) -> Log:
+        log = cls(disk, path, limits, cache, recovered.segments)
+        log.start_offset = recovered.start_offset
+        log.last_timestamp_ms = recovered.last_timestamp_ms
+        log.recovery = recovered.notes
+        log._names_changed = recovered.names_changed
+        log._marks = marks
+        return log
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def is_read_only(self) -> bool:
+        """Tell whether this is a directory of the seed system: import it to append to it."""
+        return self._active is None
+
+    # --- Append -----------------------------------------------------------------------------------
+
+    def append(self, block: Block, *, timestamp_ms: int, raft_index: int, term: int) -> int:
+        """Append a checked block as one batch, and return its base offset.
+
+        The stored time is never before that of the batch before.  Raises StorageFull, and then
+        nothing was appended.
+        """
+        active = self._active
+        assert active is not None, "a seed's directory is only read"
+        if not active.has_room(block, self._limits):
+            active = self._roll()
+        timestamp_ms = max(timestamp_ms, self.last_timestamp_ms)
+        base_offset = self.next_offset
+        active.append(block, timestamp_ms, raft_index, term)
+        self.next_offset = active.next_offset
+        self.last_timestamp_ms = timestamp_ms
+        self._active_changed = True
+        return base_offset
+
+    def _roll(self) -> Segment:
+        """Seal the active segment and begin the next one."""
+        assert self._active is not None
+        # First the part that a full disk can refuse.
+        files = SegmentFiles.create(self._disk, self._path, self.next_offset, self._limits)
+        self._unsynced.append(self._active.seal())
+        active = Segment(self._disk, self._path, self.next_offset, self._cache, files)
+        self._segments.append(active)
+        self._active = active
+        self._names_changed = True
+        self._active_changed = False
+        return active
+
+    # --- Read -------------------------------------------------------------------------------------
+
+    def plan_read(self, offset: int, size_max: int) -> ReadPlan:
+        """Decide a read of whole batches from the one that holds `offset`, which may begin before
+        it.
+
+        At least one batch, and more while their bytes fit `size_max`.  Raises OffsetOutOfRange.
+        """
+        number = self._find_segment(offset)
+        first = self._segments[number]
+        if first is self._active:
+            return ReadPlan([first], offset, size_max, blocking=False)
+        segments = [first]
+        size = first.store_size
+        for segment in self._segments[number + 1 :]:
+            # The active segment stays with this thread.
+            if size >= size_max or segment is self._active:
+                break
+            segments.append(segment)
+            size += segment.store_size
+        return ReadPlan(segments, offset, size_max, blocking=True)
+
+    def read(self, offset: int, size_max: int) -> list[StoredBatch]:
+        """Read at once what `plan_read` describes; a sealed segment blocks."""
+        return self.plan_read(offset, size_max).run()
+
+    def read_record(self, offset: int) -> bytes:
+        """Return one record's data, through the index.  Raises OffsetOutOfRange, CorruptBatch."""
+        return self._segments[self._find_segment(offset)].read_record(offset)
+
+    def batch_of(self, offset: int) -> BatchRow:
+        """Return what the table says of the batch that holds `offset`."""
+        return self._segments[self._find_segment(offset)].batch_of(offset)
+
+    def _find_segment(self, offset: int) -> int:
+        if not self.start_offset <= offset < self.next_offset:
+            raise OffsetOutOfRange(
+                offset=offset, start_offset=self.start_offset, high_watermark=self.next_offset
+            )
+        last = len(self._segments) - 1
+        if offset >= self._segments[last].base_offset:
+            return last
+        return bisect_right(self._segments, offset, key=lambda segment: segment.base_offset) - 1
+
+    # --- Trim -------------------------------------------------------------------------------------
+
+    def trim(self, start_offset: int) -> None:
+        """Make the records before `start_offset` unreadable.  No file is touched."""
+        assert self._active is not None, "a seed's directory is only read"
+        self.start_offset = max(self.start_offset, min(start_offset, self.next_offset))
+
+    def remove_trimmed(self, start_offset: int) -> None:
+        """Unlink the sealed segments that lie below `start_offset` and that nobody reads any more.
+
+        Only after a mark that contains the trim is durable.  What a reader still holds goes next
+        time.
+        """
+        assert start_offset <= self.start_offset, "the files of what can be read are kept"
+        self._close_synced()
+        syncing = (
+            {files.store.path for files in self._last_sync.sealed} if self._last_sync else set()
+        )
+        while (first := self._segments[0]) is not self._active:
+            assert isinstance(first, Segment)
+            if first.next_offset > start_offset or len(first.readers) or first.path in syncing:
+                break
+            self._forget_unsynced(first.path)
+            first.remove()
+            del self._segments[0]
+            self._names_changed = True
+
+    def _forget_unsynced(self, path: str) -> None:
+        for files in self._unsynced:
+            if files.store.path == path:
+                files.close()
+        self._unsynced = [files for files in self._unsynced if files.store.path != path]
+
+    # --- Sync -------------------------------------------------------------------------------------
+
+    def mark(self) -> LogMark:
+        """Return where the log is now: what a checkpoint keeps of it."""
+        assert self._active is not None, "a seed's directory is only read"
+        return LogMark(
+            start_offset=self.start_offset,
+            next_offset=self.next_offset,
+            last_timestamp_ms=self.last_timestamp_ms,
+            segment_base_offset=self._active.base_offset,
+            store_position=self._active.store_size,
+        )
+
+    def begin_sync(self) -> Callable[[], None]:
+        """Return a function that makes everything up to `mark()`, taken now, durable.
+
+        Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises, the
+        process must stop.
+        """
+        if self._marks is None:
+            self._marks = MarkFile.create(self._disk, self._path)
+            self._names_changed = True
+        self._close_synced()
+        sealed, active = self._unsynced, self._active_changed
+        names = self._names_changed
+        if self._last_sync is not None:
+            # The last one never ran to its end: do its part too.
+            sealed = [*self._last_sync.sealed, *sealed]
+            active = active or self._last_sync.active is not None
+            names = names or self._last_sync.names_changed
+        assert self._active is not None
+        sync = LogSync(
+            self._disk,
+            self._path if names else None,
+            sealed,
+            self._active.files if active else None,
+            self._marks,
+            self.mark(),
+        )
+        self._unsynced, self._active_changed, self._names_changed = [], False, False
+        self._last_sync = sync
+        return sync
+
+    def _close_synced(self) -> None:
+        if self._last_sync is not None and self._last_sync.done:
+            for files in self._last_sync.sealed:
+                files.close()
+            self._last_sync = None
+
+    # --- End --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give back reserved space, make everything durable, and close the files.  Blocks."""
+        if self._active is not None:
+            if self._active.give_back():
+                self._active_changed = True
+            self.begin_sync()()
+            self._close_synced()
+        for segment in self._segments:
+            segment.close()
+        if self._marks is not None:
+            self._marks.close()
+
+    def describe(self) -> list[SegmentDescription]:
+        """Return what there is, segment by segment."""
+        return [
+            SegmentDescription(
+                path=segment.path,
+                base_offset=segment.base_offset,
+                next_offset=segment.next_offset,
+                store_size=segment.store_size,
+                batch_count=segment.batch_count,
+                problem=str(segment.quarantine) if segment.quarantine else "",
+            )
+            for segment in self._segments
+        ]
+
+
+def remove_log(disk: Disk, path: str) -> None:
+    """Remove a log's directory, of a topic that was deleted or never came to be.  Its log is
+    closed.
+    """
+    for base_offset in list_segments(disk, path):
+        remove_segment(disk, path, base_offset)
+    mark_path = f"{path}/{MARK_NAME}"
+    if disk.exists(mark_path):
+        disk.remove(mark_path)
+    disk.remove(path)
+
+
+def _seed_segments(disk: Disk, path: str, bases: list[int]) -> list[SeedSegment]:
+    counts = [end - base for base, end in pairwise(bases)]
+    return [
+        SeedSegment(disk, path, base, count)
+        for base, count in zip(bases, [*counts, None], strict=True)
+    ]

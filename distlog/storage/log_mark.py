@@ -1,0 +1,109 @@
+"""How far a log is known to be durable: what a checkpoint keeps of it, and the file that a log
+keeps itself.
+
+The file `synced` has two slots of 64 bytes, little-endian, written in turn and synced after what
+they speak of; the one with the higher sequence and a right checksum counts:
+
+    magic "DLOGMARK"   sequence u64   start_offset u64   next_offset u64   last_timestamp_ms i64
+    segment_base_offset u64   store_position u64   zero u32   crc32c u32 of the 60 bytes before
+
+It tells corruption from a torn tail when a log is opened without a checkpoint: a batch that ends at
+or before the mark was promised; what comes after may be missing in any part.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from distlog.block import crc32c
+from distlog.storage.disk import Disk, DiskFile
+
+MARK_NAME = "synced"
+_SLOT = struct.Struct("<8sQQQqQQI")
+_CRC = struct.Struct("<I")
+_SLOT_SIZE = 64
+_MAGIC = b"DLOGMARK"
+
+
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """A point of a log: everything before it is there, what comes after may not be."""
+
+    start_offset: int
+    next_offset: int
+    last_timestamp_ms: int
+    # Of the active segment: its base offset and the size of its store.
+    segment_base_offset: int
+    store_position: int
+
+
+EMPTY_MARK = LogMark(0, 0, 0, 0, 0)
+
+
+class MarkFile:
+    """The file `synced` of one log."""
+
+    def __init__(self, file: DiskFile, mark: LogMark | None, sequence: int) -> None:
+        self._file = file
+        # What the file says; None if it never said anything that can be read.
+        self.mark = mark
+        self._sequence = sequence
+
+    @classmethod
+    def open(cls, disk: Disk, directory: str, *, writable: bool = True) -> MarkFile | None:
+        """Read the mark of a log's directory; None if there is no such file."""
+        path = f"{directory}/{MARK_NAME}"
+        if not disk.exists(path):
+            return None
+        file = disk.open(path, writable=writable)
+        mark, sequence = None, 0
+        for slot in range(2):
+            data = file.read_at(slot * _SLOT_SIZE, _SLOT_SIZE)
+            found = _decode_slot(data)
+            if found is not None and found[1] > sequence:
+                mark, sequence = found
+        return cls(file, mark, sequence)
+
+    @classmethod
+    def create(cls, disk: Disk, directory: str) -> MarkFile:
+        """Make the file; it says nothing yet."""
+        return cls(disk.open(f"{directory}/{MARK_NAME}", create=True), None, 0)
+
+    def write(self, mark: LogMark) -> None:
+        """Make `mark` durable.  Blocks; what it speaks of is durable already."""
+        if mark == self.mark:
+            return
+        self._sequence += 1
+        data = _encode_slot(mark, self._sequence)
+        self._file.write_at(self._sequence % 2 * _SLOT_SIZE, [data])
+        self._file.sync()
+        self.mark = mark
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _encode_slot(mark: LogMark, sequence: int) -> bytes:
+    checked = _SLOT.pack(
+        _MAGIC,
+        sequence,
+        mark.start_offset,
+        mark.next_offset,
+        mark.last_timestamp_ms,
+        mark.segment_base_offset,
+        mark.store_position,
+        0,
+    )
+    return checked + _CRC.pack(crc32c(checked))
+
+
+def _decode_slot(data: bytes) -> tuple[LogMark, int] | None:
+    if len(data) != _SLOT_SIZE or _CRC.unpack_from(data, _SLOT.size)[0] != crc32c(
+        data[: _SLOT.size]
+    ):
+        return None
+    magic, sequence, start, end, timestamp_ms, base, position, _ = _SLOT.unpack_from(data)
+    if magic != _MAGIC:
+        return None
+    return LogMark(start, end, timestamp_ms, base, position), sequence

@@ -1,0 +1,191 @@
+"""A segment of the seed system, read in place: a store and an index, no batch table, never changed.
+
+The seed reserved its files with zeros and was often killed, so nothing but the content says where
+the records end. A record is there if its frame fits the store and either its length is not zero, or
+its index row says so (the right offset at the right position).  Zeros otherwise are space that was
+never written; so is a first row of offset 0 at position 0 with no record after it, which looks the
+same either way.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+from distlog.block import PREFIX, PREFIX_SIZE, crc32c
+from distlog.errors import CorruptBatch
+from distlog.storage.batch_table import BatchRow
+from distlog.storage.disk import Disk, DiskFile
+from distlog.storage.index import ROW_SIZE, Index
+from distlog.storage.mapped_file import MappedFile
+from distlog.storage.segment_check import check_index
+from distlog.storage.segment_files import INDEX, STORE, segment_path
+from distlog.storage.store import Store
+from distlog.storage.stored_batch import StoredBatch
+
+# What the seed's recovery takes for a length.
+RECORD_SIZE_MAX = 100 << 20
+# Records are handed out, and imported, in batches of about this many bytes.
+BATCH_SIZE = 1 << 20
+
+
+class SeedSegment:
+    """Records of offsets [base_offset, next_offset), in batches made up for the reader."""
+
+    def __init__(
+        self, disk: Disk, directory: str, base_offset: int, record_count_max: int | None
+    ) -> None:
+        """Find the records.  `record_count_max` is where the next segment begins, if there is
+        one.
+        """
+        self.path = segment_path(directory, base_offset, STORE)
+        self.base_offset = base_offset
+        self._file = disk.open(self.path, writable=False)
+        self._size = self._file.size()
+        index_path = segment_path(directory, base_offset, INDEX)
+        index_file = disk.open(index_path, writable=False) if disk.exists(index_path) else None
+        try:
+            positions = self._find_records(index_file, record_count_max)
+        finally:
+            if index_file is not None:
+                index_file.close()
+        # Where each frame starts and, last, where the frames end: bytes, uint64.
+        self.positions = positions
+        # Why nothing of this segment may be read.
+        self.quarantine: CorruptBatch | None = None
+        self.readers: WeakSet[object] = WeakSet()
+
+    @property
+    def record_count(self) -> int:
+        return len(self.positions) - 1
+
+    @property
+    def next_offset(self) -> int:
+        return self.base_offset + self.record_count
+
+    @property
+    def store_size(self) -> int:
+        return int(self.positions[-1])
+
+    @property
+    def batch_count(self) -> int:
+        """The seed kept no batches."""
+        return 0
+
+    def read(self, offset: int, size_max: int) -> list[StoredBatch]:
+        """Return the records from `offset` on as one batch of about `size_max` bytes, without
+        provenance.
+        """
+        row = self._row(offset - self.base_offset, min(size_max, BATCH_SIZE))
+        frames = self._frames(row)
+        return [StoredBatch(row.base_offset, row.record_count, 0, 0, 0, 0, crc32c(frames), frames)]
+
+    def read_record(self, offset: int) -> bytes:
+        """Return one record's data."""
+        return self._frames(self._row(offset - self.base_offset, 0))[PREFIX_SIZE:]
+
+    def batch_of(self, offset: int) -> BatchRow:
+        """Return the row that `read` stands for; its checksum is that of the bytes as they are
+        now.
+        """
+        row = self._row(offset - self.base_offset, BATCH_SIZE)
+        return self._with_checksum(row)
+
+    def rows(self) -> list[BatchRow]:
+        """Return a row for each batch that an import writes, whose checksum is that of the
+        bytes now.
+        """
+        rows: list[BatchRow] = []
+        first = 0
+        while first < self.record_count:
+            row = self._with_checksum(self._row(first, BATCH_SIZE))
+            rows.append(row)
+            first += row.record_count
+        return rows
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _row(self, first: int, size_max: int) -> BatchRow:
+        if first >= self.record_count:
+            problem = f"the records end at offset {self.next_offset}, before the next segment"
+            raise CorruptBatch(path=self.path, position=self.store_size, problem=problem)
+        start = int(self.positions[first])
+        end = int(np.searchsorted(self.positions, start + size_max, side="right")) - 1
+        end = max(first + 1, end)
+        size = int(self.positions[end]) - start
+        return BatchRow(self.base_offset + first, start, end - first, size, 0, 0, 0, 0, 0)
+
+    def _with_checksum(self, row: BatchRow) -> BatchRow:
+        return BatchRow(
+            row.base_offset,
+            row.position,
+            row.record_count,
+            row.size,
+            0,
+            0,
+            0,
+            0,
+            crc32c(self._frames(row)),
+        )
+
+    def _frames(self, row: BatchRow) -> bytes:
+        frames = self._file.read_at(row.position, row.size)
+        if len(frames) != row.size:
+            problem = "the file has become shorter"
+            raise CorruptBatch(path=self.path, position=row.position, problem=problem)
+        return frames
+
+    # --- Where the records are --------------------------------------------------------------------
+
+    def _find_records(
+        self, index_file: DiskFile | None, record_count_max: int | None
+    ) -> npt.NDArray[np.uint64]:
+        indexed = np.empty((0, 2), dtype=np.uint64)
+        count = position = 0
+        if index_file is not None:
+            row_count = index_file.size() // ROW_SIZE
+            if record_count_max is not None:
+                row_count = min(row_count, record_count_max)
+            index = Index(MappedFile(index_file, row_count * ROW_SIZE), self.base_offset, row_count)
+            store = Store(self._file, self._size)
+            # As long as rows and frames agree, thousands are checked at once.
+            (count, position), _ = check_index(index, store, (0, 0), (row_count, self._size))
+            indexed = index.rows(0, row_count)
+            index.unmap()
+        positions = self._scan(indexed, count, position, record_count_max)
+        if len(positions) == 2 and positions[1] == PREFIX_SIZE and self.base_offset == 0:
+            return positions[:1]
+        return positions
+
+    def _scan(
+        self,
+        indexed: npt.NDArray[np.uint64],
+        count: int,
+        position: int,
+        record_count_max: int | None,
+    ) -> npt.NDArray[np.uint64]:
+        """Go on record by record where the index leaves off: the first `count` end at
+        `position`.
+        """
+        found = [position]
+        while record_count_max is None or count < record_count_max:
+            prefix = self._file.read_at(position, PREFIX_SIZE)
+            if len(prefix) < PREFIX_SIZE:
+                break
+            length = PREFIX.unpack(prefix)[0]
+            in_index = count < len(indexed) and indexed[count].tolist() == [
+                self.base_offset + count,
+                position,
+            ]
+            if length > RECORD_SIZE_MAX or (length == 0 and not in_index):
+                break
+            if position + PREFIX_SIZE + length > self._size:
+                break
+            position += PREFIX_SIZE + length
+            found.append(position)
+            count += 1
+        known = indexed[: count - len(found) + 1, 1]
+        return np.concatenate([known, np.array(found, dtype=np.uint64)])

@@ -1,0 +1,236 @@
+"""One segment of a log: a range of offsets in three files.
+
+A segment is active (the last one of its log: written and read through its maps, on the log's
+thread) or sealed (complete, read from any thread through files that the cache lends).  It never
+becomes active again while the log is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+from distlog.block import PREFIX, PREFIX_SIZE, Block, crc32c, frame_positions
+from distlog.errors import CorruptBatch, CorruptIndex
+from distlog.storage.batch_table import BatchRow
+from distlog.storage.disk import Disk
+from distlog.storage.segment_files import (
+    STORE,
+    SegmentCache,
+    SegmentFiles,
+    SegmentLimits,
+    remove_segment,
+    segment_path,
+)
+from distlog.storage.stored_batch import StoredBatch
+
+
+class Segment:
+    """Batches of offsets [base_offset, next_offset)."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        directory: str,
+        base_offset: int,
+        cache: SegmentCache,
+        files: SegmentFiles | None = None,
+    ) -> None:
+        """`files`, opened for writing, make it the active segment."""
+        self._disk = disk
+        self._directory = directory
+        self._cache = cache
+        self._active = files
+        self.base_offset = base_offset
+        # One past the last record.  Invariant: next_offset - base_offset rows of index are data.
+        self.next_offset = base_offset
+        # Bytes of store, and rows of batch table, that are data.
+        self.store_size = 0
+        self.batch_count = 0
+        # Why nothing of this segment may be read; its files are kept as they were found.
+        self.quarantine: CorruptBatch | None = None
+        # Reads that may still need the files; they leave by being finished or forgotten.
+        self.readers: WeakSet[object] = WeakSet()
+
+    @property
+    def path(self) -> str:
+        """The path of the store, which names the segment."""
+        return segment_path(self._directory, self.base_offset, STORE)
+
+    @property
+    def record_count(self) -> int:
+        return self.next_offset - self.base_offset
+
+    # --- Append -----------------------------------------------------------------------------------
+
+    def has_room(self, block: Block, limits: SegmentLimits) -> bool:
+        """Tell whether `block` belongs here; an empty segment takes any block."""
+        return not self.record_count or (
+            self.store_size + block.size <= limits.store_size_max
+            and self.record_count + block.record_count <= limits.row_count_max
+        )
+
+    def append(self, block: Block, timestamp_ms: int, raft_index: int, term: int) -> None:
+        """Append one batch.  Raises StorageFull, and then nothing was appended."""
+        files = self._active
+        assert files is not None, "only the active segment is written"
+        record_count = block.record_count
+        files.reserve(block.size, record_count)
+        position = files.store.append(block.frames)
+        if record_count == 1:
+            files.index.append_one(position)
+        else:
+            files.index.append(frame_positions(block.lengths) + position)
+        files.table.append(
+            BatchRow(
+                self.next_offset,
+                position,
+                record_count,
+                block.size,
+                timestamp_ms,
+                raft_index,
+                term,
+                block.attributes,
+                block.data_crc32c,
+            )
+        )
+        self.next_offset += record_count
+        self.store_size = files.store.size
+        self.batch_count += 1
+
+    def measure(self) -> None:
+        """Take sizes and counts from the active files, which recovery has narrowed."""
+        assert self._active is not None
+        self.next_offset = self.base_offset + self._active.index.row_count
+        self.store_size = self._active.store.size
+        self.batch_count = self._active.table.row_count
+
+    @property
+    def files(self) -> SegmentFiles:
+        """The active segment's files, to be synced."""
+        assert self._active is not None
+        return self._active
+
+    def give_back(self) -> bool:
+        """Cut reserved space off the active files; tell whether there was any."""
+        if self.files.is_exact():
+            return False
+        self.files.truncate()
+        return True
+
+    def seal(self) -> SegmentFiles:
+        """Make the segment complete.  Returns its files, unmapped: to be synced, then closed."""
+        files = self._active
+        assert files is not None, "only the active segment is sealed"
+        files.unmap()
+        self._active = None
+        return files
+
+    # --- Read -------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size_max: int) -> list[StoredBatch]:
+        """Return whole batches, from the one that holds `offset`: what fits `size_max`, at least
+        one.
+
+        Ends before a batch whose bytes are not those that were appended; raises CorruptBatch if
+        that is the first one.
+        """
+        with self._files() as files:
+            first, row = files.table.find(offset)
+            rows = [row]
+            position = row.position
+            for number in range(first + 1, files.table.row_count):
+                try:
+                    row = files.table.row(number)
+                except CorruptBatch:
+                    break
+                if row.end_position > position + size_max:
+                    break
+                rows.append(row)
+            data = files.store.read(position, rows[-1].end_position - position)
+        batches = [self._batch(rows[0], data[: rows[0].size])]
+        for row in rows[1:]:
+            start = row.position - position
+            try:
+                batches.append(self._batch(row, data[start : start + row.size]))
+            except CorruptBatch:
+                break
+        return batches
+
+    def _batch(self, row: BatchRow, frames: bytes) -> StoredBatch:
+        if len(frames) != row.size or crc32c(frames) != row.data_crc32c:
+            problem = f"the batch of offsets {row.base_offset} to {row.next_offset - 1} was changed"
+            raise CorruptBatch(path=self.path, position=row.position, problem=problem)
+        return StoredBatch(
+            row.base_offset,
+            row.record_count,
+            row.attributes,
+            row.timestamp_ms,
+            row.raft_index,
+            row.term,
+            row.data_crc32c,
+            frames,
+        )
+
+    def read_record(self, offset: int) -> bytes:
+        """Return one record's data, found through the index.
+
+        Raises CorruptBatch if index and store disagree and the batch is not whole either.
+        """
+        with self._files() as files:
+            try:
+                position = files.index.position(offset)
+                last = offset + 1 == self.next_offset
+                end = self.store_size if last else files.index.position(offset + 1)
+            except CorruptIndex:
+                position = end = 0
+            if position + PREFIX_SIZE <= end <= self.store_size:
+                frame = files.store.read(position, end - position)
+                if PREFIX.unpack_from(frame)[0] == len(frame) - PREFIX_SIZE:
+                    return frame[PREFIX_SIZE:]
+        # The index is a cache: the batch says itself what it holds.
+        batch = self.read(offset, 0)[0]
+        for number, record in enumerate(batch.records(), batch.base_offset):
+            if number == offset:
+                return record
+        problem = f"the batch has fewer records than its row says, none of offset {offset}"
+        raise CorruptBatch(path=self.path, position=0, problem=problem)
+
+    def batch_of(self, offset: int) -> BatchRow:
+        """Return the row of the batch that holds `offset`."""
+        with self._files() as files:
+            return files.table.find(offset)[1]
+
+    @contextmanager
+    def _files(self) -> Iterator[SegmentFiles]:
+        """Lend the segment's files for one read."""
+        if self.quarantine is not None:
+            raise CorruptBatch(**self.quarantine.fields())
+        if self._active is not None:
+            yield self._active
+            return
+        files = self._cache.take(self.path)
+        if files is None:
+            files = SegmentFiles.open(self._disk, self._directory, self.base_offset)
+        try:
+            files.narrow(self.store_size, self.record_count, self.batch_count)
+            yield files
+        except BaseException:
+            files.close()
+            raise
+        self._cache.put(files)
+
+    # --- End --------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Unlink the files of a sealed segment that nobody reads."""
+        assert self._active is None, "the active segment is never removed"
+        self._cache.drop(self.path)
+        remove_segment(self._disk, self._directory, self.base_offset)
+
+    def close(self) -> None:
+        """Close what is open.  A clean close gives back reserved space before."""
+        self._cache.drop(self.path)
+        if self._active is not None:
+            self._active.close()
