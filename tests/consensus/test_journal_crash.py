@@ -165,6 +165,24 @@ def test_a_power_cut_while_files_are_removed_leaves_no_hole(removed_count: int) 
             history.check_recovered(recovered, durable_sequence=journal.sequence)
 
 
+@pytest.mark.seeds(16)
+def test_a_removal_that_a_killed_process_left_unfinished_leaves_no_hole_later(seed: int) -> None:
+    disk = SimulatedDisk()
+    history = History(Journal.open(disk, DIRECTORY, file_size_max=1))
+    for number in range(6):
+        history.append(b"%d" % number)
+    history.sync()
+    for first_index in (2, 3):
+        # The file is removed, but its directory is not synced.
+        disk.hook = cut_before(1)
+        with pytest.raises(PowerCut):
+            history.compact(first_index)
+        disk = disk.kill() if first_index == 2 else disk.crash(Random(seed))
+        recovered = open_journal(disk)
+        history.check_recovered(recovered, durable_sequence=history.journal.sequence)
+        history = History(recovered)
+
+
 # --- Any order of calls, against a list ---------------------------------------------------------
 
 
