@@ -45,19 +45,19 @@ REPLACEMENTS = (
 GUARD_WORDS = ("ValidateProtobufRuntimeVersion", "GRPC_GENERATED_VERSION")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Regenerate, or check; return the exit status."""
+def main(arguments: list[str] | None = None, api_directory: Path = API_DIRECTORY) -> int:
+    """Regenerate below `api_directory`, or check what is there; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail if out of date")
     checking = parser.parse_args(arguments).check
     outdated = 0
-    for path, text in generated_files().items():
+    for name, text in generated_files().items():
+        path = api_directory / name
         current = path.read_text("utf-8") if path.exists() else ""
         if current == text:
             continue
         outdated += 1
         if checking:
-            name = str(path.relative_to(PROTO_DIRECTORY.parent))
             sys.stdout.writelines(
                 difflib.unified_diff(
                     current.splitlines(True), text.splitlines(True), name, f"{name} (regenerated)"
@@ -72,15 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def generated_files() -> dict[Path, str]:
-    """Return the text of every file that the sources make, by the path where it belongs."""
+def generated_files() -> dict[str, str]:
+    """Return the text of every file that the sources make, by its path below the API directory."""
     files = {}
     with tempfile.TemporaryDirectory() as scratch:
         for source in SOURCES:
             run_protoc(source, scratch)
             for output in sorted(Path(scratch, source).parent.glob("*.py*")):
-                path = API_DIRECTORY / output.relative_to(scratch)
-                files[path] = adapt(output.read_text("utf-8"), source)
+                name = output.relative_to(scratch).as_posix()
+                files[name] = adapt(output.read_text("utf-8"), source)
     return files
 
 

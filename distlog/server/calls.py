@@ -1,0 +1,147 @@
+"""How every call runs: its handler by name, its errors as statuses, its mistakes as incidents in the log.
+
+There is no interceptor: each would cost every call.  What all calls share is one wrapper around their coroutine.  Handlers
+take and return messages; streams read and write them through the call's context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from distlog.api.status import CODES, status_of
+from distlog.errors import DistlogError, InternalError, InvalidRequest, ShuttingDown
+
+logger = logging.getLogger(__name__)
+
+# A stopping node is gone or back after about this long; another one answers at once.
+STOP_RETRY_DELAY_S = 1.0
+INCIDENT_ID_SIZE = 6
+
+# handler(request, context): the request of a stream of requests is None, since it reads them from the context.
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Calls:
+    """Makes handlers out of services, and knows how a call may end."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        # Once true, calls are refused before their handler runs.
+        self.stopping = False
+        # Handlers that run now.
+        self._running_count = 0
+        # Set when the last of them has ended while stopping.
+        self._drained = asyncio.Event()
+        # How many calls were refused, by the reason of the error.
+        self.refused: Counter[str] = Counter()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new calls from now on, and return when the running ones have ended, or after `timeout_s`.
+
+        gRPC's own shutdown comes after it, since calls that arrive during that one are cut without a word.
+        """
+        self.stopping = True
+        if self._running_count:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._drained.wait()
+
+    def handlers(
+        self, descriptor: ServiceDescriptor, service: object, *, while_stopping: bool = False
+    ) -> grpc.GenericRpcHandler:
+        """Return the handlers of a service: rpc `GetServers` is the method `get_servers` of `service`.
+
+        while_stopping: the service answers until the connection closes.
+        """
+        return grpc.method_handlers_generic_handler(
+            descriptor.full_name,
+            {
+                method.name: self._method_handler(
+                    method, getattr(service, snake_case(method.name)), while_stopping
+                )
+                for method in descriptor.methods
+            },
+        )
+
+    def _method_handler(
+        self, method: MethodDescriptor, handler: Handler, while_stopping: bool
+    ) -> grpc.RpcMethodHandler:
+        # Requests arrive here as bytes, since gRPC answers UNKNOWN and logs a traceback when a deserializer fails.
+        serialize = GetMessageClass(method.output_type).SerializeToString
+        if method.client_streaming:
+            assert method.server_streaming, "no call takes a stream and answers once"
+            return grpc.stream_stream_rpc_method_handler(
+                self._guarded(method, handler, None, while_stopping), None, serialize
+            )
+        request_class = GetMessageClass(method.input_type)
+        guarded = self._guarded(method, handler, request_class, while_stopping)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(guarded, None, serialize)
+        return grpc.unary_unary_rpc_method_handler(guarded, None, serialize)
+
+    def _guarded(
+        self,
+        method: MethodDescriptor,
+        handler: Handler,
+        request_class: type[Message] | None,
+        while_stopping: bool,
+    ) -> Handler:
+        async def guarded(data: Any, context: Any) -> Any:
+            self._running_count += 1
+            try:
+                if self.stopping and not while_stopping:
+                    raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
+                request = None if request_class is None else parse(request_class, data)
+                return await handler(request, context)
+            except DistlogError as error:
+                # A class without a code was not meant for a caller.
+                refusal = error if type(error) in CODES else self._incident(method.full_name)
+            except grpc.aio.BaseError:
+                # The call is over: aborted, or its client is gone.
+                raise
+            except Exception:
+                refusal = self._incident(method.full_name)
+            finally:
+                self._running_count -= 1
+                if self.stopping and not self._running_count:
+                    self._drained.set()
+            return await self._refuse(context, refusal)
+
+        return guarded
+
+    async def _refuse(self, context: Any, error: DistlogError) -> None:
+        self.refused[error.reason] += 1
+        status = status_of(error)
+        await context.abort(status.code, status.text, status.trailers)
+
+    def _incident(self, method: str) -> InternalError:
+        incident_id = self._random_bytes(INCIDENT_ID_SIZE).hex()
+        logger.exception("internal error incident_id=%s method=%s", incident_id, method)
+        return InternalError(incident_id=incident_id)
+
+
+def parse(message_class: type[Message], data: bytes) -> Any:
+    """Return the message that `data` encodes.  Raises InvalidRequest if it encodes none."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError:
+        name = message_class.DESCRIPTOR.full_name
+        raise InvalidRequest(
+            field="request", problem=f"is not a {name}: generate the client from log.proto"
+        ) from None
+
+
+def snake_case(name: str) -> str:
+    """Return GetServers as get_servers."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,66 @@
+"""One ConsumeStream: from an offset on, then whatever is appended, until somebody ends it.
+
+Records that are present are final, so they are sent without asking anybody.  The only claim that a tail can make is "this
+offset does not exist", about the offset that it was asked to begin at; that one is proven with the leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from distlog.api.log.v1 import log_pb2
+from distlog.consensus.views import Consistency
+from distlog.errors import OffsetOutOfRange, TopicNotFound
+from distlog.server.records import responses_from
+from distlog.server.served_log import ServedLog
+
+# What a tail holds in memory at most, unless a single batch is larger: 10,000 tails may do it at once.
+READ_SIZE = 256 << 10
+
+
+async def tail(
+    log: ServedLog,
+    topic: str,
+    offset: int,
+    write: Callable[[log_pb2.ConsumeResponse], Awaitable[None]],
+) -> NoReturn:
+    """Write the records of `topic` from `offset` on, for ever; `offset` exists or is the end of the log.
+
+    `write` returns when there is room for more.  Raises OffsetOutOfRange when the log was trimmed past this tail,
+    TopicNotFound when the topic was deleted (also when another one has its name now), ShuttingDown.
+    """
+    topic_id = log.topic(topic).topic_id
+    while True:
+        description = log.topic(topic)
+        if description.topic_id != topic_id:
+            raise TopicNotFound(topic=description.name)
+        if description.high_watermark <= offset:
+            await log.wait_for(topic, offset)
+            continue
+        batches = await log.read(topic, offset, size_max=READ_SIZE, consistency=Consistency.LOCAL)
+        for batch in batches:
+            for response in responses_from(batch, offset):
+                await write(response)
+            offset = batch.base_offset + batch.record_count
+
+
+async def check_start(log: ServedLog, topic: str, offset: int, consistency: Consistency) -> None:
+    """Return if a tail may begin at `offset`: it exists, or it is the end of the log.
+
+    Raises OffsetOutOfRange and TopicNotFound, proven unless LOCAL; NoLeader when nobody can prove it.  A LOCAL tail may begin
+    beyond what this node has: it waits.
+    """
+    if consistency is Consistency.LINEARIZABLE:
+        try:
+            description = log.topic(topic)
+        except TopicNotFound:
+            description = None
+        if description is None or offset > description.high_watermark:
+            description = await log.confirmed_topic(topic)
+            if offset > description.high_watermark:
+                raise OffsetOutOfRange(
+                    offset=offset,
+                    start_offset=description.start_offset,
+                    high_watermark=description.high_watermark,
+                )

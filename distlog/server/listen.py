@@ -1,0 +1,173 @@
+"""The address where clients find this node: bind it, serve it, stop serving in order.
+
+Use: `listener = Listener(log, ...)`, `port = await listener.start()`, and at the end `await listener.stop()`, before the
+replicated log is closed, so that writes in flight still get their answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from distlog import __version__
+from distlog.api.log.v1 import log_pb2
+from distlog.errors import AddressUnavailable, ConfigurationInvalid
+from distlog.server.calls import Calls
+from distlog.server.cluster_service import ClusterService
+from distlog.server.health import Health
+from distlog.server.limits import ServerLimits
+from distlog.server.log_service import LogService
+from distlog.server.open_streams import OpenStreams
+from distlog.server.served_log import ServedLog
+
+LOG = log_pb2.DESCRIPTOR.services_by_name["Log"]
+CLUSTER = log_pb2.DESCRIPTOR.services_by_name["Cluster"]
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+# What in-flight calls get at a stop; with what follows, a node is gone within 5 s.
+STOP_TIMEOUT_S = 4.0
+# A client whose machine vanished holds its tails until a ping fails.
+KEEPALIVE_INTERVAL_MS = 60_000
+KEEPALIVE_TIMEOUT_MS = 20_000
+# A client may ping this often, also while it has no call; one that pings more is disconnected.
+CLIENT_PING_INTERVAL_MIN_MS = 10_000
+
+
+class Listener:
+    """Serves a replicated log to clients at one address."""
+
+    def __init__(
+        self,
+        log: ServedLog,
+        *,
+        host: str,
+        port: int,
+        insecure: bool,
+        random_bytes: Callable[[int], bytes],
+        limits: ServerLimits | None = None,
+    ) -> None:
+        """Prepare to listen; must be called with the loop running.
+
+        insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
+        random_bytes: makes the ids of incidents.
+        """
+        self._host = host
+        self._port = port
+        self._insecure = insecure
+        self._limits = limits or ServerLimits()
+        self._streams = OpenStreams(self._limits.tail_count_max)
+        self._calls = Calls(random_bytes)
+        self._health = Health(log, self._streams)
+        self._server = grpc.aio.server(
+            handlers=self._handlers(log),
+            options=server_options(self._limits),
+            maximum_concurrent_rpcs=self._limits.call_count_max,
+        )
+
+    async def start(self) -> int:
+        """Listen; return the port, which matters when 0 was asked for.
+
+        Raises ConfigurationInvalid beyond loopback unless `insecure`, AddressUnavailable when the address cannot be bound.
+        """
+        if not self._insecure and not is_loopback(self._host):
+            raise ConfigurationInvalid(
+                key="listen",
+                problem=f"{self._host} can be reached from other machines, and nothing is encrypted and anybody may "
+                "call: listen on 127.0.0.1, or say --insecure if that is what you want",
+            )
+        address = socket_address(self._host, self._port)
+        try:
+            self._port = int(self._server.add_insecure_port(address))
+        except RuntimeError:
+            self._port = 0
+        if self._port == 0:
+            # gRPC does not say which it is.
+            problem = "it is in use, or it is not an address of this machine"
+            raise AddressUnavailable(address=address, problem=problem, flag="--listen")
+        await self._server.start()
+        return self._port
+
+    async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Refuse new calls, end every stream, let calls in flight end within `timeout_s`, then cut what is left.
+
+        A write that is cut has an unknown outcome, and its client takes it so.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self._health.stop()
+        self._streams.end_all()
+        await self._calls.drain(timeout_s)
+        await self._server.stop(max(0.0, end - loop.time()))
+
+    def counters(self) -> dict[str, int]:
+        """Return how many tails are open, and how many calls were refused for each reason."""
+        refused = {f"refused_{reason}": count for reason, count in self._calls.refused.items()}
+        return {"tails_open": self._streams.tail_count, **refused}
+
+    def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
+        # In the order in which a call looks for its handler: what has to be fast first.
+        service = LogService(log, self._limits, self._streams)
+        cluster = ClusterService(log, self._limits, __version__)
+        return [
+            self._calls.handlers(LOG, service),
+            self._calls.handlers(CLUSTER, cluster),
+            self._calls.handlers(HEALTH, self._health, while_stopping=True),
+            reflection_handlers(),
+        ]
+
+
+def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
+    """Return the options of the gRPC server."""
+    return [
+        # Two nodes on one port would each get some of the connections, and neither would say so.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.message_size_max),
+        # What is sent was taken, so it may be sent.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", limits.connection_stream_count_max),
+        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_INTERVAL_MIN_MS),
+    ]
+
+
+def reflection_handlers() -> grpc.GenericRpcHandler:
+    """Return the handlers of gRPC's own reflection service, which tells tools like grpcurl what there is."""
+    names = [service.full_name for service in (LOG, CLUSTER, HEALTH, REFLECTION)]
+    servicer: Any = reflection.aio.ReflectionServicer(names)
+    return grpc.method_handlers_generic_handler(
+        REFLECTION.full_name,
+        {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                servicer.ServerReflectionInfo,
+                reflection_pb2.ServerReflectionRequest.FromString,
+                reflection_pb2.ServerReflectionResponse.SerializeToString,
+            )
+        },
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only.  A name, other than localhost, proves nothing."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def socket_address(host: str, port: int) -> str:
+    """Return host and port as gRPC takes them."""
+    # One address: with both, gRPC is content when one of the two can be bound.
+    name = "127.0.0.1" if host == "localhost" else host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

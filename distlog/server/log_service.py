@@ -1,0 +1,128 @@
+"""The service `log.v1.Log`: reading and writing records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from distlog.api.log.v1 import log_pb2
+from distlog.consensus.views import Consistency
+from distlog.errors import InvalidRequest, NoLeader
+from distlog.server.consume_stream import check_start, tail
+from distlog.server.limits import ServerLimits
+from distlog.server.open_streams import OpenStreams
+from distlog.server.produce_stream import ProduceStream, not_confirmed
+from distlog.server.records import block_of, check_topic, responses_from, stamp_of
+from distlog.server.served_log import ServedLog
+
+CONSISTENCIES = {
+    log_pb2.CONSISTENCY_LINEARIZABLE: Consistency.LINEARIZABLE,
+    log_pb2.CONSISTENCY_LOCAL: Consistency.LOCAL,
+}
+READ_RETRY_DELAY_S = 0.2
+# Enough for one batch: a read returns at least one.
+ONE_BATCH = 1
+
+
+class LogService:
+    """One method for each rpc; the caller's deadline and cancel end them from outside."""
+
+    def __init__(self, log: ServedLog, limits: ServerLimits, streams: OpenStreams) -> None:
+        self._log = log
+        self._limits = limits
+        self._streams = streams
+
+    async def produce(
+        self, request: log_pb2.ProduceRequest, context: Any
+    ) -> log_pb2.ProduceResponse:
+        """Append one record; answer when it is acknowledged."""
+        check_topic(request.topic)
+        block = block_of(request, self._limits.record_size_max)
+        future = self._log.propose_append(request.topic, block, stamp_of(request))
+        try:
+            async with asyncio.timeout(self._limits.write_timeout_s):
+                result = await future
+        except TimeoutError:
+            raise not_confirmed(self._limits.write_timeout_s) from None
+        return log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
+
+    async def consume(
+        self, request: log_pb2.ConsumeRequest, context: Any
+    ) -> log_pb2.ConsumeResponse:
+        """Return the record at one offset."""
+        check_topic(request.topic)
+        consistency = consistency_of(request)
+        async with read_deadline(self._limits.read_timeout_s):
+            if request.HasField("min_offset"):
+                await self._log.wait_for(request.topic, request.min_offset)
+            batches = await self._log.read(
+                request.topic, request.offset, size_max=ONE_BATCH, consistency=consistency
+            )
+        return next(responses_from(batches[0], request.offset))
+
+    async def produce_stream(self, request: None, context: Any) -> None:
+        """Append records in order, pipelined."""
+        await ProduceStream(self._log, self._limits, self._streams, context).run()
+
+    async def consume_stream(self, request: log_pb2.ConsumeRequest, context: Any) -> None:
+        """Send records from an offset on, for ever."""
+        check_topic(request.topic)
+        consistency = consistency_of(request)
+        async with self._streams.open_tail():
+            async with read_deadline(self._limits.read_timeout_s):
+                await check_start(self._log, request.topic, request.offset, consistency)
+            # The tail is open, though there may be nothing to send for long; and an interrupted first write would leave
+            # it open whether the metadata is sent, and with it how the call can end.
+            await context.send_initial_metadata(())
+            await tail(self._log, request.topic, request.offset, context.write)
+
+    async def get_servers(
+        self, request: log_pb2.GetServersRequest, context: Any
+    ) -> log_pb2.GetServersResponse:
+        """Return the nodes of the cluster, without asking them."""
+        return log_pb2.GetServersResponse(
+            servers=[
+                log_pb2.Server(
+                    id=member.node_id,
+                    rpc_addr=member.client_address,
+                    is_leader=member.is_leader,
+                    connected=member.connected,
+                )
+                for member in self._log.status().members
+            ]
+        )
+
+    async def open_producer(
+        self, request: log_pb2.OpenProducerRequest, context: Any
+    ) -> log_pb2.OpenProducerResponse:
+        """Open a producer; when the outcome is unknown, opening again is safe: at worst an id or an epoch is left out."""
+        try:
+            async with asyncio.timeout(self._limits.write_timeout_s):
+                opened = await self._log.open_producer(request.producer_id)
+        except TimeoutError:
+            raise not_confirmed(self._limits.write_timeout_s) from None
+        return log_pb2.OpenProducerResponse(producer_id=opened.producer_id, epoch=opened.epoch)
+
+
+@asynccontextmanager
+async def read_deadline(timeout_s: float) -> AsyncIterator[None]:
+    """Bound the time that the body waits for proof.  Raises NoLeader."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        problem = f"what the read needs was not confirmed within {timeout_s:g} s"
+        raise NoLeader(problem=problem, retry_delay_s=READ_RETRY_DELAY_S) from None
+
+
+def consistency_of(request: log_pb2.ConsumeRequest) -> Consistency:
+    """Return the consistency that is asked for.  Raises InvalidRequest for one that is not known."""
+    try:
+        return CONSISTENCIES[request.consistency]
+    except KeyError:
+        raise InvalidRequest(
+            field="consistency",
+            problem=f"{request.consistency} is not known: 0 (linearizable) and 1 (local) are",
+        ) from None

@@ -1,0 +1,255 @@
+"""A replicated log in memory, without replication: what the services are tested against.
+
+It keeps the promises of `consensus.ReplicatedLog` that a caller can see, and lets a test hold appends back, refuse them,
+take the leader away, and count what it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from distlog.block import Block
+from distlog.consensus.commands import ProducerStamp
+from distlog.consensus.state_machine import AppendResult, ProducerOpened
+from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
+from distlog.errors import NoLeader, OffsetOutOfRange, TopicNotFound
+from distlog.storage.stored_batch import StoredBatch
+
+TIMESTAMP_MS = 1_700_000_000_000
+
+
+@dataclass
+class FakeTopic:
+    topic_id: int
+    name: str
+    start_offset: int = 0
+    batches: list[StoredBatch] = field(default_factory=list)
+
+    @property
+    def high_watermark(self) -> int:
+        return self.batches[-1].next_offset if self.batches else 0
+
+    def describe(self) -> TopicDescription:
+        last = self.batches[-1].timestamp_ms if self.batches else 0
+        return TopicDescription(
+            self.topic_id, self.name, self.start_offset, self.high_watermark, last
+        )
+
+
+@dataclass
+class Held:
+    """An append that waits for the test to let it through."""
+
+    topic: str
+    block: Block
+    producer: ProducerStamp | None
+    future: asyncio.Future[AppendResult]
+
+
+class FakeReplicatedLog:
+    def __init__(self) -> None:
+        self.topics = {"default": FakeTopic(1, "default")}
+        # Every append proposed, in order, and those of them that are held back.
+        self.proposed: list[Held] = []
+        self.held: list[Held] = []
+        self.holding = False
+        # Raised by the next propose_append, read or open_producer.
+        self.failure: Exception | None = None
+        self.is_leader = True
+        self.has_leader = True
+        # While there is nobody to prove anything: reads that need proof wait for ever.
+        self.silent = False
+        self.asked: Counter[str] = Counter()
+        self.read_sizes: list[int] = []
+        self.sequences: dict[tuple[int, int, str, int], int] = {}
+        self.producers: dict[int, int] = {}
+        self.waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
+        self.changed = asyncio.Event()
+        self.callbacks: list[Callable[[], None]] = []
+        self.members: tuple[MemberStatus, ...] = ()
+
+    # --- What the services call ----------------------------------------------------------------
+
+    def propose_append(
+        self, topic: str, block: Block, producer: ProducerStamp | None = None
+    ) -> asyncio.Future[AppendResult]:
+        self._ask("propose_append")
+        self._find(topic)
+        held = Held(topic or "default", block, producer, asyncio.get_running_loop().create_future())
+        self.proposed.append(held)
+        self.held.append(held)
+        if not self.holding:
+            self.release()
+        self._wake()
+        return held.future
+
+    async def open_producer(self, producer_id: int = 0) -> ProducerOpened:
+        self._ask("open_producer")
+        if not producer_id:
+            producer_id = 1 << 16 | len(self.producers)
+        self.producers[producer_id] = self.producers.get(producer_id, -1) + 1
+        return ProducerOpened(producer_id, self.producers[producer_id])
+
+    def topic(self, name: str) -> TopicDescription:
+        self._ask("topic")
+        return self._find(name).describe()
+
+    async def confirmed_topic(self, name: str) -> TopicDescription:
+        self._ask("confirmed_topic")
+        await self._prove()
+        return self._find(name).describe()
+
+    async def read(
+        self,
+        topic: str,
+        offset: int,
+        *,
+        size_max: int,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+    ) -> Sequence[StoredBatch]:
+        self._ask("read")
+        found = self._find(topic)
+        if offset >= found.high_watermark and consistency is Consistency.LINEARIZABLE:
+            await self._prove()
+        if not found.start_offset <= offset < found.high_watermark:
+            raise OffsetOutOfRange(
+                offset=offset,
+                start_offset=found.start_offset,
+                high_watermark=found.high_watermark,
+            )
+        batches: list[StoredBatch] = []
+        size = 0
+        for batch in found.batches:
+            if batch.next_offset <= offset:
+                continue
+            if batches and size + len(batch.frames) > size_max:
+                break
+            batches.append(batch)
+            size += len(batch.frames)
+        self.read_sizes.append(size)
+        return batches
+
+    async def wait_for(self, topic: str, offset: int) -> None:
+        self._ask("wait_for")
+        found = self._find(topic)
+        if found.high_watermark > offset:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self.waiting[future] = (found.name, offset)
+        self._wake()
+        try:
+            await future
+        finally:
+            del self.waiting[future]
+            self._wake()
+
+    def status(self) -> NodeStatus:
+        return NodeStatus(
+            node_id="n1",
+            cluster_id="c0ffee",
+            role="leader",
+            term=3,
+            leader_id="n1",
+            leader_address="127.0.0.1:8400",
+            commit_index=7,
+            applied_index=6,
+            last_index=8,
+            journal_size=4096,
+            checkpoint_index=5,
+            members=self.members,
+            topics=tuple(topic.describe() for topic in self.topics.values()),
+        )
+
+    def on_role_change(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    # --- What the tests call -------------------------------------------------------------------
+
+    def append(self, *records: bytes, topic: str = "default", attributes: int = 0) -> int:
+        """Append one batch at once; return its base offset."""
+        found = self._find(topic)
+        base_offset = found.high_watermark
+        block = Block.from_records(records, attributes)
+        found.batches.append(
+            StoredBatch(
+                base_offset=base_offset,
+                record_count=len(records),
+                attributes=attributes,
+                timestamp_ms=TIMESTAMP_MS + base_offset,
+                raft_index=len(found.batches) + 1,
+                term=1,
+                data_crc32c=block.data_crc32c,
+                frames=block.frames,
+            )
+        )
+        for future, (name, offset) in list(self.waiting.items()):
+            if name == found.name and offset < found.high_watermark and not future.done():
+                future.set_result(None)
+        return base_offset
+
+    def release(self, count: int | None = None) -> None:
+        """Apply the oldest held appends, all of them unless `count` is given."""
+        for held in self.held[:count]:
+            if not held.future.done():
+                held.future.set_result(self._apply(held))
+            else:
+                self._apply(held)
+        del self.held[:count]
+
+    def replace_topic(self, topic: FakeTopic) -> None:
+        """Delete a topic and create another one with its name; whoever waits on the old one is told."""
+        self.topics[topic.name] = topic
+        for future, (name, _) in list(self.waiting.items()):
+            if name == topic.name:
+                future.set_exception(TopicNotFound(topic=name))
+
+    def change_role(self, *, is_leader: bool, has_leader: bool) -> None:
+        self.is_leader, self.has_leader = is_leader, has_leader
+        for callback in self.callbacks:
+            callback()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` holds; it is looked at whenever something was proposed or began or ended to wait."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await self.changed.wait()
+
+    def _apply(self, held: Held) -> AppendResult:
+        count = held.block.record_count
+        key = None
+        if held.producer is not None:
+            stamp = held.producer
+            key = (stamp.producer_id, stamp.epoch, held.topic, stamp.sequence)
+            if key in self.sequences:
+                return AppendResult(self.sequences[key], count, duplicate=True)
+        base_offset = self.append(
+            *held.block.records(), topic=held.topic, attributes=held.block.attributes
+        )
+        if key is not None:
+            self.sequences[key] = base_offset
+        return AppendResult(base_offset, count, duplicate=False)
+
+    def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+    async def _prove(self) -> None:
+        if self.silent:
+            await asyncio.get_running_loop().create_future()
+        if not self.has_leader:
+            raise NoLeader(problem="an election is under way", retry_delay_s=0.2)
+
+    def _find(self, name: str) -> FakeTopic:
+        found = self.topics.get(name or "default")
+        if found is None:
+            raise TopicNotFound(topic=name)
+        return found
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()

@@ -1,0 +1,105 @@
+"""Status and DescribeTopic, and what reflection tells of the services."""
+
+from __future__ import annotations
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from distlog import __version__
+from distlog.api.log.v1 import log_pb2
+from distlog.consensus.views import MemberStatus
+from tests.server.fake_replicated_log import TIMESTAMP_MS
+from tests.server.serving import Serving, serve
+
+
+def test_status_shows_everything_that_the_node_knows() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.append(b"x", b"y")
+        server.fake.members = (
+            MemberStatus("n1", "127.0.0.1:8400", True, True, 8, 0),
+            MemberStatus("n2", "127.0.0.1:8410", False, False, None, None),
+        )
+        response = await server.cluster.Status(log_pb2.StatusRequest())
+        assert response == log_pb2.StatusResponse(
+            node_id="n1",
+            cluster_id="c0ffee",
+            role="leader",
+            term=3,
+            leader_id="n1",
+            leader_address="127.0.0.1:8400",
+            commit_index=7,
+            applied_index=6,
+            last_index=8,
+            checkpoint_index=5,
+            journal_size=4096,
+            version=__version__,
+            topics=[
+                log_pb2.TopicStatus(
+                    name="default", topic_id=1, high_watermark=2, last_timestamp_ms=TIMESTAMP_MS
+                )
+            ],
+            members=[
+                log_pb2.MemberStatus(
+                    node_id="n1",
+                    client_address="127.0.0.1:8400",
+                    is_leader=True,
+                    connected=True,
+                    match_index=8,
+                    lag=0,
+                ),
+                log_pb2.MemberStatus(node_id="n2", client_address="127.0.0.1:8410"),
+            ],
+        )
+        # A leader's own lag is 0 and known; the other one's is not known.
+        assert [member.HasField("lag") for member in response.members] == [True, False]
+
+    serve(body)
+
+
+def test_status_answers_without_a_leader() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.has_leader, server.fake.silent = False, True
+        assert (await server.cluster.Status(log_pb2.StatusRequest())).node_id == "n1"
+
+    serve(body)
+
+
+def test_a_topic_is_described_with_proof() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.append(b"x", b"y")
+        server.fake.topics["default"].start_offset = 1
+        response = await server.cluster.DescribeTopic(log_pb2.DescribeTopicRequest())
+        topic = response.topic
+        assert (topic.name, topic.start_offset, topic.high_watermark) == ("default", 1, 2)
+        assert server.fake.asked["confirmed_topic"] == 1
+
+    serve(body)
+
+
+def test_reflection_lists_the_services_and_gives_the_whole_proto_file() -> None:
+    async def body(server: Serving) -> None:
+        stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="log.v1.Log"),
+        ]
+        names, file = [response async for response in stub.ServerReflectionInfo(iter(requests))]
+        assert {service.name for service in names.list_services_response.service} == {
+            "log.v1.Log",
+            "log.v1.Cluster",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+        (data,) = file.file_descriptor_response.file_descriptor_proto
+        described = FileDescriptorProto.FromString(data)
+        assert [service.name for service in described.service] == ["Log", "Cluster"]
+        assert [method.name for method in described.service[0].method] == [
+            "Produce",
+            "Consume",
+            "ProduceStream",
+            "ConsumeStream",
+            "GetServers",
+            "OpenProducer",
+        ]
+
+    serve(body)
