@@ -94,7 +94,7 @@ class Log:
         disk.make_directory(path)
         marks = MarkFile.create(disk, path)
         marks.write(EMPTY_MARK)
-        cache = cache or SegmentCache()
+        cache = SegmentCache() if cache is None else cache
         recovered = Recovery(disk, path, limits, cache).recover(EMPTY_MARK)
         disk.sync_directory(path)
         recovered.names_changed = False
@@ -111,7 +111,7 @@ class Log:
         """
         found = list_segments(disk, path)
         marks = MarkFile.open(disk, path)
-        cache = cache or SegmentCache()
+        cache = SegmentCache() if cache is None else cache
         if marks is None and not any(TABLE in suffixes for suffixes in found.values()):
             if not found:
                 raise DataDirectoryUnusable(path=path, problem="there is no log in it")
@@ -136,7 +136,7 @@ class Log:
 
         Raises CorruptBatch if something before the mark is missing; nothing was promised beyond it.
         """
-        cache = cache or SegmentCache()
+        cache = SegmentCache() if cache is None else cache
         marks = MarkFile.open(disk, path) or MarkFile.create(disk, path)
         # First: a mark beyond what is about to be cut would later take the cut for damage.
         marks.write(mark)
@@ -216,7 +216,7 @@ class Log:
         if first is self._active:
             return ReadPlan([first], offset, size_max, blocking=False)
         segments = [first]
-        size = first.store_size
+        size = 0
         for segment in self._segments[number + 1 :]:
             # The active segment stays with this thread.
             if size >= size_max or segment is self._active:

@@ -153,7 +153,6 @@ class Recovery:
         try:
             extent = self._sealed_extent(files, base_offset, end)
             self._repair_index(files, extent)
-            self._finish(files, extent, changed=False)
         finally:
             files.close()
         self._log.last_timestamp_ms = max(self._log.last_timestamp_ms, extent.last_timestamp_ms)
@@ -305,6 +304,7 @@ class Recovery:
         begin, end = _end(files, start), _end(files, extent)
         count = rebuild_index(files.index, files.store, begin, end)
         if count:
+            files.index.truncate()
             files.index.sync()
             self._note(f"rebuilt {count} rows of {files.index.path} from the store")
 
