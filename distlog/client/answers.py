@@ -1,0 +1,87 @@
+"""From the messages of the wire to the values that a client hands out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from distlog.api.log.v1 import log_pb2
+from distlog.client.values import Member, NodeStatus, Record, Server, TopicRange
+
+
+def record_of(answer: log_pb2.ConsumeResponse) -> Record:
+    key = answer.key if answer.HasField("key") else None
+    headers = (
+        tuple((header.name, header.value) for header in answer.headers) if answer.headers else ()
+    )
+    return Record(answer.offset, answer.record, key, headers, answer.timestamp_ms)
+
+
+def topic_range_of(topic: log_pb2.TopicStatus) -> TopicRange:
+    return TopicRange(
+        name=topic.name,
+        topic_id=topic.topic_id,
+        start_offset=topic.start_offset,
+        high_watermark=topic.high_watermark,
+        last_timestamp_ms=topic.last_timestamp_ms,
+    )
+
+
+def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
+    return NodeStatus(
+        node_id=answer.node_id,
+        cluster_id=answer.cluster_id,
+        role=answer.role,
+        term=answer.term,
+        leader_id=answer.leader_id,
+        commit_index=answer.commit_index,
+        applied_index=answer.applied_index,
+        last_index=answer.last_index,
+        checkpoint_index=answer.checkpoint_index,
+        journal_size=answer.journal_size,
+        members=tuple(member_of(member) for member in answer.members),
+        topics=tuple(topic_range_of(topic) for topic in answer.topics),
+        version=answer.version,
+    )
+
+
+def member_of(member: log_pb2.MemberStatus) -> Member:
+    return Member(
+        node_id=member.node_id,
+        address=member.client_address,
+        is_leader=member.is_leader,
+        is_connected=member.connected,
+        lag=member.lag if member.HasField("lag") else None,
+    )
+
+
+def servers_of(answer: log_pb2.GetServersResponse) -> list[Server]:
+    return [
+        Server(server.id, server.rpc_addr, server.is_leader, server.connected)
+        for server in answer.servers
+    ]
+
+
+def leader_of(answers: Iterable[Sequence[Server]]) -> str:
+    """Return the address of the leader that most of the answers name, "" if none does."""
+    votes = Counter(
+        server.address
+        for servers in answers
+        for server in servers
+        if server.is_leader and server.address
+    )
+    return votes.most_common(1)[0][0] if votes else ""
+
+
+def merged(answers: Iterable[Sequence[Server]]) -> list[Server]:
+    """Return one list of what several nodes say, by node id: each with its address if any of them knows it, and one leader."""
+    answers = list(answers)
+    leader = leader_of(answers)
+    by_id: dict[str, Server] = {}
+    for server in (server for servers in answers for server in servers):
+        known = by_id.get(server.node_id)
+        address = server.address or (known.address if known else "")
+        connected = server.is_connected or (known is not None and known.is_connected)
+        is_leader = bool(address) and address == leader
+        by_id[server.node_id] = Server(server.node_id, address, is_leader, connected)
+    return [by_id[node_id] for node_id in sorted(by_id)]

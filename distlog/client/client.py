@@ -1,0 +1,215 @@
+"""The client of a cluster: one object for everything, from a list of addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from types import TracebackType
+from typing import Self
+
+import grpc.aio
+
+from distlog.api.log.v1 import log_pb2
+from distlog.client.answers import merged, node_status_of, record_of, topic_range_of
+from distlog.client.attempts import PAUSE_FIRST_S, Deadline, read_error
+from distlog.client.consumer import RECORD_TIMEOUT_S, Consumer
+from distlog.client.produce_stream import ANSWER_TIMEOUT_S
+from distlog.client.producer import Producer
+from distlog.client.routing import ASK_TIMEOUT_S, ATTEMPT_TIMEOUT_S, Node, Routing
+from distlog.client.unary import UnaryProducer, open_identity
+from distlog.client.values import Headers, NodeStatus, Record, Server, TopicRange
+
+# How long a call, a producer or a consumer bears that the cluster does not answer.  An election takes about a second, a
+# restart some more.
+TIMEOUT_S = 30.0
+DELIVERY_TIMEOUT_S = 60.0
+
+
+class Client:
+    """A connection to a cluster.  Use it as an async context manager, in one event loop.
+
+    Every method retries within its deadline, at whichever node can serve it, and is then raising what the last node said, or
+    Unreachable.  An empty topic is the topic `default`, which always exists.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retry_pause_s: float = PAUSE_FIRST_S,
+        random: Random | None = None,
+    ) -> None:
+        """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
+
+        timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
+        times it.  random: spreads the retries of many clients; without it they are not spread.
+        Raises InvalidRequest for no address.
+        """
+        if isinstance(addresses, str):
+            addresses = [address.strip() for address in addresses.split(",") if address.strip()]
+        self._routing = Routing(addresses, retry_pause_s=retry_pause_s, random=random)
+        self._unary = UnaryProducer(self._routing)
+        self._timeout_s = timeout_s
+        # Made here and perhaps still open: their tasks and streams must not outlive the connections.
+        self._open: list[Producer | Consumer] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection.  Close producers before; one that is still open is aborted."""
+        for each in self._open:
+            if isinstance(each, Producer):
+                await each.abort()
+            else:
+                each.close()
+        self._open.clear()
+        await self._routing.close()
+
+    # --- Writing ---
+
+    async def produce(
+        self, value: bytes, *, topic: str = "", key: bytes | None = None, headers: Headers = ()
+    ) -> int:
+        """Append one record exactly once; return its offset when a majority of disks holds it.
+
+        Raises OutcomeUnknown if it may be in the log at the deadline; after anything else it is not.  Concurrent calls are
+        in no particular order.
+        """
+        named = [log_pb2.Header(name=name, value=content) for name, content in headers]
+        request = log_pb2.ProduceRequest(record=value, topic=topic, key=key, headers=named)
+        return await self._unary.produce(request, self._deadline())
+
+    async def open_producer(
+        self,
+        topic: str = "",
+        *,
+        producer_id: int = 0,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Producer:
+        """Return a producer for many records: pipelined, in order, each exactly once.
+
+        producer_id: 0 for a new one; an id that was used before stops every older instance of it (ProducerFenced).
+        delivery_timeout_s: without any acknowledgement for this long it gives up.
+        answer_timeout_s: how long a node may leave a record unanswered before it is sent again.
+        """
+        identity = await open_identity(self._routing, producer_id, self._deadline())
+        producer = Producer(
+            self._routing,
+            topic,
+            identity.producer_id,
+            identity.epoch,
+            delivery_timeout_s=delivery_timeout_s,
+            answer_timeout_s=answer_timeout_s,
+        )
+        self._keep(producer)
+        return producer
+
+    # --- Reading ---
+
+    def consume(
+        self,
+        topic: str = "",
+        *,
+        start: int = 0,
+        end: int | None = None,
+        local: bool = False,
+        prefer: str = "",
+        record_timeout_s: float = RECORD_TIMEOUT_S,
+    ) -> Consumer:
+        """Return an iterator over the records from offset `start` to before `end`; without an end it waits for more.
+
+        end: at most the high watermark, as `describe_topic` tells it.
+        local: a node may begin beyond what it has, without asking the leader whether `start` exists.
+        prefer: the address of the node to read from while it answers.
+        record_timeout_s: how long a node may keep silent about a record before `end`, before another one is asked.
+        """
+        consumer = Consumer(
+            self._routing,
+            topic,
+            start=start,
+            end=end,
+            local=local,
+            prefer=prefer,
+            timeout_s=self._timeout_s,
+            record_timeout_s=record_timeout_s,
+        )
+        self._keep(consumer)
+        return consumer
+
+    async def read(
+        self,
+        offset: int,
+        *,
+        topic: str = "",
+        local: bool = False,
+        min_offset: int | None = None,
+        prefer: str = "",
+    ) -> Record:
+        """Return the record at `offset`.
+
+        Raises OffsetOutOfRange when there is none, for which the node has the leader's word unless `local`.
+        min_offset: first wait until this offset is readable there, so that one's own writes are seen.
+        """
+        consistency = log_pb2.CONSISTENCY_LOCAL if local else log_pb2.CONSISTENCY_LINEARIZABLE
+        request = log_pb2.ConsumeRequest(
+            topic=topic, offset=offset, consistency=consistency, min_offset=min_offset
+        )
+        deadline = self._deadline()
+
+        async def call(node: Node) -> log_pb2.ConsumeResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.ConsumeResponse = await node.log.Consume(request, timeout=timeout_s)
+            return answer
+
+        return record_of(await self._routing.read(call, deadline, prefer))
+
+    async def describe_topic(self, topic: str = "", *, prefer: str = "") -> TopicRange:
+        """Return the readable range of a topic, proven with the leader: whatever was acknowledged before is in it."""
+        request = log_pb2.DescribeTopicRequest(topic=topic)
+        deadline = self._deadline()
+
+        async def call(node: Node) -> log_pb2.DescribeTopicResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.DescribeTopicResponse = await node.cluster.DescribeTopic(
+                request, timeout=timeout_s
+            )
+            return answer
+
+        return topic_range_of((await self._routing.read(call, deadline, prefer)).topic)
+
+    # --- Looking at the cluster ---
+
+    async def servers(self) -> list[Server]:
+        """Return the nodes of the cluster as those that can be reached see them.  Raises Unreachable if none can.
+
+        One attempt.  Where they disagree on the leader, it is whom most of them name.
+        """
+        return merged(await self._routing.ask_all())
+
+    async def node_status(self, address: str) -> NodeStatus:
+        """Return what the node at `address` knows.  One attempt.  Raises Unreachable."""
+        try:
+            answer = await self._routing.node(address).cluster.Status(
+                log_pb2.StatusRequest(), timeout=ASK_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise read_error(error, address) from None
+        return node_status_of(answer)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._timeout_s)
+
+    def _keep(self, opened: Producer | Consumer) -> None:
+        self._open = [each for each in self._open if not each.is_closed]
+        self._open.append(opened)

@@ -1,0 +1,106 @@
+"""One ProduceStream: the requests of a window go out in order, each answer belongs to the oldest one in flight.
+
+It ends once, with an error, and says nothing about what to do next: that is the producer's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from distlog.api.log.v1 import log_pb2
+from distlog.client.attempts import read_error, write_error
+from distlog.client.routing import CONNECT_TIMEOUT_S, Node
+from distlog.client.window import Window
+from distlog.errors import DistlogError, OutcomeUnknown, Unreachable
+
+# How long a request may stay in flight unanswered before another stream is tried.
+ANSWER_TIMEOUT_S = 5.0
+
+
+class ProduceStream:
+    """A writer and a reader on one call."""
+
+    def __init__(
+        self,
+        node: Node,
+        window: Window,
+        work: asyncio.Event,
+        acknowledge: Callable[[log_pb2.ProduceResponse], None],
+        answer_timeout_s: float,
+    ) -> None:
+        """work: set when the window may have something to send.
+
+        acknowledge: takes each answer, removes the oldest request in flight from the window, or raises AnswerInvalid.
+        """
+        self._address = node.address
+        self._call: Any = node.log.ProduceStream()
+        self._window = window
+        self._work = work
+        self._acknowledge = acknowledge
+        self._answer_timeout_s = answer_timeout_s
+        # Runs out when a request in flight is not answered; None: nothing is in flight.
+        self._patience = asyncio.timeout(None)
+
+    async def run(self) -> DistlogError:
+        """Use the stream until it ends.  Return why: OutcomeUnknown unless the node said, or it never was open."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._call.wait_for_connection()
+        except TimeoutError:
+            return Unreachable(self._address, "it does not accept the connection")
+        except grpc.aio.AioRpcError as failure:
+            # Nothing was sent yet.
+            return read_error(failure, self._address)
+        else:
+            return await self._exchange()
+        finally:
+            self._call.cancel()
+
+    async def _exchange(self) -> DistlogError:
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write())
+            error = await self._read()
+            writing.cancel()
+        return error
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                request = self._window.take_next()
+                if request is None:
+                    self._work.clear()
+                    await self._work.wait()
+                    continue
+                if self._window.in_flight_count == 1:
+                    self._be_patient()
+                await self._call.write(request.request)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            # The call is over; the reader is told why.
+            return
+
+    async def _read(self) -> DistlogError:
+        try:
+            async with self._patience:
+                while (answer := await self._call.read()) is not grpc.aio.EOF:
+                    self._acknowledge(answer)
+                    self._be_patient()
+        except TimeoutError:
+            return OutcomeUnknown(
+                cause=f"{self._address}: no answer within {self._answer_timeout_s:g} s"
+            )
+        except grpc.aio.AioRpcError as failure:
+            return write_error(failure, self._address)
+        except DistlogError as error:
+            return error
+        return OutcomeUnknown(cause=f"{self._address}: it ended the stream")
+
+    def _be_patient(self) -> None:
+        """Give the oldest request in flight its full time from now on."""
+        in_flight = self._window.in_flight_count
+        now = asyncio.get_running_loop().time()
+        self._patience.reschedule(now + self._answer_timeout_s if in_flight else None)

@@ -1,0 +1,240 @@
+"""Which node to talk to: the connections to the nodes, and who leads them.
+
+The leader is remembered until a node refuses or does not answer.  It is found again by the hint in a refusal, or by asking
+all known nodes at once (`GetServers`) and taking whom most of them name: one node that was cut off may name itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from distlog.api.log.v1 import log_pb2, log_pb2_grpc
+from distlog.client.answers import leader_of, servers_of
+from distlog.client.attempts import (
+    AMBIGUOUS,
+    READ_ELSEWHERE,
+    RETRIED,
+    Backoff,
+    Deadline,
+    read_error,
+    write_error,
+)
+from distlog.client.values import Server
+from distlog.errors import (
+    DistlogError,
+    InvalidRequest,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    Unreachable,
+)
+
+Answer = TypeVar("Answer")
+ADDRESS_COUNT_MAX = 64
+# How long one node may take to answer a question that it needs nobody else for, and to accept a connection.
+ASK_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 2.0
+# How long one attempt of a unary call may take; the commit of a healthy cluster takes milliseconds.
+ATTEMPT_TIMEOUT_S = 5.0
+MESSAGE_SIZE_MAX = 64 << 20
+CHANNEL_OPTIONS = (
+    # A call is repeated by the rules of this package, which know what may have been written, and by nothing else.
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # No state is shared with another client of the process.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A node that comes back is found at once and not after gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # In spite of its name this is how long a connection may take to come about.
+    ("grpc.min_reconnect_backoff_ms", int(1000 * CONNECT_TIMEOUT_S)),
+    ("grpc.max_receive_message_length", MESSAGE_SIZE_MAX),
+    ("grpc.max_send_message_length", MESSAGE_SIZE_MAX),
+    # A machine that vanished closes no connection: without a sign of life its tails would wait for ever.  A node takes a ping
+    # more often than every 10 s for an attack.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+class Node:
+    """The connection to one node.  `log` and `cluster` are the generated stubs."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.log: Any = log_pb2_grpc.LogStub(self._channel)
+        self.cluster: Any = log_pb2_grpc.ClusterStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Routing:
+    """The nodes that are known and who is thought to lead; shared by everything that one client does."""
+
+    def __init__(
+        self, addresses: Sequence[str], *, retry_pause_s: float, random: Random | None
+    ) -> None:
+        """addresses: host:port of at least one node; the others are learned from it."""
+        if not addresses or len(addresses) > ADDRESS_COUNT_MAX:
+            raise InvalidRequest("addresses", f"1 to {ADDRESS_COUNT_MAX} of HOST:PORT are needed")
+        self._given = tuple(dict.fromkeys(addresses))
+        # As the nodes announce themselves; empty until one has answered.
+        self._announced: tuple[str, ...] = ()
+        self._leader_address = ""
+        self._nodes: dict[str, Node] = {}
+        self._retry_pause_s = retry_pause_s
+        self._random = random
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every known address, the given ones first."""
+        return tuple(dict.fromkeys((*self._given, *self._announced)))
+
+    def node(self, address: str) -> Node:
+        """Return the connection to `address`, which is made when it is first used."""
+        if address not in self._nodes:
+            self._nodes[address] = Node(address)
+        return self._nodes[address]
+
+    def backoff(self) -> Backoff:
+        return Backoff(self._retry_pause_s, self._random)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    # --- The leader ---
+
+    async def leader(self) -> Node:
+        """Return the node that is thought to lead.  Raises NoLeader or Unreachable: try again after a pause."""
+        if not self._leader_address:
+            answers = await self.ask_all()
+            self._leader_address = leader_of(answers)
+            if not self._leader_address:
+                problem = f"{len(answers)} nodes answered and none knows one"
+                raise NoLeader(problem=problem, retry_delay_s=self._retry_pause_s)
+        return self.node(self._leader_address)
+
+    def note_failure(self, error: DistlogError) -> None:
+        """Forget the leader after a failed write, or go where the refusal points to."""
+        self._leader_address = error.leader_address if isinstance(error, NotLeader) else ""
+
+    async def ask_all(self) -> list[list[Server]]:
+        """Return what each reachable node says of the cluster: as soon as a majority agrees on a leader, or all answered.
+
+        Raises Unreachable if no node answers.
+        """
+        answers, problems = await self._ask(self._announced)
+        if not answers:
+            answers, problems = await self._ask(self._given)
+        if not answers:
+            raise Unreachable(addresses=", ".join(self.addresses), problem="; ".join(problems))
+        announced = dict.fromkeys(
+            server.address for servers in answers for server in servers if server.address
+        )
+        self._announced = tuple(announced)[:ADDRESS_COUNT_MAX] or self._announced
+        return answers
+
+    async def learn(self) -> None:
+        """Ask the given nodes for the others, once, so that there is somewhere to go when those die."""
+        if not self._announced:
+            with contextlib.suppress(DistlogError):
+                await self.ask_all()
+
+    async def _ask(self, addresses: Sequence[str]) -> tuple[list[list[Server]], list[str]]:
+        answers: list[list[Server]] = []
+        problems: list[str] = []
+        votes: Counter[str] = Counter()
+        asked = [asyncio.ensure_future(self.servers(address)) for address in addresses]
+        try:
+            for answered in asyncio.as_completed(asked):
+                try:
+                    servers = await answered
+                except DistlogError as error:
+                    problems.append(str(getattr(error, "problem", error)))
+                    continue
+                answers.append(servers)
+                votes.update(
+                    server.address for server in servers if server.is_leader and server.address
+                )
+                if votes and votes.most_common(1)[0][1] * 2 > len(addresses):
+                    break
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return answers, list(dict.fromkeys(problems))
+
+    async def servers(self, address: str) -> list[Server]:
+        """Return the cluster's nodes as the one at `address` sees them.  Raises Unreachable, or what it refuses with."""
+        try:
+            answer = await self.node(address).log.GetServers(
+                log_pb2.GetServersRequest(), timeout=ASK_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise read_error(error, address) from None
+        return servers_of(answer)
+
+    # --- Calls with an overall deadline ---
+
+    async def write(self, call: Callable[[Node], Awaitable[Answer]], deadline: Deadline) -> Answer:
+        """Return the answer of the leader to `call`, which must be safe to repeat.
+
+        Raises what is final at once.  At the deadline: OutcomeUnknown if one attempt may have been carried out,
+        otherwise the last refusal.
+        """
+        backoff = self.backoff()
+        unknown: DistlogError | None = None
+        while True:
+            try:
+                node = await self.leader()
+                return await call(node)
+            except grpc.aio.AioRpcError as failure:
+                error = write_error(failure, node.address)
+            except (NoLeader, Unreachable) as failure:
+                error = failure
+            self.note_failure(error)
+            if isinstance(error, AMBIGUOUS):
+                unknown = OutcomeUnknown(cause=str(getattr(error, "cause", error)))
+            pause_s = backoff.next_pause_s(error)
+            if not isinstance(error, RETRIED) or not deadline.allows(pause_s):
+                raise unknown or error
+            await asyncio.sleep(pause_s)
+
+    # --- Reads, from any node ---
+
+    def read_order(self, prefer: str) -> tuple[str, ...]:
+        """Return the addresses to read from, best first: the preferred one, then those that were given."""
+        return tuple(dict.fromkeys((prefer, *self.addresses))) if prefer else self.addresses
+
+    async def read(
+        self, call: Callable[[Node], Awaitable[Answer]], deadline: Deadline, prefer: str
+    ) -> Answer:
+        """Return the answer of the first node that gives one, beginning with `prefer`.
+
+        Raises what is final at once, and the last failure at the deadline.
+        """
+        backoff = self.backoff()
+        for attempt in itertools.count():
+            addresses = self.read_order(prefer)
+            node = self.node(addresses[attempt % len(addresses)])
+            try:
+                return await call(node)
+            except grpc.aio.AioRpcError as failure:
+                error = read_error(failure, node.address)
+            pause_s = backoff.next_pause_s(error)
+            if not isinstance(error, READ_ELSEWHERE) or not deadline.allows(pause_s):
+                raise error
+            await asyncio.sleep(pause_s)
+        raise AssertionError("attempts do not run out")

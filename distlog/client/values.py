@@ -1,0 +1,81 @@
+"""What a client hands out: plain values, decided by the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# What an empty topic name means; it always exists.
+DEFAULT_TOPIC = "default"
+# Name and value; names may repeat, their order is kept.
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Record(NamedTuple):
+    """A record that was read.  (A tuple, because there may be a million of them in a second.)"""
+
+    offset: int
+    value: bytes
+    # None: it has none, which is not the same as an empty one.
+    key: bytes | None
+    headers: Headers
+    # When the leader took it, milliseconds since the Unix epoch; never decreases in a topic.
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A node of the cluster, as the node that was asked sees it."""
+
+    node_id: str
+    # host:port for clients; "" while the node that was asked has not heard it.
+    address: str
+    is_leader: bool
+    # Whether the node that was asked has a connection to it.
+    is_connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRange:
+    """A topic and its readable offsets, [start_offset, high_watermark)."""
+
+    name: str
+    topic_id: int
+    start_offset: int
+    high_watermark: int
+    # Of its last record; 0 while it is empty.
+    last_timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the cluster, as one node sees it."""
+
+    node_id: str
+    address: str
+    is_leader: bool
+    is_connected: bool
+    # Entries that it is behind; None unless the node that was asked is the leader.
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What one node knows, without asking the others."""
+
+    node_id: str
+    cluster_id: str
+    # "leader", "follower", "candidate" or "forming".
+    role: str
+    term: int
+    # "" while none is known.
+    leader_id: str
+    commit_index: int
+    applied_index: int
+    last_index: int
+    checkpoint_index: int
+    # Bytes.
+    journal_size: int
+    members: tuple[Member, ...]
+    topics: tuple[TopicRange, ...]
+    version: str
