@@ -320,8 +320,8 @@ class Recovery:
         segment.quarantine = fault.error()
         self._log.segments.append(segment)
         self._note(
-            f"offsets {base_offset} to {next_offset - 1} cannot be read: {fault.path} is corrupt at "
-            f"byte {fault.position} ({fault.problem}); its files are kept"
+            f"offsets {base_offset} to {next_offset - 1} cannot be read: {fault.path} is corrupt "
+            f"at byte {fault.position} ({fault.problem}); its files are kept"
         )
 
     def _start_segment(self, base_offset: int) -> None:

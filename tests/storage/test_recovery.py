@@ -1,4 +1,6 @@
-"""What a log finds after a kill, a torn write, bit rot or a lost file: cut, rebuilt, or set aside, never invented."""
+"""What a log finds after a kill, a torn write, bit rot or a lost file: cut, rebuilt, or set
+aside, never invented.
+"""
 
 from __future__ import annotations
 
@@ -210,7 +212,8 @@ def test_a_checkpointed_log_repairs_its_index_too() -> None:
     assert "rebuilt" in log.recovery[0]
 
 
-# --- Several segments -------------------------------------------------------------------------------
+# --- Several segments
+# -------------------------------------------------------------------------------
 
 
 def three_segments(*, promised: bool) -> SimulatedDisk:
@@ -310,7 +313,8 @@ def test_an_empty_active_segment_is_no_damage() -> None:
         assert opened.read_record(0) == b"first"
 
 
-# --- The mark itself --------------------------------------------------------------------------------
+# --- The mark itself
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("position", range(0, 128, 5))

@@ -1,4 +1,6 @@
-"""Store, index, batch table and segment: one behaviour each, on the real disk and on the simulated one."""
+"""Store, index, batch table and segment: one behaviour each, on the real disk and on the
+simulated one.
+"""
 
 from __future__ import annotations
 
@@ -342,7 +344,8 @@ def test_a_failed_creation_leaves_no_file_of_the_segment(nth: int) -> None:
     assert (files is None) == (nth <= 3)
 
 
-# --- Files that are open ---------------------------------------------------------------------------
+# --- Files that are open
+# ---------------------------------------------------------------------------
 
 
 def test_space_is_reserved_in_steps_that_double_up_to_the_limit() -> None:
