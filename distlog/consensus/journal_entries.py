@@ -43,15 +43,16 @@ class EntryPlace(NamedTuple):
 class _Chunk:
     """The columns of CHUNK_SIZE neighbouring entries; the row is the low bits of the index."""
 
-    __slots__ = ("entries", "files", "positions", "sizes", "terms")
+    __slots__ = ("cached_size", "entries", "files", "positions", "sizes", "terms")
 
     def __init__(self) -> None:
         self.terms = array("Q", bytes(8 * CHUNK_SIZE))
         self.files = array("Q", bytes(8 * CHUNK_SIZE))
         self.positions = array("I", bytes(4 * CHUNK_SIZE))
         self.sizes = array("I", bytes(4 * CHUNK_SIZE))
-        # The entries that are in memory.
+        # The entries that are in memory, and the bytes that they take.
         self.entries: list[JournalEntry | None] = [None] * CHUNK_SIZE
+        self.cached_size = 0
 
 
 class EntryTable:
@@ -83,7 +84,9 @@ class EntryTable:
         chunk.terms[row] = entry.term
         chunk.files[row], chunk.positions[row], chunk.sizes[row] = place
         chunk.entries[row] = entry
-        self.cached_size += len(entry.payload) + ENTRY_OVERHEAD
+        size = len(entry.payload) + ENTRY_OVERHEAD
+        chunk.cached_size += size
+        self.cached_size += size
         self.end = raft_index + 1
 
     def term(self, raft_index: int) -> int:
@@ -103,14 +106,17 @@ class EntryTable:
     def truncate(self, end: int) -> None:
         """Forget the entries from `end` on; all if it lies before the first."""
         end = max(end, self.first)
-        if end >= self.end:
-            return
-        self._release(max(end, self._cached_from), self.end)
-        first_unused = (end + CHUNK_MASK) >> CHUNK_BITS if end > self.first else end >> CHUNK_BITS
-        for number in range(first_unused, ((self.end - 1) >> CHUNK_BITS) + 1):
-            del self._chunks[number]
-        self.end = end
-        self._cached_from = min(self._cached_from, end)
+        while self.end > end:
+            number = (self.end - 1) >> CHUNK_BITS
+            chunk_first = max(number << CHUNK_BITS, self.first)
+            if chunk_first >= end:
+                self.cached_size -= self._chunks.pop(number).cached_size
+                self.end = chunk_first
+            else:
+                for raft_index in range(max(end, self._cached_from), self.end):
+                    self._release(self._chunks[number], raft_index & CHUNK_MASK)
+                self.end = end
+        self._cached_from = min(self._cached_from, self.end)
 
     def drop_before(self, first: int) -> None:
         """Forget the entries before `first`, which stays."""
@@ -124,20 +130,27 @@ class EntryTable:
         """Drop entries from memory, oldest first and none from `end` on, until the rest takes
         `size_max` bytes or less.
         """
-        last = min(end, self.end)
+        end = min(end, self.end)
         raft_index = self._cached_from
-        while self.cached_size > size_max and raft_index < last:
-            self._release(raft_index, raft_index + 1)
-            raft_index += 1
+        while self.cached_size > size_max and raft_index < end:
+            chunk = self._chunks[raft_index >> CHUNK_BITS]
+            chunk_end = (raft_index | CHUNK_MASK) + 1
+            if chunk_end <= end and self.cached_size - chunk.cached_size >= size_max:
+                self.cached_size -= chunk.cached_size
+                chunk.entries, chunk.cached_size = [None] * CHUNK_SIZE, 0
+                raft_index = chunk_end
+            else:
+                self._release(chunk, raft_index & CHUNK_MASK)
+                raft_index += 1
         self._cached_from = raft_index
 
-    def _release(self, first: int, end: int) -> None:
-        for raft_index in range(first, end):
-            entries, row = self._chunks[raft_index >> CHUNK_BITS].entries, raft_index & CHUNK_MASK
-            entry = entries[row]
-            assert entry is not None, "what is not in memory cannot leave it"
-            self.cached_size -= len(entry.payload) + ENTRY_OVERHEAD
-            entries[row] = None
+    def _release(self, chunk: _Chunk, row: int) -> None:
+        entry = chunk.entries[row]
+        assert entry is not None, "what is not in memory cannot leave it"
+        size = len(entry.payload) + ENTRY_OVERHEAD
+        chunk.cached_size -= size
+        self.cached_size -= size
+        chunk.entries[row] = None
 
 
 class EntryReader:
