@@ -1,0 +1,125 @@
+"""`distlog cluster wait`: return when enough nodes agree on who leads, and say what to type next.
+
+For scripts that start a cluster, and the last process of the Procfile.  It only asks: every node tells what it knows
+itself, so a node that has not heard of the leader yet is waited for.  `cluster.py` registers it as a subcommand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distlog.cli.arguments import count, seconds, server_addresses
+from distlog.client.client import Client
+from distlog.client.values import NodeStatus
+from distlog.errors import DistlogError, NoLeader
+
+PAUSE_S = 0.1
+TIMEOUT_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags beside `--server`."""
+    parser.add_argument(
+        "--expect",
+        type=count,
+        metavar="N",
+        help="how many nodes must agree on the leader (default: all members)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=TIMEOUT_S,
+        metavar="SECONDS",
+        help="give up after this long (default: %(default)g)",
+    )
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Wait and print one line; return 0.  Raises NoLeader at the deadline, with what each node said last."""
+    addresses = server_addresses(namespace)
+    leader, node_count = asyncio.run(
+        wait_for_leader(addresses, namespace.expect, namespace.timeout)
+    )
+    nodes = "1 node" if node_count == 1 else f"{node_count} nodes"
+    print(
+        f"{leader} leads {nodes}.  Next, in another shell: {own_command()} produce FILE", flush=True
+    )
+    return 0
+
+
+async def wait_for_leader(
+    addresses: Sequence[str], expected: int | None, timeout_s: float
+) -> tuple[str, int]:
+    """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all members."""
+    deadline = time.monotonic() + timeout_s
+    # The nodes at the given addresses name the others.
+    known = dict.fromkeys(addresses)
+    async with Client(addresses) as client:
+        while True:
+            answers = await ask(client, list(known))
+            statuses = [answer for answer in answers.values() if isinstance(answer, NodeStatus)]
+            known.update(
+                (member.address, None)
+                for status in statuses
+                for member in status.members
+                if member.address
+            )
+            agreeing = agreement(statuses)
+            if agreeing and len(agreeing) >= (expected or len(agreeing[0].members)):
+                return agreeing[0].leader_id, len(agreeing)
+            if time.monotonic() >= deadline:
+                said = "; ".join(
+                    f"{address}: {opinion(answer)}" for address, answer in answers.items()
+                )
+                raise NoLeader(problem=said, retry_delay_s=1.0)
+            await asyncio.sleep(PAUSE_S)
+
+
+async def ask(client: Client, addresses: Sequence[str]) -> dict[str, NodeStatus | DistlogError]:
+    """Return what the node at each address knows, or why it does not say."""
+
+    async def one(address: str) -> NodeStatus | DistlogError:
+        try:
+            return await client.node_status(address)
+        except DistlogError as error:
+            return error
+
+    answers = await asyncio.gather(*map(one, addresses))
+    return dict(zip(addresses, answers, strict=True))
+
+
+def agreement(statuses: Sequence[NodeStatus]) -> list[NodeStatus]:
+    """Return the statuses, one for each node, that name the leader of the newest term; none until it says so itself."""
+    named = [status for status in statuses if status.leader_id]
+    newest = max(named, key=lambda status: status.term, default=None)
+    if newest is None:
+        return []
+    wanted = (newest.cluster_id, newest.term, newest.leader_id)
+    # By node: one that is asked under two addresses counts once.
+    agreeing = {
+        status.node_id: status
+        for status in named
+        if (status.cluster_id, status.term, status.leader_id) == wanted
+    }
+    # Followers may name a leader that has just died.
+    return list(agreeing.values()) if newest.leader_id in agreeing else []
+
+
+def opinion(answer: NodeStatus | DistlogError) -> str:
+    """Say in a few words what a node answered."""
+    if isinstance(answer, NodeStatus):
+        return f"{answer.role} in term {answer.term}, leader {answer.leader_id or 'unknown'}"
+    return str(getattr(answer, "problem", answer))
+
+
+def own_command() -> str:
+    """Return how this program is called from here: its path where it is inside the working directory."""
+    try:
+        return str(Path(sys.argv[0]).absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return Path(sys.argv[0]).name
