@@ -44,11 +44,11 @@ from distlog.consensus.journal_format import (
     operation_size,
     padding,
 )
-from distlog.consensus.journal_recovery import JournalFile, OperationReader
+from distlog.consensus.journal_recovery import JournalFile, OperationReader, read_operations
 from distlog.errors import CorruptJournal
 from distlog.storage.disk import Disk, DiskFile
 
-__all__ = ["Journal", "JournalEntry", "SyncTicket"]
+__all__ = ["Journal", "JournalEntry", "SyncTicket", "read_operations"]
 
 FILE_SIZE_MAX = 64 << 20
 CACHE_SIZE_MAX = 32 << 20

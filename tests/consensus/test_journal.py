@@ -42,6 +42,20 @@ def test_each_kind_of_operation_is_written_to_the_byte_as_documented() -> None:
     assert file.read_at(0, file.size()) == bytes.fromhex(GOLDEN)
 
 
+def test_the_example_in_the_description_of_the_format_is_what_is_written() -> None:
+    disk = SimulatedDisk()
+    journal = Journal.open(disk, DIRECTORY)
+    journal.set_term_vote(3, "n1")
+    journal.append(b"hello", 1, 3)
+    sync(journal)
+    journal.truncate_from(1)
+    sync(journal)
+    page = Path(__file__).parents[2] / "docs" / "format-journal.md"
+    example = page.read_text("utf-8").split("```")[1]
+    file = disk.open(FIRST_FILE)
+    assert file.read_at(0, file.size()) == bytes.fromhex(example)
+
+
 def test_a_new_journal_makes_its_directory_and_is_empty() -> None:
     disk = SimulatedDisk()
     journal = Journal.open(disk, DIRECTORY)
