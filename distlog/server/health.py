@@ -31,9 +31,12 @@ WATCH_INTERVAL_S = 1.0
 class Health:
     """One method for each rpc.  It answers until the connection closes, also while the node stops."""
 
-    def __init__(self, log: ServedLog, streams: OpenStreams) -> None:
+    def __init__(
+        self, log: ServedLog, streams: OpenStreams, watch_interval_s: float = WATCH_INTERVAL_S
+    ) -> None:
         self._log = log
         self._streams = streams
+        self._watch_interval_s = watch_interval_s
         self._stopping = False
         # Set once, on the next change; then there is another one.
         self._changed = asyncio.Event()
@@ -63,7 +66,7 @@ class Health:
                     await context.write(health_pb2.HealthCheckResponse(status=state))
                     sent = state
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_INTERVAL_S):
+                    async with asyncio.timeout(self._watch_interval_s):
                         await changed.wait()
 
     async def list(self, request: Any, context: Any) -> Any:

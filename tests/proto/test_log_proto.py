@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from distlog.api.log.v1 import log_pb2
 
@@ -52,17 +53,19 @@ def test_generated_code_does_not_bind_its_users_to_the_generators_version(
 
 def described_fields() -> str:
     """Return one line for each field and enum value, sorted by message, in the order of the numbers."""
+    file = FileDescriptorProto()
+    log_pb2.DESCRIPTOR.CopyToProto(file)
     lines = []
-    for name, message in sorted(log_pb2.DESCRIPTOR.message_types_by_name.items()):
-        for field in sorted(message.fields, key=lambda field: field.number):
-            repeated = "repeated " if field.is_repeated else ""
+    for message in sorted(file.message_type, key=lambda message: message.name):
+        for field in sorted(message.field, key=lambda field: field.number):
+            label = FieldDescriptorProto.Label.Name(field.label).removeprefix("LABEL_").lower()
             # Presence is the meaning of "not given", so it may not change either.
-            optional = "optional " if field.has_presence and field.message_type is None else ""
-            lines.append(
-                f"{name}.{field.name} = {field.number} {repeated}{optional}type {field.type}"
-            )
-    for name, enum in sorted(log_pb2.DESCRIPTOR.enum_types_by_name.items()):
-        lines.extend(f"{name}.{value.name} = {value.number}" for value in enum.values)
+            words = [label] if label == "repeated" else ["optional"] * field.proto3_optional
+            type_name = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            words.append(field.type_name.removeprefix(".") or type_name)
+            lines.append(f"{message.name}.{field.name} = {field.number} {' '.join(words)}")
+    for enum in file.enum_type:
+        lines.extend(f"{enum.name}.{value.name} = {value.number}" for value in enum.value)
     return "\n".join(lines) + "\n"
 
 

@@ -241,8 +241,9 @@ def test_what_refuses_an_append_reaches_the_caller_with_its_fields(
 def test_a_shorter_deadline_of_the_caller_ends_the_call_and_the_record_may_exist() -> None:
     async def body(server: Serving) -> None:
         server.fake.holding = True
-        refused = await refusal(server.log.Produce(produce(b"late"), timeout=SHORT_S))
-        assert refused.code == grpc.StatusCode.DEADLINE_EXCEEDED
+        writing = asyncio.ensure_future(refusal(server.log.Produce(produce(b"late"), timeout=1)))
+        await server.fake.until(lambda: len(server.fake.held) == 1)
+        assert (await writing).code == grpc.StatusCode.DEADLINE_EXCEEDED
         (held,) = server.fake.held
         # The server is told too: it waits no longer.
         await asyncio.wait([held.future], timeout=10)
