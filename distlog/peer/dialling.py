@@ -112,7 +112,8 @@ class Dialler:
         # A host name that cannot be encoded is a ValueError.
         except (OSError, ValueError) as error:
             self._backoff.failed()
-            self._on_failure(f"{host}:{port}: {str(error) or 'no answer'}")
+            problem = getattr(error, "strerror", None) or str(error) or "no answer in time"
+            self._on_failure(f"{host}:{port}: {problem}")
         finally:
             self._dial = None
             self.dial_later()

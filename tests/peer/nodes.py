@@ -133,9 +133,10 @@ class World:
         cluster_id: str = "c",
         directory_id: str | None = None,
         node_id: str | None = None,
+        at: Mapping[str, str] | None = None,
         limits: PeerLimits = PeerLimits(),  # noqa: B008 (frozen)
     ) -> PeerNode:
-        """Make a node on the host of that name; it dials the hosts in `peers`, which are named like their nodes."""
+        """Make a node on the host of that name, which dials `peers`: each at the host of its name, or as `at` says."""
         self._starts += 1
         hello = Hello(
             node_id=node_id or name,
@@ -149,7 +150,7 @@ class World:
             VirtualClock(self.loop),
             self.seed * 1000 + self._starts,
             hello,
-            {peer: (peer, PORT) for peer in peers.split()},
+            {peer: ((at or {}).get(peer, peer), PORT) for peer in peers.split()},
             listen=(name, PORT),
             limits=limits,
         )

@@ -54,9 +54,10 @@ class Pipe:
 
     def put(self, kind: Kind, data: bytes = b"") -> None:
         """Send something after everything that was put before."""
+        # Also of a broken pipe: who does not know of the break goes on until the window is full.
+        self.in_flight_size += len(data)
         if self.is_broken:
             return
-        self.in_flight_size += len(data)
         arrival = max(self._last_arrival, self._loop.time() + self._link.next_delay_s())
         self._last_arrival = arrival
         self._items.append((arrival, kind, data))
