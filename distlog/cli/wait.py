@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distlog.cli.arguments import count, seconds, server_addresses
-from distlog.client.client import Client
-from distlog.client.values import NodeStatus
 from distlog.errors import DistlogError, NoLeader
+
+if TYPE_CHECKING:
+    from distlog.client import Client, NodeStatus
 
 PAUSE_S = 0.1
 TIMEOUT_S = 60.0
@@ -56,13 +58,19 @@ async def wait_for_leader(
     addresses: Sequence[str], expected: int | None, timeout_s: float
 ) -> tuple[str, int]:
     """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all members."""
+    # Only now: a mistake in the flags is answered without loading gRPC.
+    from distlog.client import Client
+
     deadline = time.monotonic() + timeout_s
     # The nodes at the given addresses name the others.
     known = dict.fromkeys(addresses)
+    settled: NodeStatus | None = None
     async with Client(addresses) as client:
         while True:
             answers = await ask(client, list(known))
-            statuses = [answer for answer in answers.values() if isinstance(answer, NodeStatus)]
+            statuses = [
+                answer for answer in answers.values() if not isinstance(answer, DistlogError)
+            ]
             known.update(
                 (member.address, None)
                 for status in statuses
@@ -71,8 +79,12 @@ async def wait_for_leader(
             )
             agreeing = agreement(statuses)
             if agreeing and len(agreeing) >= (expected or len(agreeing[0].members)):
-                return agreeing[0].leader_id, len(agreeing)
-            if time.monotonic() >= deadline:
+                leader = agreeing[0]
+                # Twice the same: by then the nodes have said what they say when they are ready, and this is the last word.
+                if settled and (settled.leader_id, settled.term) == (leader.leader_id, leader.term):
+                    return leader.leader_id, len(agreeing)
+                settled = leader
+            elif time.monotonic() >= deadline:
                 said = "; ".join(
                     f"{address}: {opinion(answer)}" for address, answer in answers.items()
                 )
@@ -112,9 +124,9 @@ def agreement(statuses: Sequence[NodeStatus]) -> list[NodeStatus]:
 
 def opinion(answer: NodeStatus | DistlogError) -> str:
     """Say in a few words what a node answered."""
-    if isinstance(answer, NodeStatus):
-        return f"{answer.role} in term {answer.term}, leader {answer.leader_id or 'unknown'}"
-    return str(getattr(answer, "problem", answer))
+    if isinstance(answer, DistlogError):
+        return str(getattr(answer, "problem", answer))
+    return f"{answer.role} in term {answer.term}, leader {answer.leader_id or 'unknown'}"
 
 
 def own_command() -> str:
