@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,9 @@ def test_the_cluster_id_is_what_it_always_was() -> None:
 
 
 @given(VOTERS, st.randoms(use_true_random=False))
-def test_the_order_in_which_voters_were_heard_does_not_matter(voters, random) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_in_which_voters_were_heard_does_not_matter(
+    voters: dict[str, str], random: Random
+) -> None:
     shuffled = list(voters.items())
     random.shuffle(shuffled)
     assert Configuration.form(dict(shuffled)) == Configuration.form(voters)
