@@ -1,0 +1,139 @@
+"""The topics that exist, their logs, and which files a checkpoint still needs.
+
+A topic's log is in the directory named by its id, 20 digits, which is never used again; so a topic that is created anew under
+an old name is another one.  Deletion and trim take only names and offsets away.  The files go when a checkpoint without
+them is durable: before that, a crash brings the older state back, which has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from distlog.consensus.checkpoint import TopicImage
+from distlog.storage.disk import Disk
+from distlog.storage.log import Log, remove_log
+from distlog.storage.segment_files import SegmentCache, SegmentLimits
+
+LOG_NAME = re.compile(r"[0-9]{20}")
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """A topic that exists."""
+
+    topic_id: int
+    name: str
+    limits: SegmentLimits
+    log: Log
+    # As a checkpoint keeps it; None since it changed.
+    image: TopicImage | None = None
+
+
+class Topics:
+    """All topics of one group, on one node."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        """Begin without any, in a directory that exists."""
+        self._disk = disk
+        self._path = path
+        # Of all logs together, so that many topics do not use up the descriptors.
+        self._cache = SegmentCache()
+        # Both hold the same topics, in the order of their creation.
+        self.by_id: dict[int, Topic] = {}
+        self.by_name: dict[str, Topic] = {}
+        # Topic id -> raft index of its last change.  Invariant: every log not here is durable up to its mark.
+        self._dirty: dict[int, int] = {}
+        # (raft index of the deletion, topic) of those whose files a crash may still need, or a reader holds.
+        self._deleted: list[tuple[int, Topic]] = []
+
+    def restore(self, images: Sequence[TopicImage]) -> None:
+        """Open the topics of a checkpoint, their logs cut back to it.  Files of all others are removed.
+
+        Raises CorruptBatch if a log is shorter than the checkpoint says, or was changed.
+        """
+        kept = {image.topic_id for image in images}
+        for name in self._disk.list_directory(self._path):
+            if LOG_NAME.fullmatch(name) and int(name) not in kept:
+                remove_log(self._disk, f"{self._path}/{name}")
+        for image in images:
+            path = self._log_path(image.topic_id)
+            log = Log.open_at(self._disk, path, image.limits, image.mark, self._cache)
+            self._add(Topic(image.topic_id, image.name, image.limits, log, image))
+
+    # --- Changes ---------------------------------------------------------------------------------
+
+    def create(self, topic_id: int, name: str, limits: SegmentLimits, raft_index: int) -> None:
+        """Add an empty topic with a new id and a name that is free."""
+        log = Log.create(self._disk, self._log_path(topic_id), limits, self._cache)
+        self._add(Topic(topic_id, name, limits, log))
+        self._dirty[topic_id] = raft_index
+
+    def changed(self, topic: Topic, raft_index: int) -> None:
+        """Note that the entry at `raft_index` wrote to the topic's log, or trimmed it."""
+        topic.image = None
+        self._dirty[topic.topic_id] = raft_index
+
+    def delete(self, topic_id: int, raft_index: int) -> None:
+        """Take a topic away; its files stay until `checkpointed`."""
+        topic = self.by_id.pop(topic_id)
+        del self.by_name[topic.name]
+        self._dirty.pop(topic_id, None)
+        self._deleted.append((raft_index, topic))
+
+    def _add(self, topic: Topic) -> None:
+        self.by_id[topic.topic_id] = topic
+        self.by_name[topic.name] = topic
+
+    def _log_path(self, topic_id: int) -> str:
+        return f"{self._path}/{topic_id:020d}"
+
+    # --- Checkpoint ------------------------------------------------------------------------------
+
+    def capture(self) -> tuple[tuple[TopicImage, ...], list[Callable[[], None]]]:
+        """Return all topics as they are, and what makes their logs durable so far (in a worker)."""
+        syncs = [self.by_id[topic_id].log.begin_sync() for topic_id in self._dirty]
+        # Topics that did not change since the last capture cost nothing: there may be thousands.
+        images = [topic.image or _capture(topic) for topic in self.by_id.values()]
+        return tuple(images), syncs
+
+    def checkpointed(self, raft_index: int, images: Sequence[TopicImage]) -> None:
+        """Remove the files that no checkpoint needs: the one with `images`, at `raft_index`, is durable.
+
+        What a reader holds stays until the next time.
+        """
+        self._dirty = {
+            topic_id: changed_at
+            for topic_id, changed_at in self._dirty.items()
+            if changed_at > raft_index
+        }
+        for image in images:
+            topic = self.by_id.get(image.topic_id)
+            if topic is not None and image.mark.start_offset > 0:
+                topic.log.remove_trimmed(image.mark.start_offset)
+        self._deleted = [
+            (deleted_at, topic)
+            for deleted_at, topic in self._deleted
+            if deleted_at > raft_index or not self._remove(topic.log)
+        ]
+
+    def _remove(self, log: Log) -> bool:
+        """Remove a deleted topic's log; False if a reader holds a part of it."""
+        log.trim(log.next_offset)
+        log.remove_trimmed(log.next_offset)
+        if len(log.describe()) > 1:
+            return False
+        log.close()
+        remove_log(self._disk, log.path)
+        return True
+
+    def close(self) -> None:
+        """Close every log.  What is not in a checkpoint is applied again at the next start."""
+        for topic in (*self.by_id.values(), *(topic for _, topic in self._deleted)):
+            topic.log.close()
+
+
+def _capture(topic: Topic) -> TopicImage:
+    topic.image = TopicImage(topic.topic_id, topic.name, topic.limits, topic.log.mark())
+    return topic.image
