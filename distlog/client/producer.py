@@ -59,14 +59,16 @@ class Producer:
         self.epoch = epoch
         # What stopped the producer; None while it works.
         self.failure: DistlogError | None = None
+        # How many records behind the acknowledged ones may be in the log; known when the producer has stopped.
+        self.in_doubt_count = 0
         # Answers that named an earlier write of the same record: how often repeating was needed.
         self.duplicate_count = 0
         self._routing = routing
         self._delivery_timeout_s = delivery_timeout_s
-        self._answer_timeout_s = answer_timeout_s
+        self._answer_timeout_s = min(answer_timeout_s, delivery_timeout_s)
         self._window = Window()
-        # Of the last acknowledged record: the next one lies behind it, or the log is not the one that it was.
-        self._last_offset = -1
+        # Of the last acknowledged record, None before the first: the next one lies behind it, or the log is not the same.
+        self.last_offset: int | None = None
         # Whether it takes no more records because the caller said so.
         self.is_closed = False
         # Set while there is room for another record; while nothing is unacknowledged; when there is something to send.
@@ -223,11 +225,11 @@ class Producer:
             raise AnswerInvalid(
                 self.topic or DEFAULT_TOPIC, "was acknowledged more often than it was written to"
             )
-        if answer.offset <= self._last_offset:
-            problem = f"has a record at offset {answer.offset} that was written after offset {self._last_offset}"
+        if self.last_offset is not None and answer.offset <= self.last_offset:
+            problem = f"has a record at offset {answer.offset} that was written after offset {self.last_offset}"
             raise AnswerInvalid(self.topic or DEFAULT_TOPIC, problem)
         request = self._window.take_answered()
-        self._last_offset = answer.offset
+        self.last_offset = answer.offset
         self._progress_at = asyncio.get_running_loop().time()
         self.duplicate_count += answer.duplicate
         if not request.acknowledgement.done():
@@ -243,6 +245,7 @@ class Producer:
         self.failure = error
         for index, request in enumerate(self._window.take_all()):
             if request.may_be_written and not isinstance(error, NEVER_WRITTEN):
+                self.in_doubt_count += 1
                 outcome: DistlogError = OutcomeUnknown(cause=str(error))
             else:
                 outcome = error if index == 0 else ProducerStopped(cause=str(error))

@@ -176,6 +176,10 @@ class FakeCluster:
             log_pb2.ProduceRequest(record=value) for value in values
         )
 
+    async def append_value(self, value: bytes) -> None:
+        """Append without a client, and wake the tails."""
+        await self.append(log_pb2.ProduceRequest(record=value))
+
     def lose_last(self, count: int) -> None:
         """Do what no healthy cluster does: forget acknowledged records, and that they were written."""
         for _ in range(count):

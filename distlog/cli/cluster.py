@@ -1,0 +1,142 @@
+"""Show the nodes of a cluster, or wait until they have a leader."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from distlog.cli import wait
+from distlog.cli.arguments import add_server_argument
+from distlog.cli.connecting import connected
+from distlog.errors import DistlogError
+
+if TYPE_CHECKING:
+    from distlog.client import Client, NodeStatus, Server
+
+TIMEOUT_S = 5.0
+UNKNOWN = "-"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = actions.add_parser(
+        "status",
+        help="show every node, its role, and how far it is",
+        description="Show every node, its role, and how far it is. Fails if there is no leader.",
+    )
+    add_server_argument(status)
+    status.add_argument("--json", action="store_true", help="print JSON")
+    waiting = actions.add_parser(
+        "wait",
+        help="return when the nodes agree on a leader",
+        description="Return when the nodes agree on a leader, and say what to type next.",
+    )
+    add_server_argument(waiting)
+    wait.add_arguments(waiting)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    if namespace.action == "wait":
+        return wait.run(namespace)
+    nodes = asyncio.run(look(namespace))
+    leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
+    if namespace.json:
+        print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
+    else:
+        print(table(NODE_COLUMNS, [node_cells(node) for node in nodes]))
+        print()
+        print(table(topic_columns(nodes), topic_rows(nodes)))
+    return 0 if leader else 1
+
+
+async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what `--json` prints of each node, by node id.  Raises Unreachable if no node answers."""
+    async with connected(namespace, timeout_s=TIMEOUT_S) as client:
+        servers = await client.servers()
+        statuses = await asyncio.gather(*(status_of(client, server) for server in servers))
+    # Only the leader knows how far the others are.
+    leading = next((status for status in statuses if status and status.role == "leader"), None)
+    members = {member.node_id: member for member in leading.members} if leading else {}
+    nodes = []
+    for server, status in zip(servers, statuses, strict=True):
+        member = members.get(server.node_id)
+        nodes.append(
+            {
+                "node_id": server.node_id,
+                "address": server.address,
+                "role": status.role if status else "unreachable",
+                "connected": member.is_connected if member else server.is_connected,
+                "term": status.term if status else None,
+                "applied_index": status.applied_index if status else None,
+                "lag": member.lag if member else None,
+                "version": status.version if status else None,
+                "topics": topics_of(status),
+            }
+        )
+    return nodes
+
+
+async def status_of(client: Client, server: Server) -> NodeStatus | None:
+    """Return what a node says of itself, None if it does not answer or nobody knows where it is."""
+    if not server.address:
+        return None
+    try:
+        return await client.node_status(server.address)
+    except DistlogError:
+        return None
+
+
+def topics_of(status: NodeStatus | None) -> dict[str, dict[str, int]]:
+    return {
+        topic.name: {"start_offset": topic.start_offset, "high_watermark": topic.high_watermark}
+        for topic in (status.topics if status else ())
+    }
+
+
+# --- The table for people ---
+
+NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED")
+
+
+def node_cells(node: dict[str, Any]) -> list[str]:
+    return [
+        node["node_id"],
+        node["role"],
+        node["address"] or UNKNOWN,
+        cell(node["term"]),
+        cell(node["applied_index"]),
+        cell(node["lag"]),
+        "yes" if node["connected"] else "no",
+    ]
+
+
+def topic_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:
+    return ["TOPIC", "START OFFSET", *(f"HIGH WATERMARK {node['node_id']}" for node in nodes)]
+
+
+def topic_rows(nodes: Sequence[dict[str, Any]]) -> list[list[str]]:
+    names = sorted({name for node in nodes for name in node["topics"]})
+    rows = []
+    for name in names:
+        ranges = [node["topics"].get(name) for node in nodes]
+        start = max(known["start_offset"] for known in ranges if known)
+        marks = [cell(known["high_watermark"] if known else None) for known in ranges]
+        rows.append([name, cell(start), *marks])
+    return rows
+
+
+def cell(number: int | None) -> str:
+    return UNKNOWN if number is None else str(number)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return lines with aligned columns."""
+    lines = [columns, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,55 @@
+"""From `--server` to a client that has reached the cluster."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING
+
+from distlog.cli.arguments import server_addresses
+from distlog.cli.terminal import print_note
+from distlog.errors import Unreachable
+
+if TYPE_CHECKING:
+    from distlog.client import Client
+
+# How long a cluster that is just being started may take to answer at all.
+FIRST_CONTACT_TIMEOUT_S = 5.0
+FIRST_CONTACT_PAUSE_S = 0.2
+
+
+@asynccontextmanager
+async def connected(namespace: argparse.Namespace, *, timeout_s: float) -> AsyncIterator[Client]:
+    """Open a client for the cluster at `--server`; close it at the end.
+
+    timeout_s: the deadline of each of its calls.  Raises Unreachable if no node answers within 5 s.
+    """
+    addresses = server_addresses(namespace)
+    # Only now: a mistake in the flags is answered without loading gRPC.
+    from distlog.client import Client
+
+    async with Client(addresses, timeout_s=timeout_s, random=Random()) as client:
+        await reach(client)
+        yield client
+
+
+async def reach(client: Client) -> None:
+    """Return when some node answers; whether there is a leader is another question."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + FIRST_CONTACT_TIMEOUT_S
+    is_noted = False
+    while True:
+        try:
+            await client.servers()
+        except Unreachable as error:
+            if loop.time() > deadline:
+                raise
+            if not is_noted:
+                print_note(f"waiting for the cluster: {error}")
+                is_noted = True
+        else:
+            return
+        await asyncio.sleep(FIRST_CONTACT_PAUSE_S)

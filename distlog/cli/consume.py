@@ -1,0 +1,125 @@
+"""Print the records of a topic to standard output.
+
+Without --follow it ends with the last record that was acknowledged when it began; an empty log prints nothing. raw prints each value
+and a newline; json prints one object a line, with the value as text, or as base64 in value_base64 if it is no UTF-8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from distlog.cli.arguments import add_server_argument, count, seconds
+from distlog.cli.connecting import connected
+from distlog.errors import ConfigurationInvalid, OffsetOutOfRange
+
+if TYPE_CHECKING:
+    from distlog.client import Client, Record
+
+TIMEOUT_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_server_argument(parser)
+    parser.add_argument("--topic", default="", help="the topic to read (default: default)")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="start",
+        metavar="OFFSET|start|end",
+        help="where to begin (default start, the first record that is kept)",
+    )
+    parser.add_argument("--count", type=count, metavar="N", help="end after this many records")
+    parser.add_argument(
+        "--follow", action="store_true", help="wait for more at the end, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("raw", "json"),
+        default="raw",
+        help="how a record is printed (default raw)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=TIMEOUT_S,
+        metavar="SECONDS",
+        help="give up after no node could be read from for this long (default %(default)g)",
+    )
+
+
+def run(namespace: argparse.Namespace) -> int:
+    if namespace.start not in ("start", "end") and not namespace.start.isdecimal():
+        raise ConfigurationInvalid(
+            "--from", f"must be an offset, start or end, not {namespace.start!r}"
+        )
+    if sys.stdout is None:
+        raise BrokenPipeError
+    asyncio.run(consume(namespace, sys.stdout.buffer))
+    return 0
+
+
+async def consume(namespace: argparse.Namespace, output: BinaryIO) -> None:
+    """Print until the end.  Raises BrokenPipeError when nobody reads the output any more."""
+    line = LINES[namespace.format]
+    async with connected(namespace, timeout_s=namespace.timeout) as client:
+        start, end = await range_of(client, namespace)
+        remaining = namespace.count
+        if remaining == 0:
+            return
+        async with client.consume(namespace.topic, start=start, end=end) as records:
+            try:
+                async for record in records:
+                    output.write(line(record))
+                    if namespace.follow:
+                        output.flush()
+                    if remaining is not None:
+                        remaining -= 1
+                        if remaining == 0:
+                            break
+            finally:
+                output.flush()
+
+
+async def range_of(client: Client, namespace: argparse.Namespace) -> tuple[int, int | None]:
+    """Return where to begin, and before which offset to end: None to go on for ever."""
+    if namespace.follow and namespace.start.isdecimal():
+        return int(namespace.start), None
+    topic = await client.describe_topic(namespace.topic)
+    known = {"start": topic.start_offset, "end": topic.high_watermark}
+    start = known[namespace.start] if namespace.start in known else int(namespace.start)
+    if not topic.start_offset <= start <= topic.high_watermark:
+        raise OffsetOutOfRange(start, topic.start_offset, topic.high_watermark)
+    return start, None if namespace.follow else topic.high_watermark
+
+
+def raw_line(record: Record) -> bytes:
+    return record.value + b"\n"
+
+
+def json_line(record: Record) -> bytes:
+    fields: dict[str, Any] = {"offset": record.offset, "timestamp_ms": record.timestamp_ms}
+    fields.update(text_fields("value", record.value))
+    if record.key is not None:
+        fields.update(text_fields("key", record.key))
+    if record.headers:
+        fields["headers"] = [
+            {"name": name, **text_fields("value", content)} for name, content in record.headers
+        ]
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def text_fields(name: str, content: bytes) -> dict[str, str]:
+    """Return bytes as JSON can hold them."""
+    try:
+        return {name: content.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content).decode("ascii")}
+
+
+LINES: dict[str, Callable[[Record], bytes]] = {"raw": raw_line, "json": json_line}

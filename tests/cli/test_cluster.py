@@ -1,0 +1,98 @@
+"""`distlog cluster status`: what every node says of itself, and which ones say nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from distlog.cli import cluster as cluster_module
+from distlog.cli.cluster import look, node_cells, table, topic_columns, topic_rows
+from tests.cli.commands import distlog, parsed
+from tests.client.fake_cluster import FakeCluster
+from tests.client.running import run
+
+
+async def looked(cluster: FakeCluster) -> list[dict[str, Any]]:
+    return await look(
+        parsed(cluster_module, None, "status", "--server", ",".join(cluster.addresses))
+    )
+
+
+def test_every_node_is_shown_as_it_sees_itself_and_its_lag_as_the_leader_sees_it() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.leader = 1
+            cluster.fill([b"a", b"b"])
+            nodes = await looked(cluster)
+            assert [node["node_id"] for node in nodes] == ["n1", "n2", "n3"]
+            assert [node["role"] for node in nodes] == ["follower", "leader", "follower"]
+            assert [node["address"] for node in nodes] == cluster.addresses
+            assert [node["lag"] for node in nodes] == [2, 0, 2]
+            assert [node["connected"] for node in nodes] == [True] * 3
+            assert nodes[0]["topics"] == {"default": {"start_offset": 0, "high_watermark": 2}}
+
+    run(scenario())
+
+
+def test_a_node_that_does_not_answer_is_shown_as_unreachable() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            await cluster.nodes[2].stop()
+            cluster.nodes[2].is_down = True
+            nodes = await looked(cluster)
+            assert [node["role"] for node in nodes] == ["leader", "follower", "unreachable"]
+            assert (nodes[2]["connected"], nodes[2]["term"], nodes[2]["lag"]) == (False, None, 2)
+            assert nodes[2]["topics"] == {}
+
+    run(scenario())
+
+
+def test_the_tables_have_a_column_for_each_node() -> None:
+    nodes = [
+        node_of("n1", "leader", 0, {"default": {"start_offset": 3, "high_watermark": 12}}),
+        node_of("n2", "unreachable", None, {}),
+    ]
+    assert table(("NODE", "ROLE"), [node_cells(node)[:2] for node in nodes]).splitlines() == [
+        "NODE  ROLE",
+        "n1    leader",
+        "n2    unreachable",
+    ]
+    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no"]
+    assert topic_columns(nodes) == [
+        "TOPIC",
+        "START OFFSET",
+        "HIGH WATERMARK n1",
+        "HIGH WATERMARK n2",
+    ]
+    assert topic_rows(nodes) == [["default", "3", "12", "-"]]
+
+
+def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "address": "h:1",
+        "role": role,
+        "connected": number is not None,
+        "term": number,
+        "applied_index": number,
+        "lag": number,
+        "version": "0",
+        "topics": topics,
+    }
+
+
+def test_the_exit_code_says_whether_there_is_a_leader() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            server = cluster.addresses[0]
+            finished = await distlog("cluster", "status", "--server", server, "--json")
+            assert (finished.code, finished.error) == (0, "")
+            status = json.loads(finished.output)
+            assert status["leader"] == "n1"
+            assert [node["node_id"] for node in status["nodes"]] == ["n1", "n2", "n3"]
+            cluster.leader, cluster.election_rounds = None, 1000
+            finished = await distlog("cluster", "status", "--server", server)
+            assert (finished.code, finished.error) == (1, "")
+            assert b"HIGH WATERMARK n3" in finished.output
+
+    run(scenario())
