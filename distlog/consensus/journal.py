@@ -366,14 +366,13 @@ class Journal:
         in the worker that runs the tickets, as removing blocks and files must go in their order.
         If it is never called or fails, the files stay and do no harm.
         """
-        oldest_needed = self._table.place(raft_index).file_sequence
+        # Until the entry is durable, what a restart finds may need any file: a truncation before it
+        # may not have happened.  Once it is, the file that it is in has restated term and vote.
+        may_remove = raft_index <= self.durable_index
+        oldest_needed = self._table.place(raft_index).file_sequence if may_remove else 0
         self._table.drop_before(raft_index)
         files = self._files
-        # The file that becomes the first restates term and vote: that must be durable before.
-        while (
-            files[0].first_sequence < oldest_needed
-            and files[1].first_sequence <= self.durable_sequence
-        ):
+        while files[0].first_sequence < oldest_needed:
             first_sequence = files.popleft().first_sequence
             self._reader.forget(first_sequence)
             self._removable.append(file_path(self._directory, first_sequence))

@@ -365,7 +365,7 @@ def test_compaction_keeps_the_entry_that_it_names_and_removes_whole_files_before
     assert journal.compact(11) is None
 
 
-def test_compaction_leaves_the_files_that_are_not_durable_and_their_predecessor() -> None:
+def test_compaction_removes_no_file_before_the_entry_that_it_names_is_durable() -> None:
     disk = SimulatedDisk()
     journal = filled(disk, 1)
     for raft_index in range(2, 10):
@@ -377,6 +377,18 @@ def test_compaction_leaves_the_files_that_are_not_durable_and_their_predecessor(
     remove()
     assert len(disk.list_directory(DIRECTORY)) == 1
     assert Journal.open(disk, DIRECTORY).entry(9) == (b"x", 9, 2)
+
+
+def test_compaction_keeps_what_a_truncation_removed_until_the_truncation_is_durable() -> None:
+    disk = SimulatedDisk()
+    journal = Journal.open(disk, DIRECTORY, file_size_max=1)
+    for raft_index in (1, 2, 3):
+        journal.append(b"old", raft_index, 1)
+    sync(journal)
+    journal.truncate_from(2)
+    journal.append(b"new", 2, 2)
+    assert journal.compact(2) is None
+    assert Journal.open(disk.kill(), DIRECTORY).entry(2) == (b"old", 2, 1)
 
 
 def test_removals_go_in_order_and_one_that_failed_is_taken_up_again() -> None:

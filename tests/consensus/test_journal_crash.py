@@ -299,5 +299,5 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.journal.durable_index == max(durable, default=0)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+JournalMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50)
 TestAnyOrderOfCalls = JournalMachine.TestCase
