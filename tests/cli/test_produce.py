@@ -16,7 +16,8 @@ from distlog.cli import produce
 from distlog.cli.produce import Summary
 from distlog.errors import InvalidRequest, TopicNotFound, Unreachable
 from tests.cli.commands import distlog, finish, parsed, start
-from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster, Fault
+from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster
+from tests.client.faults import Fault
 from tests.client.running import run
 
 

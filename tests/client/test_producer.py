@@ -24,7 +24,8 @@ from distlog.errors import (
     TopicNotFound,
     Unreachable,
 )
-from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster, Fault
+from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster
+from tests.client.faults import Fault
 from tests.client.running import run
 
 PAUSE_S = 0.001

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distlog.client import Client
 from distlog.errors import OutcomeUnknown, RecordTooLarge, TopicNotFound, Unreachable
-from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster, Fault
+from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster
+from tests.client.faults import Fault
 from tests.client.running import run
 
 # Faults that end an attempt by themselves; the others need a deadline.
