@@ -15,6 +15,7 @@ Private names change without notice, so another version of the library is refuse
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -39,6 +40,8 @@ from distlog.consensus.messages import (
 from distlog.consensus.rules import ConsensusViolated, Rules
 from distlog.runtime import Clock
 
+logger = logging.getLogger(__name__)
+
 LIBRARY_VERSION = "0.3.17"
 # The first byte of an entry's payload is the library's command type.
 COMMAND_NO_OP = 1
@@ -62,6 +65,9 @@ def _take_journal_as_it_is(journal: LibraryJournal) -> LibraryJournal:
 
 library.createJournal = _take_journal_as_it_is
 library.PIPE_NOTIFIER_ENABLED = False
+# What the library has to say is either checked here, or is about files and sockets that it is not given.
+logging.getLogger("pysyncobj").addHandler(logging.NullHandler())
+logging.getLogger("pysyncobj").propagate = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ class Raft:
         self._answering = 0
         self._proven_next_index: int | None = None
         self._commands: list[tuple[bytes, Callable[[Any, int], None]]] = []
-        self._view = _JournalView(journal, restore_point)
+        self._view = _JournalView(journal, restore_point, lambda: self.last_applied)
         self._transport = _Transport(self)
         self._restore_point = restore_point
         self._enter()
@@ -370,7 +376,9 @@ class Raft:
     def _matched_at(self, voter: str, raft_index: int) -> None:
         self.matched[voter] = max(self.matched.get(voter, 0), raft_index)
         if len(self.matched) == len(self._nodes):
-            self.retain_from = max(self.retain_from, min(self.matched.values()))
+            # This node is a voter too: a crash takes what its own disk does not have yet, and then it needs it from others.
+            everywhere = min(self.journal.durable_index, *self.matched.values())
+            self.retain_from = max(self.retain_from, min(everywhere, self.commit_index))
 
     def _set_next_index(self, voter: str, raft_index: int) -> None:
         self._deliver(
@@ -420,6 +428,13 @@ class Raft:
             raise ConsensusViolated("the library splits an entry")
         if "serialized" in message:
             # Nobody keeps what this voter lacks: only an old copy of a data directory can be so far behind.
+            if voter not in self.stranded:
+                logger.error(
+                    "a voter lacks entries that no node keeps: its data directory is an old copy, so replace that node "
+                    "voter=%s first_kept_index=%d",
+                    voter,
+                    self.journal.first_index,
+                )
             self.stranded.add(voter)
             self._transport._onNodeDisconnected(self._nodes[voter])
             return False
@@ -586,8 +601,14 @@ class _NoPoller:
 class _JournalView(LibraryJournal):  # type: ignore[misc]
     """The journal as the library sees it: a list of (payload, raft_index, term) from the first kept entry on."""
 
-    def __init__(self, journal: Journal, restore_point: RestorePoint | None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        restore_point: RestorePoint | None,
+        last_applied: Callable[[], int],
+    ) -> None:
         self._journal = journal
+        self._last_applied = last_applied
         self._restored_index = restore_point.last.raft_index if restore_point is not None else 1
         # While the checkpoint is loaded the view must begin with its two entries, or the library empties the journal.
         self._first_index = restore_point.previous.raft_index if restore_point is not None else None
@@ -627,7 +648,10 @@ class _JournalView(LibraryJournal):  # type: ignore[misc]
         self._journal.append(command, idx, term)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        self._journal.truncate_from(self.first_index + entryFrom)
+        raft_index = self.first_index + entryFrom
+        if raft_index <= self._last_applied():
+            raise ConsensusViolated(f"the library deletes applied entry {raft_index}")
+        self._journal.truncate_from(raft_index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         raise ConsensusViolated("the library compacts the journal")

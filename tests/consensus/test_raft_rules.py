@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from random import Random
 from typing import Any
 
@@ -11,70 +10,9 @@ import pytest
 from distlog.consensus import messages
 from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply
 from distlog.consensus.raft import COMMAND_OPAQUE, RestorePoint
-from distlog.consensus.rules import ConsensusViolated, Rules, complete_rules
-from distlog.consensus.rules.append_filter import Filtered
+from distlog.consensus.rules import ConsensusViolated, complete_rules
+from tests.consensus.missing_rules import without
 from tests.consensus.voters import Voters
-
-
-def without(name: str, part: Any):
-    """Return a maker of rules with one part replaced by one that does nothing."""
-
-    def make(transmit: Any, size_max: int) -> Rules:
-        return dataclasses.replace(complete_rules(transmit, size_max), **{name: part(transmit)})
-
-    return make
-
-
-class NoPersistenceGate:
-    def __init__(self, transmit: Any) -> None:
-        self._transmit = transmit
-
-    def send(self, receiver: str, message: Any, **_: int) -> None:
-        self._transmit(receiver, message)
-
-    def release(self, _durable: int) -> None: ...
-
-    def drop(self, _receiver: str) -> None: ...
-
-
-class NoCommitGate:
-    def __init__(self, _transmit: Any) -> None: ...
-
-    def admit(self, _voter: str, reply: AppendReply, _durable: int) -> AppendReply:
-        return reply
-
-    def release(self, _durable: int) -> list[Any]:
-        return []
-
-    def drop(self, _voter: str) -> None: ...
-
-    def clear(self) -> None: ...
-
-
-class NoAppendFilter:
-    def __init__(self, _transmit: Any) -> None: ...
-
-    def admit(self, message: AppendEntries, **_: Any) -> Filtered:
-        return Filtered(message, None)
-
-
-class NoVoteFilter:
-    def __init__(self, _transmit: Any) -> None: ...
-
-    def admits(self, *_: Any) -> bool:
-        return True
-
-
-class NoAcknowledgementFilter:
-    def __init__(self, _transmit: Any) -> None: ...
-
-    def admit(self, _voter: str, reply: AppendReply, **_: Any) -> AppendReply:
-        return reply
-
-    def drop(self, _voter: str) -> None: ...
-
-    def clear(self) -> None: ...
-
 
 COMMANDS = [b"c%d" % number for number in range(6)]
 
@@ -116,7 +54,7 @@ def test_v01_a_leader_does_not_count_itself_before_its_own_fsync() -> None:
 
 
 def test_v01_without_the_commit_gate_the_leader_acknowledges_too_early() -> None:
-    cluster = a_leader_whose_fsync_is_slow(without("commit_gate", NoCommitGate))
+    cluster = a_leader_whose_fsync_is_slow(without("commit_gate"))
     assert cluster.acknowledged() == [b"z"]
     assert cluster["a"].journal.durable_index < cluster["a"].journal.last_index
 
@@ -150,7 +88,7 @@ def test_v01_a_follower_answers_only_after_its_fsync() -> None:
 
 
 def test_v01_without_the_persistence_gate_a_follower_promises_what_it_can_lose() -> None:
-    cluster = a_follower_whose_fsync_is_slow(without("persistence_gate", NoPersistenceGate))
+    cluster = a_follower_whose_fsync_is_slow(without("persistence_gate"))
     assert highest_claim(cluster) > cluster["b"].journal.durable_index
 
 
@@ -217,9 +155,7 @@ def test_v02_entries_that_are_sent_again_delete_nothing_and_prove_only_themselve
 
 
 def test_v02_without_the_append_filter_acknowledged_entries_are_deleted() -> None:
-    cluster, last_index = a_follower_that_is_sent_old_entries_again(
-        without("append_filter", NoAppendFilter)
-    )
+    cluster, last_index = a_follower_that_is_sent_old_entries_again(without("append_filter"))
     assert cluster["b"].journal.last_index < last_index
 
 
@@ -281,9 +217,7 @@ def test_v04_an_acknowledgement_of_an_older_term_does_not_count() -> None:
 
 
 def test_v04_without_the_filter_an_old_acknowledgement_commits() -> None:
-    cluster = a_leader_that_gets_an_old_acknowledgement(
-        without("acknowledgements", NoAcknowledgementFilter)
-    )
+    cluster = a_leader_that_gets_an_old_acknowledgement(without("acknowledgements"))
     assert cluster.acknowledged() == [b"x"]
 
 
@@ -367,7 +301,7 @@ def test_v11_a_vote_that_arrives_twice_counts_once() -> None:
 
 
 def test_v11_without_the_vote_filter_one_vote_elects_twice() -> None:
-    cluster = a_candidate_that_gets_a_vote_twice(without("vote_filter", NoVoteFilter))
+    cluster = a_candidate_that_gets_a_vote_twice(without("vote_filter"))
     assert cluster["a"].raft.is_leader
 
 

@@ -1,0 +1,353 @@
+"""The driver of one Raft group: inbox -> rules and pysyncobj -> fsync, in steps of the event loop, and checkpoints.
+
+One step drains the inbox, takes what waits to be proposed, ticks Raft (commit, apply, propose, send) and starts a group
+fsync in the journal's worker.  A step follows every message, proposal and finished fsync at once; a timer adds one where
+nothing happens.  While an fsync runs everything else goes on, and what arrives meanwhile shares the next one.
+
+    message, proposal, fsync done, timer -> kick -> step -> [worker] write + fdatasync -> release what was held -> step
+
+Any exception here is fatal to the process: consensus state may be half updated.  `failed` is called once, and
+nothing is done or sent afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from distlog.consensus import messages
+from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
+from distlog.consensus.configuration import Configuration
+from distlog.consensus.journal import Journal, SyncTicket
+from distlog.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
+from distlog.consensus.raft import Raft, RaftSettings, RestorePoint
+from distlog.consensus.reads import ReadIndex
+from distlog.consensus.rules import Rules, complete_rules
+from distlog.consensus.state_machine import StateMachine
+from distlog.errors import PeerRefused
+from distlog.runtime import Clock, Worker
+from distlog.storage.disk import Disk
+
+logger = logging.getLogger(__name__)
+
+# Messages handled in one step, and those that may wait: the peers' send windows keep below it.
+INBOX_PER_STEP = 64
+INBOX_MAX = 100_000
+
+Done = Callable[[Any, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """Times in seconds, sizes in bytes."""
+
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    tick_interval_s: float = 0.025
+    checkpoint_interval_s: float = 60.0
+    # A checkpoint is due when so much was written to the journal since the last one.
+    checkpoint_journal_size: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPorts:
+    """What the group reaches the outside by."""
+
+    disk: Disk
+    clock: Clock
+    random: Random
+    journal_worker: Worker
+    checkpoint_worker: Worker
+    # Queue bytes for a peer; False if it is not connected.
+    transmit: Callable[[str, bytes], bool]
+    # The peer does not keep the protocol: close its connection.
+    refuse: Callable[[str, PeerRefused], None]
+    # The group cannot go on; called once.
+    failed: Callable[[BaseException], None]
+
+
+class Group:
+    """One voter of one group, driven."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        configuration: Configuration,
+        journal: Journal,
+        state_machine: StateMachine,
+        image: CheckpointImage | None,
+        checkpoint_path: str,
+        ports: GroupPorts,
+        settings: GroupSettings,
+        rules: Callable[[Callable[[str, Message], None], int], Rules] = complete_rules,
+    ) -> None:
+        """`state_machine` is restored from `image` already, and `journal` fits it (consensus/recovery.py).
+
+        rules: the composition around pysyncobj; only tests give another than the complete one.
+        """
+        self.configuration = configuration
+        self.journal = journal
+        self.state_machine = state_machine
+        self.checkpoint_index = image.raft_index if image is not None else 1
+        self._checkpoint_path = checkpoint_path
+        self._ports = ports
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        # Called before each tick: (payload, done) of the entries to propose.
+        self.take_proposals: Callable[[], Sequence[tuple[bytes, Done]]] = lambda: ()
+        # Called after each step that applied something, and whenever role, term or leader changed.
+        self.applied: Callable[[], None] = lambda: None
+        self.leadership_changed: Callable[[], None] = lambda: None
+        self.raft = Raft(
+            node_id=node_id,
+            other_voters=sorted(configuration.voters.keys() - {node_id}),
+            journal=journal,
+            restore_point=_restore_point(image),
+            clock=ports.clock,
+            random=ports.random,
+            settings=settings.raft,
+            rules=rules(self._transmit, settings.raft.in_flight_size_max),
+            apply=self._apply,
+            role_changed=lambda: None,
+        )
+        self.reads = ReadIndex(self.raft, self._transmit)
+        self._inbox: deque[tuple[str, Message]] = deque()
+        self._step_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        # The fsync under way and the worker's future of it; None: none is.
+        self._ticket: SyncTicket | None = None
+        self._sync: asyncio.Future[None] | None = None
+        # The newest checkpoint, perhaps under way.
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._checkpointed_at = ports.clock.monotonic()
+        self._journal_written_at_checkpoint = journal.size
+        self._stopped = False
+        # (leader id, term, role) as last announced.
+        self._announced: tuple[str | None, int, bool] = (None, 0, False)
+
+    # --- Life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to take part."""
+        self._on_timer()
+
+    async def stop(self) -> None:
+        """Make everything durable, write a last checkpoint, and take part no more."""
+        if self._stopped:
+            return
+        while not self._stopped and (self._ticket is not None or self._unsynced):
+            await self._synced_once()
+        if not self._stopped:
+            await self._last_checkpoint()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Stop at once, as a crash would, without another write."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+        self.reads.close()
+
+    # --- Events --------------------------------------------------------------------------------
+
+    def peer_connected(self, node_id: str) -> None:
+        if not self._stopped:
+            self._guarded(lambda: self.raft.peer_connected(node_id))
+            self.reads.peer_connected(node_id)
+            self.kick()
+
+    def peer_disconnected(self, node_id: str) -> None:
+        if not self._stopped:
+            self._inbox = deque(item for item in self._inbox if item[0] != node_id)
+            self._guarded(lambda: self.raft.peer_disconnected(node_id))
+            self.kick()
+
+    def frame_received(self, node_id: str, payload: bytes) -> None:
+        """Take one consensus message of a peer."""
+        if self._stopped:
+            return
+        try:
+            message = messages.decode(payload, node_id)
+        except PeerRefused as error:
+            self._ports.refuse(node_id, error)
+            return
+        if len(self._inbox) >= INBOX_MAX:
+            self._ports.refuse(node_id, PeerRefused(peer=node_id, problem="it floods this node"))
+            return
+        self._inbox.append((node_id, message))
+        self.kick()
+
+    def kick(self) -> None:
+        """Have a step soon; any number of kicks before it are one."""
+        if not self._step_scheduled and not self._stopped:
+            self._step_scheduled = True
+            self._loop.call_soon(self._step)
+
+    # --- The step ------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._step_scheduled = False
+        if not self._stopped:
+            self._guarded(self._step_unguarded)
+
+    def _step_unguarded(self) -> None:
+        for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
+            sender, message = self._inbox.popleft()
+            if isinstance(message, AppendEntries | AppendReply | VoteRequest | VoteReply):
+                self.raft.receive(sender, message)
+            else:
+                self.reads.receive(sender, message)
+        if self.raft.is_leader:
+            for payload, done in self.take_proposals():
+                self.raft.propose(payload, done)
+        applied_before = self.raft.last_applied
+        self.raft.tick()
+        self._start_sync()
+        self._announce()
+        if self.raft.last_applied != applied_before:
+            self.applied()
+        self.reads.progressed()
+        self._checkpoint_if_due()
+        if self._inbox or self.raft.has_work:
+            self.kick()
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stopped:
+            self.abandon()
+            self._ports.failed(error)
+
+    def _on_timer(self) -> None:
+        if not self._stopped:
+            self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
+            self.kick()
+
+    def _announce(self) -> None:
+        state = (self.raft.leader_id, self.raft.term, self.raft.is_ready_leader)
+        if state != self._announced:
+            self._announced = state
+            self.leadership_changed()
+
+    def _transmit(self, node_id: str, message: Message) -> None:
+        self._ports.transmit(node_id, messages.encode(message))
+
+    def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
+        return self.state_machine.apply_payload(raft_index, term, payload)
+
+    # --- Group fsync ---------------------------------------------------------------------------
+
+    @property
+    def _unsynced(self) -> bool:
+        return self.journal.durable_sequence < self.journal.sequence
+
+    def _start_sync(self) -> None:
+        if self._ticket is not None:
+            return
+        ticket = self.journal.begin_sync()
+        if ticket is None:
+            return
+        self._ticket = ticket
+        self._sync = self._ports.journal_worker.submit(ticket.run)
+        self._sync.add_done_callback(lambda done: self._guarded(lambda: self._finish_sync(done)))
+
+    def _finish_sync(self, done: asyncio.Future[None]) -> None:
+        ticket, self._ticket = self._ticket, None
+        if self._stopped or done.cancelled():
+            return
+        # A write or an fsync that failed: the page cache no longer says what the disk holds, so the process must stop.
+        done.result()
+        assert ticket is not None
+        self.journal.finish_sync(ticket)
+        self.raft.synced()
+        self._start_sync()
+        # At once and not by a kick: this is where an acknowledgement waits.
+        self._step_unguarded()
+
+    async def _synced_once(self) -> None:
+        self._start_sync()
+        if self._sync is not None:
+            # `_finish_sync` was the first to ask for the end of it, so it has run when this returns.
+            await asyncio.wait([self._sync])
+
+    # --- Checkpoints ---------------------------------------------------------------------------
+
+    def _checkpoint_if_due(self) -> None:
+        if self._is_checkpointing or self.raft.last_applied <= self.checkpoint_index:
+            return
+        elapsed = self._ports.clock.monotonic() - self._checkpointed_at
+        written = self.journal.size - self._journal_written_at_checkpoint
+        due = (
+            elapsed >= self._settings.checkpoint_interval_s
+            or written >= self._settings.checkpoint_journal_size
+        )
+        if due and self._may_checkpoint():
+            self._begin_checkpoint()
+
+    @property
+    def _is_checkpointing(self) -> bool:
+        return self._checkpoint is not None and not self._checkpoint.done()
+
+    def _may_checkpoint(self) -> bool:
+        # The journal must not end before the checkpoint, or a restart could not tell a lost tail from none.
+        applied = self.raft.last_applied
+        return applied >= 2 and self.journal.durable_index >= applied > self.checkpoint_index
+
+    def _begin_checkpoint(self) -> asyncio.Task[None]:
+        applied = self.raft.last_applied
+        image = self.state_machine.capture(
+            previous=self.journal.entry(applied - 1),
+            last=self.journal.entry(applied),
+            configuration=self.configuration,
+            durable_sequence=self.journal.durable_sequence,
+        )
+        self._checkpoint = self._loop.create_task(self._write_checkpoint(image))
+        self._checkpoint.add_done_callback(lambda done: self._guarded(done.result))
+        return self._checkpoint
+
+    async def _write_checkpoint(self, image: CheckpointImage) -> None:
+        await self._ports.checkpoint_worker.submit(self._write_in_worker, image)
+        if self._stopped:
+            return
+        self.checkpoint_index = image.raft_index
+        self._checkpointed_at = self._ports.clock.monotonic()
+        self.state_machine.checkpointed(image)
+        # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
+        kept = self.raft.retain_from if self.raft.voters else image.raft_index
+        first_kept = max(self.journal.first_index, min(image.raft_index - 1, kept))
+        remove_files = self.journal.compact(first_kept)
+        if remove_files is not None:
+            self._ports.journal_worker.submit(remove_files).add_done_callback(
+                lambda done: self._guarded(done.result)
+            )
+        self._journal_written_at_checkpoint = self.journal.size
+        logger.info(
+            "checkpoint written raft_index=%d journal_size=%d", image.raft_index, self.journal.size
+        )
+
+    def _write_in_worker(self, image: CheckpointImage) -> None:
+        image.sync_logs()
+        write_checkpoint(self._ports.disk, self._checkpoint_path, image)
+
+    async def _last_checkpoint(self) -> None:
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
+        if self._may_checkpoint() and not self._stopped:
+            await asyncio.wait([self._begin_checkpoint()])
+
+
+def _restore_point(image: CheckpointImage | None) -> RestorePoint | None:
+    if image is None or image.raft_index < 2:
+        return None
+    return RestorePoint(image.previous, image.last)

@@ -1,0 +1,58 @@
+"""From a data directory to a state that may take part again: checkpoint, journal, topic logs, in that order.
+
+The checkpoint says what was applied and durable; every topic log is cut back to it; the journal must hold the checkpoint's
+last entry and what follows, and is applied again as a leader confirms it.  If they do not fit each other the node may have promised
+what it lost: it refuses to start as this member, and its files are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
+from distlog.consensus.journal import Journal
+from distlog.consensus.state_machine import StateMachine
+from distlog.errors import CorruptJournal
+from distlog.storage.disk import Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a group begins with."""
+
+    journal: Journal
+    state_machine: StateMachine
+    image: CheckpointImage | None
+    # What recovery found and did, for the log.
+    notes: tuple[str, ...]
+
+
+def recover(disk: Disk, *, journal_path: str, checkpoint_path: str, topics_path: str) -> Recovered:
+    """Open what one group keeps.  Blocks.
+
+    Raises CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull; nothing was lost by trying.
+    """
+    image = read_checkpoint(disk, checkpoint_path)
+    journal = Journal.open(
+        disk, journal_path, proven_sequence=image.durable_sequence if image is not None else 0
+    )
+    if image is not None:
+        _require_fit(journal, image, journal_path)
+    state_machine = StateMachine.open(
+        disk, topics_path, image, journal_first_index=journal.first_index
+    )
+    return Recovered(journal, state_machine, image, tuple(journal.recovery))
+
+
+def _require_fit(journal: Journal, image: CheckpointImage, journal_path: str) -> None:
+    problem = ""
+    if len(journal) == 0 or journal.last_index < image.raft_index:
+        problem = f"it ends before the checkpoint at entry {image.raft_index}"
+    elif journal.first_index > image.raft_index - 1:
+        problem = (
+            f"it begins at entry {journal.first_index}, after the checkpoint at {image.raft_index}"
+        )
+    elif journal.term_at(image.raft_index) != image.term:
+        problem = f"its entry {image.raft_index} is not the checkpoint's"
+    if problem:
+        raise CorruptJournal(path=journal_path, position=0, problem=problem)

@@ -1,0 +1,485 @@
+"""The one door to a replicated group: append through the majority, read what is committed, wait for more.
+
+Appends are checked against the state and what is in flight (`Admission`), wait until the next step of the group, and travel as one
+entry with everything else that waits then.  A future is fulfilled when its command is applied here, which is after a majority has
+it on disk.  When leadership is lost the outcome of what was proposed is unknown, and says so; nothing is forwarded.
+
+Present records are served at once by any node, since logs hold committed records only.  "Not there" is said only after a
+read index has proven it, so a read is linearizable unless the caller asks for LOCAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distlog.block import Block
+from distlog.consensus.admission import Admission
+from distlog.consensus.commands import (
+    ENTRY_HEADER,
+    Append,
+    Command,
+    CreateTopic,
+    DeleteTopic,
+    OpenProducer,
+    ProducerStamp,
+    TrimTopic,
+    command_size,
+    encode_entry,
+)
+from distlog.consensus.group import Done, Group
+from distlog.consensus.reads import no_leader
+from distlog.consensus.state_machine import (
+    AppendResult,
+    ProducerOpened,
+    Result,
+    StateMachine,
+    Topic,
+    TopicCreated,
+)
+from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
+from distlog.errors import (
+    DistlogError,
+    NotLeader,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    Overloaded,
+    ShuttingDown,
+    TopicNotFound,
+)
+from distlog.runtime import Clock, Worker
+from distlog.storage.log import ReadPlan, StoredBatch
+from distlog.storage.segment_files import SegmentLimits
+
+DEFAULT_TOPIC = "default"
+RETRY_DELAY_S = 0.2
+# What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
+ENTRY_SIZE_TARGET = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicatedLogSettings:
+    """Sizes in bytes."""
+
+    proposals_size_max: int = 64 << 20
+    waiting_reads_max: int = 20_000
+    # The journal kept for a voter that is away may grow to this; then proposals are refused.
+    journal_size_max: int = 1 << 30
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A command on its way, and who waits for its outcome."""
+
+    command: Command
+    size: int
+    waiters: list[asyncio.Future[Any]] = field(default_factory=list)
+
+    def settle(self, result: Result) -> None:
+        """Give the result, or the error, to all who wait."""
+        for waiter in self.waiters:
+            if waiter.done():
+                continue
+            if isinstance(result, DistlogError):
+                waiter.set_exception(result)
+            else:
+                waiter.set_result(result)
+        self.waiters.clear()
+
+
+class ReplicatedLog:
+    """Topics of one group, on one node."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        clock: Clock,
+        read_worker: Worker,
+        settings: ReplicatedLogSettings,
+        address_of: Callable[[str], str],
+        waiting_for: Callable[[], Sequence[str]],
+    ) -> None:
+        """Make the door of a cluster that is not formed yet: until `attach` it refuses with NoLeader.
+
+        address_of(node_id): where clients reach that node, "" if it has not told yet.
+        waiting_for(): the nodes that the cluster waits for before it can form.
+        """
+        self._node_id = node_id
+        self._waiting_for = waiting_for
+        # None until the cluster is formed.
+        self._attached: Group | None = None
+        self._clock = clock
+        self._read_worker = read_worker
+        self._settings = settings
+        self._address_of = address_of
+        self._loop = asyncio.get_running_loop()
+        # Admitted, not in an entry yet.
+        self._waiting: list[Proposal] = []
+        # In an entry, not applied yet.
+        self._proposed: dict[int, list[Proposal]] = {}
+        self._entry_count = 0
+        # Bytes of both.
+        self._proposals_size = 0
+        # Per topic id: those who wait for the high watermark to pass an offset.
+        self._tails: dict[int, dict[asyncio.Future[None], int]] = {}
+        self._role_callbacks: list[Callable[[], None]] = []
+        self._closing = False
+
+    def attach(self, group: Group) -> None:
+        """The cluster is formed: serve `group`, which has not started yet."""
+        self._attached = group
+        self._admission: Admission[Proposal] = Admission(group.state_machine)
+        group.take_proposals = self._take_entries
+        group.applied = self._wake_tails
+        group.leadership_changed = self._leadership_changed
+
+    @property
+    def _group(self) -> Group:
+        if self._attached is None:
+            missing = ", ".join(self._waiting_for()) or "its configuration"
+            raise no_leader(f"the cluster is not formed yet: waiting for {missing}")
+        return self._attached
+
+    @property
+    def _state(self) -> StateMachine:
+        return self._group.state_machine
+
+    # --- Writes --------------------------------------------------------------------------------
+
+    def propose_append(
+        self, topic: str, block: Block, producer: ProducerStamp | None = None
+    ) -> asyncio.Future[AppendResult]:
+        """Propose to append a block; the order of the calls is the order in the log.
+
+        Returns a future of the result.  It raises what is refused later: OutcomeUnknown when the record may exist, every
+        other error when it does not.  Raises at once, nothing written: NotLeader, NoLeader, ShuttingDown, Overloaded,
+        TopicNotFound, OutOfSequence, ProducerUnknown, ProducerFenced, InvalidRequest, RecordTooLarge.
+        """
+        self._require_leadership()
+        return self._propose(Append(self._topic(topic).topic_id, block, producer))
+
+    async def open_producer(self, producer_id: int = 0) -> ProducerOpened:
+        """Open a new producer, or begin a new epoch of a known one.  Raises as `propose_append` and its future do."""
+        self._require_leadership()
+        opened: ProducerOpened = await self._propose(OpenProducer(producer_id))
+        return opened
+
+    async def create_topic(self, name: str, limits: SegmentLimits) -> TopicCreated:
+        """Create a topic.  Raises TopicExists, InvalidRequest, and as `propose_append` and its future do."""
+        self._require_leadership()
+        created: TopicCreated = await self._propose(CreateTopic(name, limits))
+        return created
+
+    async def trim_topic(self, name: str, start_offset: int) -> None:
+        """Forget the records below `start_offset`.  Raises OffsetOutOfRange, and as `propose_append` and its future do."""
+        self._require_leadership()
+        await self._propose(TrimTopic(self._topic(name).topic_id, start_offset))
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic with everything in it.  Raises as `propose_append` and its future do."""
+        self._require_leadership()
+        await self._propose(DeleteTopic(self._topic(name).topic_id))
+
+    def _require_leadership(self) -> None:
+        if self._closing:
+            raise ShuttingDown(retry_delay_s=RETRY_DELAY_S)
+        raft = self._group.raft
+        if raft.is_ready_leader:
+            return
+        if raft.is_leader:
+            raise no_leader("the new leader is not ready yet")
+        leader = raft.leader_id
+        address = self._address_of(leader) if leader is not None else ""
+        if leader is None or not address:
+            raise no_leader("an election is under way, or too few nodes are up")
+        raise NotLeader(leader_id=leader, leader_address=address)
+
+    def _propose(self, command: Command) -> asyncio.Future[Any]:
+        size = command_size(command)
+        if self._proposals_size + size > self._settings.proposals_size_max:
+            raise Overloaded(
+                queue="bytes of proposals waiting", limit=self._settings.proposals_size_max
+            )
+        if self._group.journal.size >= self._settings.journal_size_max:
+            raise Overloaded(
+                queue=f"the journal, kept for {self._laggards()},",
+                limit=self._settings.journal_size_max,
+            )
+        future: asyncio.Future[Any] = self._loop.create_future()
+        proposal = Proposal(command, size)
+        admitted = self._admission.admit(command, proposal)
+        if isinstance(admitted, DistlogError):
+            raise admitted
+        if isinstance(admitted, AppendResult):
+            future.set_result(admitted)
+            return future
+        admitted.waiters.append(future)
+        if admitted is proposal:
+            self._waiting.append(proposal)
+            self._proposals_size += size
+            self._group.kick()
+        return future
+
+    def _laggards(self) -> str:
+        raft = self._group.raft
+        last = self._group.journal.last_index
+        behind = [voter for voter in sorted(raft.voters) if raft.matched.get(voter, 0) < last]
+        return "the disk's checkpoint" if not behind else ", ".join(behind)
+
+    def _take_entries(self) -> Sequence[tuple[bytes, Done]]:
+        """Pack what waits into entries; the group proposes them in this step."""
+        if not self._waiting:
+            return ()
+        waiting, self._waiting = self._waiting, []
+        timestamp_ms = self._clock.wall_ms()
+        entries: list[tuple[bytes, Done]] = []
+        first, size = 0, ENTRY_HEADER.size
+        for position, proposal in enumerate(waiting):
+            if position > first and size + proposal.size > ENTRY_SIZE_TARGET:
+                entries.append(self._entry(waiting[first:position], timestamp_ms))
+                first, size = position, ENTRY_HEADER.size
+            size += proposal.size
+        entries.append(self._entry(waiting[first:], timestamp_ms))
+        return entries
+
+    def _entry(self, proposals: list[Proposal], timestamp_ms: int) -> tuple[bytes, Done]:
+        self._entry_count += 1
+        number = self._entry_count
+        self._proposed[number] = proposals
+        payload = encode_entry([proposal.command for proposal in proposals], timestamp_ms)
+
+        def done(results: Any, failure: int) -> None:
+            self._settle_entry(number, results, failure)
+
+        return payload, done
+
+    def _settle_entry(self, number: int, results: Sequence[Result] | None, failure: int) -> None:
+        proposals = self._proposed.pop(number, None)
+        if proposals is None:
+            # Leadership was lost meanwhile, and their outcome was called unknown.
+            return
+        if results is None or failure:
+            for proposal in proposals:
+                self._forget(proposal)
+                proposal.settle(no_leader("leadership was lost before the entry was proposed"))
+            return
+        for proposal, result in zip(proposals, results, strict=True):
+            self._forget(proposal)
+            proposal.settle(result)
+
+    def _forget(self, proposal: Proposal) -> None:
+        self._proposals_size -= proposal.size
+        self._admission.settle(proposal.command)
+
+    def _leadership_changed(self) -> None:
+        if not self._group.raft.is_leader and (self._waiting or self._proposed):
+            self._abandon_proposals("leadership was lost before the append was committed")
+        for callback in self._role_callbacks:
+            callback()
+
+    def _abandon_proposals(self, cause: str) -> None:
+        waiting, self._waiting = self._waiting, []
+        proposed, self._proposed = self._proposed, {}
+        self._proposals_size = 0
+        self._admission.clear()
+        for proposal in waiting:
+            proposal.settle(no_leader("leadership was lost before the append was proposed"))
+        for proposals in proposed.values():
+            for proposal in proposals:
+                proposal.settle(OutcomeUnknown(cause=cause))
+
+    # --- Reads ---------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> TopicDescription:
+        """Describe a topic as this node has applied it; "" means the default one.  Raises TopicNotFound."""
+        return describe(self._topic(name))
+
+    def topics(self) -> tuple[TopicDescription, ...]:
+        """Describe all topics as this node has applied them, sorted by name."""
+        return tuple(
+            describe(topic) for topic in sorted(self._state.topics(), key=lambda topic: topic.name)
+        )
+
+    async def confirmed_topic(self, name: str) -> TopicDescription:
+        """Describe a topic with everything that was acknowledged before the call.  Raises TopicNotFound, NoLeader."""
+        await self._group.reads.wait()
+        return self.topic(name)
+
+    async def read(
+        self,
+        topic: str,
+        offset: int,
+        *,
+        size_max: int,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+    ) -> list[StoredBatch]:
+        """Return whole batches from the one that holds `offset` on: at least one, about `size_max` bytes.
+
+        Raises OffsetOutOfRange (proven, unless LOCAL), TopicNotFound, NoLeader when nobody can prove it, CorruptBatch.
+        The caller bounds the time.
+        """
+        found = self._find(topic)
+        if consistency is Consistency.LINEARIZABLE and (
+            found is None or offset >= found.log.next_offset
+        ):
+            await self._group.reads.wait()
+            found = self._find(topic)
+        if found is None:
+            raise TopicNotFound(topic=topic or DEFAULT_TOPIC)
+        if offset < found.log.start_offset or offset >= found.log.next_offset:
+            raise OffsetOutOfRange(
+                offset=offset,
+                start_offset=found.log.start_offset,
+                high_watermark=found.log.next_offset,
+            )
+        return await self._run(found.log.plan_read(offset, size_max))
+
+    async def _run(self, plan: ReadPlan) -> list[StoredBatch]:
+        if not plan.blocking:
+            return plan.run()
+        return await self._read_worker.submit(plan.run)
+
+    async def wait_for(self, topic: str, offset: int) -> None:
+        """Return when the high watermark of the topic is above `offset`.
+
+        Raises TopicNotFound, ShuttingDown when this node stops, Overloaded when too many wait.  Costs nothing meanwhile.
+        """
+        found = self._topic(topic)
+        if found.log.next_offset > offset:
+            return
+        if self._closing:
+            raise ShuttingDown(retry_delay_s=RETRY_DELAY_S)
+        waiting = self._tails.setdefault(found.topic_id, {})
+        if len(waiting) >= self._settings.waiting_reads_max:
+            raise Overloaded(queue="readers waiting at the end", limit=len(waiting))
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting[future] = offset
+        try:
+            await future
+        finally:
+            waiting.pop(future, None)
+
+    def _wake_tails(self) -> None:
+        for topic_id, waiting in list(self._tails.items()):
+            topic = self._state.topic_by_id(topic_id)
+            if topic is None:
+                _fail(waiting, TopicNotFound(topic=f"id {topic_id}"))
+                del self._tails[topic_id]
+                continue
+            high_watermark = topic.log.next_offset
+            for future, offset in list(waiting.items()):
+                if offset < high_watermark and not future.done():
+                    future.set_result(None)
+
+    def _find(self, name: str) -> Topic | None:
+        return self._state.topic_by_name(name or DEFAULT_TOPIC)
+
+    def _topic(self, name: str) -> Topic:
+        found = self._find(name)
+        if found is None:
+            raise TopicNotFound(topic=name or DEFAULT_TOPIC)
+        return found
+
+    # --- Role and life -------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Tell whether this node takes writes."""
+        group = self._attached
+        return group is not None and group.raft.is_ready_leader and not self._closing
+
+    @property
+    def has_leader(self) -> bool:
+        """Tell whether this node leads, or is connected to a node that does."""
+        if self._attached is None:
+            return False
+        raft = self._attached.raft
+        return raft.is_ready_leader or (
+            raft.leader_id is not None and raft.leader_id in raft.connected
+        )
+
+    def status(self) -> NodeStatus:
+        """Describe this node and what it knows of the others, without asking anybody."""
+        if self._attached is None:
+            return NodeStatus(
+                node_id=self._node_id,
+                cluster_id="",
+                role="forming",
+                term=0,
+                leader_id="",
+                leader_address="",
+                commit_index=0,
+                applied_index=0,
+                last_index=0,
+                journal_size=0,
+                checkpoint_index=0,
+                members=(),
+                topics=(),
+            )
+        group, raft = self._attached, self._attached.raft
+        leader = raft.leader_id or ""
+        return NodeStatus(
+            node_id=self._node_id,
+            cluster_id=group.configuration.cluster_id,
+            role=raft.role,
+            term=raft.term,
+            leader_id=leader,
+            leader_address=self._address_of(leader) if leader else "",
+            commit_index=raft.commit_index,
+            applied_index=raft.last_applied,
+            last_index=group.journal.last_index,
+            journal_size=group.journal.size,
+            checkpoint_index=group.checkpoint_index,
+            members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
+            topics=self.topics(),
+        )
+
+    def _member(self, voter: str) -> MemberStatus:
+        group = self._group
+        raft, own = group.raft, voter == self._node_id
+        match_index = None
+        if raft.is_leader:
+            match_index = group.journal.durable_index if own else raft.matched.get(voter, 0)
+        return MemberStatus(
+            node_id=voter,
+            client_address=self._address_of(voter),
+            is_leader=voter == raft.leader_id,
+            connected=own or voter in raft.connected,
+            match_index=match_index,
+            lag=None if match_index is None else group.journal.last_index - match_index,
+        )
+
+    def on_role_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever leader, term or readiness changed, on the loop."""
+        self._role_callbacks.append(callback)
+
+    def refuse_new(self) -> None:
+        """Stop taking writes and waits; what is in flight goes on."""
+        self._closing = True
+        for waiting in self._tails.values():
+            _fail(waiting, ShuttingDown(retry_delay_s=RETRY_DELAY_S))
+        for callback in self._role_callbacks:
+            callback()
+
+    def close(self) -> None:
+        """Fail what is still in flight: its outcome is unknown."""
+        self.refuse_new()
+        if self._attached is not None:
+            self._abandon_proposals("this node stopped before the append was committed")
+
+
+def _fail(waiting: dict[asyncio.Future[None], int], error: DistlogError) -> None:
+    for future in list(waiting):
+        if not future.done():
+            future.set_exception(error)
+
+
+def describe(topic: Topic) -> TopicDescription:
+    """Return the public view of a topic."""
+    log = topic.log
+    return TopicDescription(
+        topic.topic_id, topic.name, log.start_offset, log.next_offset, log.last_timestamp_ms
+    )

@@ -1,0 +1,192 @@
+"""One node as a process: the real ports, the gRPC server, signals, logs, and the line that says what to type next."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from random import Random
+
+from distlog import __version__
+from distlog.config import ServeConfig
+from distlog.consensus.group import GroupSettings
+from distlog.consensus.raft import RaftSettings
+from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.errors import DistlogError
+from distlog.node import Node, NodePorts, NodeSettings
+from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
+from distlog.server.limits import ServerLimits
+from distlog.server.listen import Listener
+from distlog.storage.disk import RealDisk
+
+logger = logging.getLogger(__name__)
+
+# Together below the 5 s that a stop may take: calls in flight, then the last fsync and checkpoint.
+CALLS_STOP_TIMEOUT_S = 2.0
+NODE_STOP_TIMEOUT_S = 2.5
+MIB = 1 << 20
+
+
+def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
+    """Run a node until SIGTERM or SIGINT; return the process's exit code.
+
+    announce: gets the line that a person should see once the node is ready.
+    Raises DistlogError for what keeps a node from starting; nothing was lost then.
+    """
+    configure_logging(config.log_level, config.log_format)
+    return asyncio.run(_run(config, announce))
+
+
+async def _run(config: ServeConfig, announce: Callable[[str], None]) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    node = Node(node_settings(config), real_ports())
+    listener = Listener(
+        node.replicated_log,
+        host=config.listen.host,
+        port=config.listen.port,
+        insecure=config.insecure,
+        random_bytes=secrets.token_bytes,
+        limits=ServerLimits(record_size_max=config.record_size_max),
+    )
+    port = await listener.start()
+    address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
+    logger.info(
+        "starting version=%s node_id=%s data_dir=%s", __version__, config.node_id, config.data_dir
+    )
+    await node.start(address)
+    _announce_when_ready(node, config.node_id, address, announce)
+    await _first(stopping, node.failed)
+    return await _shut_down(node, listener)
+
+
+async def _first(stopping: asyncio.Event, failed: asyncio.Future[None]) -> None:
+    """Return when the process is told to stop, or the node cannot go on."""
+    failed.add_done_callback(lambda _: stopping.set())
+    await stopping.wait()
+
+
+async def _shut_down(node: Node, listener: Listener) -> int:
+    failure = node.failed.exception() if node.failed.done() else None
+    if failure is not None:
+        what = str(failure) if isinstance(failure, DistlogError) else repr(failure)
+        logger.critical(
+            "stopping at once, since the node cannot go on; nothing acknowledged is lost: mend the cause and start it again "
+            "problem=%s",
+            what,
+            exc_info=None if isinstance(failure, DistlogError) else failure,
+        )
+        await listener.stop(0)
+        return 1
+    logger.info("stopping")
+    node.replicated_log.refuse_new()
+    await listener.stop(CALLS_STOP_TIMEOUT_S)
+    try:
+        async with asyncio.timeout(NODE_STOP_TIMEOUT_S):
+            await node.stop()
+    except TimeoutError:
+        # Safe: what is acknowledged is durable, and the next start repeats the rest from the journal.
+        logger.warning("stopped without a last checkpoint: the disk is slow")
+        return 0
+    logger.info("stopped")
+    return 0
+
+
+def _announce_when_ready(
+    node: Node, node_id: str, address: str, announce: Callable[[str], None]
+) -> None:
+    """Say once, when this node first knows a leader, what to type next."""
+    log = node.replicated_log
+    announced = False
+
+    def ready() -> None:
+        nonlocal announced
+        if announced or not log.has_leader:
+            return
+        announced = True
+        announce(
+            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address} FILE"
+        )
+
+    log.on_role_change(ready)
+    ready()
+
+
+def real_ports() -> NodePorts:
+    """Return the machine's own."""
+    return NodePorts(
+        disk=RealDisk(),
+        clock=SystemClock(),
+        random=Random(secrets.randbits(128)),
+        network=TcpNetwork(),
+        make_worker=ThreadWorker,
+    )
+
+
+def node_settings(config: ServeConfig) -> NodeSettings:
+    """Return what the node needs of the configuration."""
+    peers = config.peers or {config.node_id: config.peer_listen}
+    return NodeSettings(
+        node_id=config.node_id,
+        data_dir=config.data_dir,
+        peer_listen=(config.peer_listen.host, config.peer_listen.port),
+        peers={node_id: (address.host, address.port) for node_id, address in peers.items()},
+        group=GroupSettings(
+            raft=RaftSettings(
+                election_timeout_min_s=config.election_timeout_min_s,
+                election_timeout_max_s=config.election_timeout_max_s,
+                heartbeat_interval_s=config.heartbeat_interval_s,
+                entry_size_max=max(8 * MIB, config.record_size_max + MIB),
+            ),
+            tick_interval_s=config.heartbeat_interval_s / 2,
+            checkpoint_interval_s=config.checkpoint_interval_s,
+            checkpoint_journal_size=config.checkpoint_journal_size,
+        ),
+        replicated_log=ReplicatedLogSettings(journal_size_max=config.journal_size_max),
+    )
+
+
+# --- Logs ----------------------------------------------------------------------------------------
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send the process's log to the standard output, one line an event."""
+    output = logging.StreamHandler(sys.stdout)
+    output.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
+    logging.basicConfig(level=level.upper(), handlers=[output], force=True)
+
+
+class _TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO distlog.node text key=value`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        self.converter = time.gmtime
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

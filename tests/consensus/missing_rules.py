@@ -1,0 +1,81 @@
+"""The complete rules with one part taken out: what a test runs to see that the part is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from distlog.consensus.messages import AppendEntries, AppendReply
+from distlog.consensus.rules import Rules, complete_rules
+from distlog.consensus.rules.append_filter import Filtered
+
+
+class NoPersistenceGate:
+    def __init__(self, transmit: Any) -> None:
+        self._transmit = transmit
+
+    def send(self, receiver: str, message: Any, **_: int) -> None:
+        self._transmit(receiver, message)
+
+    def release(self, _durable: int) -> None: ...
+
+    def drop(self, _receiver: str) -> None: ...
+
+
+class NoCommitGate:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admit(self, _voter: str, reply: AppendReply, _durable: int) -> AppendReply:
+        return reply
+
+    def release(self, _durable: int) -> list[Any]:
+        return []
+
+    def drop(self, _voter: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class NoAppendFilter:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admit(self, message: AppendEntries, **_: Any) -> Filtered:
+        return Filtered(message, None)
+
+
+class NoVoteFilter:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admits(self, *_: Any) -> bool:
+        return True
+
+
+class NoAcknowledgementFilter:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admit(self, _voter: str, reply: AppendReply, **_: Any) -> AppendReply:
+        return reply
+
+    def drop(self, _voter: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+MISSING: dict[str, Callable[[Any], Any]] = {
+    "persistence_gate": NoPersistenceGate,
+    "commit_gate": NoCommitGate,
+    "append_filter": NoAppendFilter,
+    "vote_filter": NoVoteFilter,
+    "acknowledgements": NoAcknowledgementFilter,
+}
+
+
+def without(name: str) -> Callable[[Any, int], Rules]:
+    """Return a maker of rules whose part `name` does nothing."""
+
+    def make(transmit: Any, size_max: int) -> Rules:
+        part: Any = MISSING[name](transmit)
+        return dataclasses.replace(complete_rules(transmit, size_max), **{name: part})
+
+    return make
