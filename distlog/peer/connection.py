@@ -44,6 +44,9 @@ class Phase(Enum):
     CLOSED = auto()
 
 
+# Once per message: looking up a member of an enumeration costs as much as calling a function.
+DECIDING, OPEN, CLOSED = Phase.DECIDING, Phase.OPEN, Phase.CLOSED
+
 # What the far end may say on the control channel, by phase.
 WELCOME: dict[Phase, tuple[type[Message], ...]] = {
     Phase.GREETING: (Greeting, Refused),
@@ -117,26 +120,28 @@ class Connection:
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the network."""
-        if self.phase is not Phase.CLOSED:
+        if self.phase is not CLOSED:
             self._decoder.receive_data(data)
 
     def next_event(self) -> Event | None:
         """Return what happened next, or None until more bytes are there."""
-        assert self.phase is not Phase.DECIDING, "the greeting wants an answer first"
-        while self.phase is not Phase.CLOSED:
-            try:
+        assert self.phase is not DECIDING, "the greeting wants an answer first"
+        try:
+            while self.phase is not CLOSED:
                 frame = self._decoder.next_frame()
-            except MalformedFrame as error:
-                return self._violated(str(error))
-            if frame is None:
-                return None
-            if frame.channel != CONTROL:
-                if self.phase is Phase.OPEN:
+                if frame is None:
+                    return None
+                if frame.channel == CONTROL:
+                    event = self._control(frame)
+                    if event is not None:
+                        return event
+                elif self.phase is OPEN:
                     return frame
-                return self._violated(f"a frame of channel {frame.channel} before the handshake")
-            event = self._control(frame)
-            if event is not None:
-                return event
+                else:
+                    problem = f"a frame of channel {frame.channel} before the handshake"
+                    return self._violated(problem)
+        except MalformedFrame as error:
+            return self._violated(str(error))
         return None
 
     def _control(self, frame: Frame) -> Event | None:

@@ -17,15 +17,16 @@ import struct
 from collections.abc import Mapping
 from enum import IntEnum
 
-import google_crc32c
 import msgspec
+from google_crc32c import extend as extend_crc32c
+from google_crc32c import value as value_crc32c
 
 HEADER = struct.Struct("<IIII")
 HEADER_SIZE = HEADER.size
 SIZE = struct.Struct("<I")
 # What the checksum covers of the header.
 TAIL = struct.Struct("<II")
-TAIL_START = HEADER_SIZE - TAIL.size
+TAIL_SIZE = TAIL.size
 
 # The channel of the handshake itself; it never reaches the events.
 CONTROL = 0
@@ -53,8 +54,8 @@ class MalformedFrame(Exception):
 
 def encode_header(channel: int, group: int, payload: bytes) -> bytes:
     """Return the 16 bytes that go before `payload`."""
-    crc32c = google_crc32c.extend(google_crc32c.value(TAIL.pack(channel, group)), payload)
-    return HEADER.pack(TAIL.size + len(payload), crc32c, channel, group)
+    crc32c = extend_crc32c(value_crc32c(TAIL.pack(channel, group)), payload)
+    return HEADER.pack(TAIL_SIZE + len(payload), crc32c, channel, group)
 
 
 def encode_frame(channel: int, group: int, payload: bytes) -> bytes:
@@ -108,27 +109,28 @@ class FrameDecoder:
         payload_size_max = self._payload_size_max.get(channel)
         if payload_size_max is None:
             raise MalformedFrame(f"unknown channel {channel:#x}")
-        if size - TAIL.size > payload_size_max:
+        if size - TAIL_SIZE > payload_size_max:
             raise MalformedFrame(f"frame of {size} bytes is over the limit of channel {channel}")
         payload_start = start + HEADER_SIZE
-        end = payload_start - TAIL.size + size
+        tail_start = payload_start - TAIL_SIZE
+        end = tail_start + size
         if len(buffer) < end:
             return None
         if isinstance(buffer, bytes):
-            payload = buffer[payload_start:end]
+            tail, payload = buffer[tail_start:payload_start], buffer[payload_start:end]
         else:
+            # Through a view: a slice of a bytearray would be copied twice.
             with memoryview(buffer) as view:
+                tail = view[tail_start:payload_start].tobytes()
                 payload = view[payload_start:end].tobytes()
-        tail = bytes(buffer[start + TAIL_START : payload_start])
-        if google_crc32c.extend(google_crc32c.value(tail), payload) != crc32c:
+        if extend_crc32c(value_crc32c(tail), payload) != crc32c:
             raise MalformedFrame("wrong checksum")
         self._start = end
         return Frame(channel, group, payload)
 
     def _check_size(self, size: int) -> None:
-        if size < TAIL.size:
+        if TAIL_SIZE <= size <= self.payload_size_limit + TAIL_SIZE:
+            return
+        if size < TAIL_SIZE:
             raise MalformedFrame(f"frame size {size} is smaller than a header")
-        if size - TAIL.size > self.payload_size_limit:
-            raise MalformedFrame(
-                f"frame of {size} bytes where {self.payload_size_limit} is the limit"
-            )
+        raise MalformedFrame(f"frame of {size} bytes where {self.payload_size_limit} is the limit")
