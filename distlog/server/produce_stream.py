@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from distlog.api.log.v1 import log_pb2
-from distlog.consensus.state_machine import AppendResult
+from distlog.consensus.results import AppendResult
 from distlog.errors import DistlogError, OutcomeUnknown
 from distlog.server.calls import parse
 from distlog.server.limits import ServerLimits

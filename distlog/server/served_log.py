@@ -8,7 +8,7 @@ from typing import Protocol
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.state_machine import AppendResult, ProducerOpened
+from distlog.consensus.results import AppendResult, ProducerOpened
 from distlog.consensus.views import Consistency, NodeStatus, TopicDescription
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.state_machine import AppendResult, ProducerOpened
+from distlog.consensus.results import AppendResult, ProducerOpened
 from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
 from distlog.errors import NoLeader, OffsetOutOfRange, TopicNotFound
 from distlog.storage.stored_batch import StoredBatch

@@ -13,7 +13,7 @@ import pytest
 from distlog import errors
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.state_machine import AppendResult
+from distlog.consensus.results import AppendResult
 from distlog.server.limits import ServerLimits
 from tests.server.serving import Serving, refusal, serve
 
