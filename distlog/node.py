@@ -222,6 +222,7 @@ class Node:
                 journal_worker=self._worker("journal"),
                 checkpoint_worker=self._worker("checkpoint"),
                 transmit=self._transmit,
+                flush=self._peers.flush,
                 refuse=self._peers_refuse,
                 failed=self._fail,
             ),

@@ -64,6 +64,8 @@ class GroupPorts:
     checkpoint_worker: Worker
     # Queue bytes for a peer; False if it is not connected.
     transmit: Callable[[str, bytes], bool]
+    # Send what is queued without waiting for the end of this step of the loop.
+    flush: Callable[[], None]
     # The peer does not keep the protocol: close its connection.
     refuse: Callable[[str, PeerRefused], None]
     # The group cannot go on; called once.
@@ -119,6 +121,8 @@ class Group:
         self._inbox: deque[tuple[str, Message]] = deque()
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        # The time may ask for something: a heartbeat, an election.
+        self._tick_due = True
         # The fsync under way and the worker's future of it; None: none is.
         self._ticket: SyncTicket | None = None
         self._sync: asyncio.Future[None] | None = None
@@ -208,7 +212,11 @@ class Group:
             for payload, done in self.take_proposals():
                 self.raft.propose(payload, done)
         applied_before = self.raft.last_applied
-        self.raft.tick()
+        if self._tick_due or self.raft.has_work:
+            self._tick_due = False
+            self.raft.tick()
+        # What the peers have to sync leaves before this node begins to.
+        self._ports.flush()
         self._start_sync()
         self._announce()
         if self.raft.last_applied != applied_before:
@@ -232,6 +240,7 @@ class Group:
     def _on_timer(self) -> None:
         if not self._stopped:
             self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
+            self._tick_due = True
             self.kick()
 
     def _announce(self) -> None:
@@ -271,9 +280,11 @@ class Group:
         assert ticket is not None
         self.journal.finish_sync(ticket)
         self.raft.synced()
+        self._ports.flush()
         self._start_sync()
-        # At once and not by a kick: this is where an acknowledgement waits.
-        self._step_unguarded()
+        if self.raft.has_work:
+            # At once and not by a kick: this is where an acknowledgement waits.
+            self._step_unguarded()
 
     async def _synced_once(self) -> None:
         self._start_sync()

@@ -133,6 +133,8 @@ class Raft:
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
         self._next_paused_heartbeat = 0.0
+        # A message has arrived that a tick could make something of.
+        self._stirred = False
         # The AppendEntries being answered, and what its acknowledgement may say.
         self._answering = 0
         self._proven_next_index: int | None = None
@@ -236,13 +238,14 @@ class Raft:
 
     @property
     def has_work(self) -> bool:
-        """Tell whether another step would apply or propose something at once."""
-        return bool(self._commands) or self.commit_index > self.last_applied
+        """Tell whether a tick now would commit, apply, propose or answer something, and not only watch the time."""
+        return self._stirred or bool(self._commands) or self.commit_index > self.last_applied
 
     # --- What happens --------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Commit, apply, propose, send, and campaign if it is time."""
+        self._stirred = False
         if not self._nodes and self.journal.durable_sequence < self.journal.sequence:
             # A voter that is alone has no follower's acknowledgement to hold back, so the commit gate cannot help it.
             return
@@ -265,11 +268,13 @@ class Raft:
         if sender not in self._nodes:
             return
         self._enter()
+        if isinstance(message, AppendReply):
+            self._receive_reply(sender, message)
+            return
+        self._stirred = True
         match message:
             case AppendEntries():
                 self._receive_append(sender, message)
-            case AppendReply():
-                self._receive_reply(sender, message)
             case VoteRequest():
                 self._deliver(
                     sender,
@@ -289,6 +294,8 @@ class Raft:
     def synced(self) -> None:
         """The journal's sync has finished: let go what waited for it."""
         self._enter()
+        # A voter that is alone was not ticked while its operations were not durable.
+        self._stirred = self._stirred or not self._nodes
         self._rules.persistence_gate.release(self.journal.durable_sequence)
         for voter, reply in self._rules.commit_gate.release(self.journal.durable_index):
             if self.is_leader and reply.sender_term == self.term:
@@ -358,6 +365,8 @@ class Raft:
         )
 
     def _deliver_reply(self, voter: str, reply: AppendReply) -> None:
+        # Most acknowledgements are of what is committed already.
+        self._stirred = self._stirred or (reply.success and reply.next_index > self.commit_index + 1)
         self._deliver(
             voter,
             {
