@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from distlog.peer.frames import (
     encode_frame,
     encode_header,
 )
+from distlog.peer.handshake import Accepted, encode_message
 
 SIZES = {0: 100, 1: 1000, 3: 50}
 # Size 8 + 5; CRC-32C of everything behind it, computed bit by bit; channel 1; group 7; "hello".
@@ -119,3 +121,9 @@ def test_frames_do_not_depend_on_how_the_stream_was_cut(
     whole = frames_of(stream)
     assert whole[: len(sent)] == [Frame(*frame) for frame in sent]
     assert frames_of(*cut(stream, places)) == whole
+
+
+def test_the_example_of_the_format_page_is_what_the_code_writes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format-peer.md").read_text("utf-8")
+    example = bytes.fromhex("".join(page.split("```")[1].split()))
+    assert example == GOLDEN + encode_message(Accepted())
