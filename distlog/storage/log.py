@@ -119,7 +119,9 @@ class Log:
         recovered = Recovery(disk, path, limits, cache).recover(marks.mark if marks else None)
         log = cls._recovered(disk, path, limits, cache, recovered, marks)
         if log._names_changed or marks is None or marks.mark != log.mark():
-            # Recovery synced what it kept; from now on it is promised.
+            # Recovery synced the files that it kept.  The process that made them may have been killed
+            # before it synced their names; from now on both are promised.
+            log._names_changed = True
             log.begin_sync()()
         return log
 
@@ -141,6 +143,10 @@ class Log:
         # First: a mark beyond what is about to be cut would later take the cut for damage.
         marks.write(mark)
         recovered = Recovery(disk, path, limits, cache).cut_to(mark)
+        if recovered.names_changed:
+            # What was cut off must not come back beside what takes its place.
+            disk.sync_directory(path)
+            recovered.names_changed = False
         return cls._recovered(disk, path, limits, cache, recovered, marks)
 
     @classmethod
@@ -299,6 +305,7 @@ class Log:
         Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises, the
         process must stop.
         """
+        assert self._active is not None, "a seed's directory is only read"
         if self._marks is None:
             self._marks = MarkFile.create(self._disk, self._path)
             self._names_changed = True
@@ -310,7 +317,6 @@ class Log:
             sealed = [*self._last_sync.sealed, *sealed]
             active = active or self._last_sync.active is not None
             names = names or self._last_sync.names_changed
-        assert self._active is not None
         sync = LogSync(
             self._disk,
             self._path if names else None,

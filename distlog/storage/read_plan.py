@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distlog.errors import CorruptBatch
 from distlog.storage.seed_segment import SeedSegment
 from distlog.storage.segment import Segment
 from distlog.storage.stored_batch import StoredBatch
@@ -40,9 +41,11 @@ class ReadPlan:
             for segment in self._segments[1:]:
                 if batches[-1].next_offset < segment.base_offset or left <= 0:
                     break
-                if segment.quarantine is not None:
+                try:
+                    more = segment.read(segment.base_offset, left)
+                except CorruptBatch:
+                    # What was read is good; the next read begins there, and says so.
                     break
-                more = segment.read(segment.base_offset, left)
                 if len(more[0].frames) > left:
                     break
                 batches += more

@@ -14,7 +14,7 @@ first
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from distlog.errors import CorruptBatch
@@ -75,6 +75,7 @@ class Recovery:
 
     def cut_to(self, mark: LogMark) -> Recovered:
         """Keep exactly what lies before `mark`.  Raises CorruptBatch if some of it is missing."""
+        mark = self._after_trim(mark)
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
         self._remove_trimmed(mark)
         later = [base for base in self._found if base > mark.segment_base_offset]
@@ -89,13 +90,16 @@ class Recovery:
     def recover(self, mark: LogMark | None) -> Recovered:
         """Keep what lies before the mark and every whole batch that follows it."""
         inferred = mark is None
-        mark = mark or self._infer_mark()
+        mark = self._after_trim(mark or self._infer_mark())
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
         self._remove_trimmed(mark)
         self._known_segments(mark, quarantine=True)
         try:
             extent, files = self._marked_segment(mark)
         except CorruptBatch as error:
+            if mark.next_offset == mark.segment_base_offset:
+                # Nothing was promised, yet there is something: not what a crash leaves.
+                raise
             fault = Fault(error.path, error.position, mark.segment_base_offset, error.problem)
             self._quarantine(mark.segment_base_offset, mark.next_offset, fault)
             self._remove_later(mark.segment_base_offset)
@@ -113,10 +117,26 @@ class Recovery:
         first, last = min(self._found, default=0), max(self._found, default=0)
         return LogMark(first, last, 0, last, 0)
 
+    def _after_trim(self, mark: LogMark) -> LogMark:
+        """Move a mark to the next segment if its own was sealed, trimmed and removed since.
+
+        That segment was sealed where the mark is, so the next append rolled there, and does again.
+        """
+        base_offset = mark.segment_base_offset
+        if mark.start_offset < mark.next_offset or mark.next_offset == base_offset:
+            return mark
+        if self._found.get(base_offset) == set(SUFFIXES):
+            return mark
+        if self._found.get(mark.next_offset, set(SUFFIXES)) != set(SUFFIXES):
+            # Its names never were promised either.
+            remove_segment(self._disk, self._directory, mark.next_offset)
+            del self._found[mark.next_offset]
+        return replace(mark, segment_base_offset=mark.next_offset, store_position=0)
+
     def _remove_trimmed(self, mark: LogMark) -> None:
         """Remove what a trim left behind: it was durable, the removal was not."""
-        bases = [base for base in self._found if base <= mark.segment_base_offset]
-        for base_offset, next_base in pairwise(bases):
+        bases = [base for base in self._found if base < mark.segment_base_offset]
+        for base_offset, next_base in pairwise([*bases, mark.segment_base_offset]):
             if next_base <= mark.start_offset:
                 self._remove(base_offset, f"it lies below the start offset {mark.start_offset}")
 
@@ -174,8 +194,8 @@ class Recovery:
         """Open the segment that the mark lies in, and find the mark's row in its table."""
         base_offset = mark.segment_base_offset
         start = Extent(0, base_offset, 0, mark.last_timestamp_ms)
-        if mark.next_offset == base_offset and self._found.get(base_offset) != set(SUFFIXES):
-            # It held nothing, so it may not have reached the disk whole.
+        if mark.next_offset == base_offset and not self._has_bytes(base_offset):
+            # It held nothing, so not all of its names need to have reached the disk.
             remove_segment(self._disk, self._directory, base_offset)
             return start, self._create(base_offset)
         self._check_present(base_offset)
@@ -202,6 +222,17 @@ class Recovery:
             problem = f"the file ends here and had {mark.store_position} bytes"
             raise CorruptBatch(path=files.store.path, position=files.store.size, problem=problem)
         return Extent(number + 1, mark.next_offset, mark.store_position, mark.last_timestamp_ms)
+
+    def _has_bytes(self, base_offset: int) -> bool:
+        for suffix in self._found.get(base_offset, set()):
+            file = self._disk.open(
+                segment_path(self._directory, base_offset, suffix), writable=False
+            )
+            size = file.size()
+            file.close()
+            if size:
+                return True
+        return False
 
     def _check_present(self, base_offset: int) -> None:
         missing = set(SUFFIXES) - self._found.get(base_offset, set())

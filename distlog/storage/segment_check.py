@@ -147,11 +147,12 @@ def _right_rows(
     """
     positions = rows[:, 1]
     plausible = rows[:, 0] == np.arange(offset, offset + len(rows), dtype=np.uint64)
-    plausible &= positions + np.uint64(PREFIX_SIZE) <= store_size
+    # Not positions + 8 <= size: a damaged row must not wrap around.
+    plausible &= positions <= max(0, store_size - PREFIX_SIZE)
     plausible[0] &= int(positions[0]) == position
     plausible[1:] &= positions[1:] > positions[:-1]
     count = _leading(plausible)
-    if not count:
+    if not count or position + PREFIX_SIZE > store_size:
         return 0, position
     size = int(positions[count - 1]) + PREFIX_SIZE - position
     octets = np.frombuffer(store.read(position, size), dtype=np.uint8)

@@ -313,6 +313,19 @@ def test_an_empty_active_segment_is_no_damage() -> None:
         assert opened.read_record(0) == b"first"
 
 
+def test_a_mark_that_says_empty_does_not_make_the_files_of_a_log_go_away() -> None:
+    disk = two_batches(promised=True)
+    empty = SimulatedDisk()
+    Log.create(empty, PATH, LIMITS).close()
+    disk.open(f"{PATH}/synced").truncate(0)
+    disk.open(f"{PATH}/synced").write_at(0, [empty.open(f"{PATH}/synced").read_at(0, 128)])
+    disk.remove(segment_path(PATH, 0, ".batch"))
+    store = disk.open(segment_path(PATH, 0, ".log")).read_at(0, 1 << 20)
+    with pytest.raises(CorruptBatch, match="missing"):
+        Log.open(disk, PATH, LIMITS)
+    assert disk.open(segment_path(PATH, 0, ".log")).read_at(0, 1 << 20) == store
+
+
 # --- The mark itself
 # --------------------------------------------------------------------------------
 
