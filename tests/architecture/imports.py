@@ -1,0 +1,189 @@
+"""Which module may import which: the table, and the function that holds the source against it.
+
+Imports point down only.  The table goes from the bottom up; the longest name that fits a module decides.  It also says
+which libraries a layer may see, because what is absent from a layer is most of what makes it a layer.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One row: a module or package, and what its files may import beside the standard library and themselves."""
+
+    name: str
+    # Modules or packages of distlog; naming a package allows all that is in it.
+    below: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    # Parts of the standard library that this layer does without.
+    never: tuple[str, ...] = ()
+
+
+NO_LOOP = ("asyncio", "concurrent", "socket", "threading")
+VALUES = ("distlog.errors", "distlog.block")
+CONSENSUS = (*VALUES, "distlog.runtime", "distlog.storage", "distlog.peer")
+GRPC = ("grpc", "google.protobuf", "google.rpc")
+
+LAYERS = (
+    Layer("distlog", never=NO_LOOP),
+    Layer("distlog.errors", never=NO_LOOP),
+    Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
+    Layer("distlog.runtime"),
+    # The wire: both the server and the client stand on it, and neither on the other.
+    Layer("distlog.api", ("distlog.errors",), GRPC, NO_LOOP),
+    # Files.  No event loop: a caller decides which thread runs it.
+    Layer("distlog.storage", VALUES, ("numpy",), NO_LOOP),
+    # Connections between nodes.  Knows nothing of Raft or of files.
+    Layer(
+        "distlog.peer",
+        ("distlog.errors", "distlog.block", "distlog.runtime"),
+        ("msgspec", "google_crc32c"),
+    ),
+    # The protocol, the journal and the state machine are sync; three modules drive them from the event loop.
+    Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
+    Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
+    Layer("distlog.consensus.replicated_log", (*CONSENSUS, "distlog.consensus")),
+    # The rules around the library are pure: messages in, messages out.
+    Layer(
+        "distlog.consensus.rules",
+        ("distlog.errors", "distlog.consensus.messages"),
+        ("msgspec",),
+        NO_LOOP,
+    ),
+    # The one module that sees the library.
+    Layer(
+        "distlog.consensus.raft",
+        ("distlog.errors", "distlog.runtime", "distlog.consensus"),
+        ("pysyncobj",),
+        NO_LOOP,
+    ),
+    # The replicated log is the one door to consensus, with the values that go through it; files and peers are behind it.
+    Layer(
+        "distlog.server",
+        (
+            *VALUES,
+            "distlog.runtime",
+            "distlog.api",
+            "distlog.consensus.commands",
+            "distlog.consensus.replicated_log",
+            "distlog.consensus.results",
+            "distlog.consensus.views",
+        ),
+        (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
+    ),
+    Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    Layer("distlog.config", ("distlog.errors",)),
+    # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
+    Layer("distlog.node", (*CONSENSUS, "distlog.consensus")),
+    # A node as a process: the one place that sees every layer of it.
+    Layer(
+        "distlog.serve",
+        (*CONSENSUS, "distlog.consensus", "distlog.server", "distlog.config", "distlog.node"),
+    ),
+    Layer(
+        "distlog.cli",
+        (*VALUES, "distlog.runtime", "distlog.api", "distlog.client", "distlog.config"),
+    ),
+    Layer(
+        "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")
+    ),
+    Layer("distlog.__main__", ("distlog.cli.main",)),
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Import:
+    """One import statement of `importer`, resolved to the full name of what it brings in."""
+
+    importer: str
+    line: int
+    name: str
+
+
+def violations(source_root: Path, layers: tuple[Layer, ...] = LAYERS) -> list[str]:
+    """Return one sentence for each import below `source_root`/distlog that the table does not allow."""
+    found = []
+    modules = dict(modules_of(source_root))
+    for module, path in modules.items():
+        layer = layer_of(module, layers)
+        if layer is None:
+            found.append(
+                f"{module} is in no layer: add it to the table, and say what it may import"
+            )
+            continue
+        for item in sorted(set(imports_of(module, path, set(modules)))):
+            if problem := problem_of(item, layer):
+                found.append(
+                    f"{path.relative_to(source_root)}:{item.line} imports {item.name}: {problem}"
+                )
+    return found
+
+
+def modules_of(source_root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the full name and the path of every module of the package."""
+    for path in sorted(source_root.glob("distlog/**/*.py")):
+        parts = path.relative_to(source_root).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def layer_of(module: str, layers: tuple[Layer, ...]) -> Layer | None:
+    """Return the row with the longest name that fits.  The top package fits only itself: a new module needs a row."""
+    rows = [layer for layer in layers if is_within(module, layer.name)]
+    rows = [layer for layer in rows if layer.name != "distlog" or module == "distlog"]
+    return max(rows, key=lambda layer: len(layer.name), default=None)
+
+
+def imports_of(module: str, path: Path, modules: set[str]) -> Iterator[Import]:
+    """Yield every import of a file, wherever it stands: also under TYPE_CHECKING and inside functions."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve(node, package)
+            for alias in node.names:
+                # `from package import module` brings in the module; `from module import name` the module that has it.
+                full = f"{source}.{alias.name}"
+                is_library_part = not is_within(source, "distlog") and "." not in source
+                yield Import(
+                    module, node.lineno, full if full in modules or is_library_part else source
+                )
+
+
+def resolve(node: ast.ImportFrom, package: str) -> str:
+    """Return the absolute name that a `from` import starts at."""
+    if node.level == 0:
+        return node.module or ""
+    parts = package.split(".")
+    parts = parts[: len(parts) - node.level + 1]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def problem_of(item: Import, layer: Layer) -> str | None:
+    """Return why `item` is not allowed in `layer`, or None."""
+    top = item.name.partition(".")[0]
+    if top == "distlog":
+        # Inside a package of one row everything may see everything; a row of its own narrows that.
+        own = item.name != "distlog" and is_within(item.name, layer.name)
+        version = item.name == "distlog"
+        if own or version or any(is_within(item.name, name) for name in layer.below):
+            return None
+        return f"{layer.name} may import {', '.join(layer.below) or 'nothing of distlog'}"
+    if top in sys.stdlib_module_names:
+        return f"{layer.name} does without {top}" if top in layer.never else None
+    if any(is_within(item.name, library) for library in layer.libraries):
+        return None
+    return f"{layer.name} may see the libraries {', '.join(layer.libraries) or '(none)'}"
+
+
+def is_within(name: str, package: str) -> bool:
+    """Tell whether `name` is `package` or something in it."""
+    return name == package or name.startswith(package + ".")
