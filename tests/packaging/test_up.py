@@ -1,0 +1,144 @@
+"""The Procfile, as `make up` starts it: three nodes, and a last line that says what to type next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NODES = ("n1", "n2", "n3")
+PORTS = ("8400", "8401", "8410", "8411", "8420", "8421")
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A copy of the Procfile on free ports, in a directory of its own."""
+
+    directory: Path
+
+    @contextmanager
+    def start(self, *names: str) -> Iterator[subprocess.Popen[str]]:
+        """Run honcho; stop it at the end, and let nothing that it started live on."""
+        scripts = sysconfig.get_path("scripts")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start", *names],
+            cwd=self.directory,
+            env={**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate()
+
+    def pid(self, node: str) -> int:
+        """Return the process id of a node of this directory."""
+        (pid,) = (pid for pid in self.pids() if f"--node-id\0{node}\0" in arguments_of(pid))
+        return pid
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the nodes of this directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and "\0serve\0" in arguments_of(int(entry.name)):
+                try:
+                    if (entry / "cwd").readlink() == self.directory:
+                        found.append(int(entry.name))
+                except FileNotFoundError:
+                    continue
+        return found
+
+
+def arguments_of(pid: int) -> str:
+    """Return the command line of a process, its parts ended by NUL; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Up:
+    shutil.copy(ROOT / "Procfile", tmp_path)
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        free = [str(each.getsockname()[1]) for each in sockets]
+    for path in (tmp_path / "Procfile", tmp_path / "deploy" / "node.sh"):
+        text = path.read_text("utf-8")
+        # Through names that no port has, so that a free port cannot be taken for one to replace.
+        for number, port in enumerate(PORTS):
+            text = text.replace(port, f"PORT-{number}-")
+        for number, port in enumerate(free):
+            text = text.replace(f"PORT-{number}-", port)
+        path.write_text(text, "utf-8")
+    return Up(tmp_path)
+
+
+def lines_until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """Return what was printed up to the line that holds `words`; fail with all of it when there is none."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if words in line:
+            return lines
+    pytest.fail(f"it ended without {words!r}:\n" + "\n".join(lines))
+
+
+def test_the_last_line_says_what_to_type_next(up: Up) -> None:
+    with up.start() as process:
+        lines = lines_until(process, "Next, in another shell")
+    assert "leads 3 nodes" in lines[-1]
+    assert lines[-1].endswith("distlog produce FILE")
+    for node in NODES:
+        assert any(f"{node} is ready for clients" in line for line in lines)
+
+
+def test_a_stop_ends_every_node_in_good_order(up: Up) -> None:
+    with up.start() as process:
+        lines_until(process, "Next, in another shell")
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert up.pids() == []
+    assert "SIGKILL" not in printed
+    assert "Traceback" not in printed
+
+
+def test_a_killed_node_leaves_the_others_alone_and_is_started_again(up: Up) -> None:
+    with up.start() as process:
+        lines_until(process, "Next, in another shell")
+        os.kill(up.pid("n1"), signal.SIGKILL)
+        lines = lines_until(process, "Start it again")
+        assert "n1 has ended (status 137)" in lines[-1]
+        assert lines[-1].endswith("make n1")
+        with up.start("n1") as again:
+            lines_until(again, "n1 is ready for clients")
+            assert len(up.pids()) == len(NODES)
+
+
+def test_a_node_that_cannot_start_ends_everything(up: Up) -> None:
+    (up.directory / "data").write_text("a file where the directory belongs", "utf-8")
+    with up.start() as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 1
+    assert "data" in printed
+    assert "Traceback" not in printed
