@@ -1,4 +1,4 @@
-"""What a PeerNetwork tells its owner."""
+"""What a PeerNetwork tells its owner, and what it counts."""
 
 from __future__ import annotations
 
@@ -26,3 +26,22 @@ class PeerEvents(Protocol):
 
     def frame_received(self, node_id: str, channel: Channel, group: int, payload: bytes) -> None:
         """Take one message."""
+
+
+# What `PeerNetwork.counters` has, since the start.
+COUNTERS = (
+    "dials_failed",
+    "connections_opened",
+    "connections_superseded",
+    "connections_silent",
+    "handshakes_expired",
+    "strangers_evicted",
+    "peers_refused",
+    "refused_by_peer",
+    "protocol_violations",
+    "frames_sent",
+    "frames_received",
+    "frames_turned_away",
+    "bytes_sent",
+    "bytes_received",
+)

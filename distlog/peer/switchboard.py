@@ -16,7 +16,7 @@ from distlog.errors import PeerRefused
 from distlog.peer.complaints import STRANGER, Complaints
 from distlog.peer.connection import Event, HandshakeFinished, Phase, VersionDiffers, Violated
 from distlog.peer.dialling import Backoff, Dialler
-from distlog.peer.events import PeerEvents
+from distlog.peer.events import COUNTERS, PeerEvents
 from distlog.peer.handshake import (
     Alive,
     Greeting,
@@ -31,27 +31,13 @@ from distlog.peer.pairing import Pairing
 from distlog.peer.stream import Stream
 from distlog.runtime import Clock, Network
 
+logger = logging.getLogger("distlog.peer")
+
 # A connection that lived shorter than this counts as a failed dial: a peer that accepts and hangs up is not hammered.
 LIFE_MIN_S = 1.0
 # Beats per silence_max_s: the far end is given up after this many in a row without a byte.
 BEAT_COUNT = 4
 ALIVE = encode_message(Alive())
-COUNTERS = (
-    "dials_failed",
-    "connections_opened",
-    "connections_superseded",
-    "connections_silent",
-    "handshakes_expired",
-    "strangers_evicted",
-    "peers_refused",
-    "refused_by_peer",
-    "protocol_violations",
-    "frames_sent",
-    "frames_received",
-    "frames_turned_away",
-    "bytes_sent",
-    "bytes_received",
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -268,6 +254,8 @@ class Switchboard:
             self._events.hello_received(hello)
             # Again: the event may have formed the cluster, and this node then knows better who belongs to it.
             problem = self._objection(stream, hello)
+        if stream.connection.phase is not Phase.DECIDING:
+            return  # The owner has abandoned the network within its event.
         if problem is not None:
             self._refuse(stream, problem, hello.node_id)
             return
@@ -282,7 +270,7 @@ class Switchboard:
             losers = peer.pairing.answered(stream)
         for loser in losers:
             self._supersede(loser)
-        if stream not in losers:
+        if stream.connection.phase is Phase.DECIDING:
             stream.write(stream.connection.accept())
 
     def _objection(self, stream: Stream, hello: Hello) -> str | None:
@@ -320,6 +308,7 @@ class Switchboard:
         self._complaints.forget(stream.node_id)
         if stream.connection.phase is Phase.OPEN:
             self.counters["connections_opened"] += 1
+            logger.info("peer connected peer=%s address=%s", stream.node_id, stream.address)
             self.open[stream.node_id] = stream
             self._events.peer_connected(stream.node_id)
 

@@ -378,6 +378,36 @@ def test_an_abandoned_network_says_nothing_to_anybody() -> None:
     simulate(main)
 
 
+@pytest.mark.parametrize(
+    "event", ["hello_received", "peer_connected", "peer_disconnected", "frame_received"]
+)
+@pytest.mark.parametrize("name", ["n1", "n2"])
+def test_a_network_may_be_abandoned_within_any_event(event: str, name: str) -> None:
+    async def main(world: World) -> None:
+        nodes = [world.node("n1"), world.node("n2")]
+        node = world.nodes[name]
+        abandoned_at: list[int] = []
+
+        def abandon(*_: object) -> None:
+            node.peers.abandon()
+            abandoned_at.append(len(node.owner.changes))
+
+        setattr(node.owner, event, abandon)
+        for each in nodes:
+            await each.peers.start()
+        for _ in range(3):
+            await world.loop.pass_time(0.5)
+            for sender, receiver in (("n1", "n2"), ("n2", "n1")):
+                world.nodes[sender].send(receiver, b"one")
+                world.nodes[sender].send(receiver, b"two")
+            await world.loop.pass_time(0.5)
+            world.network.break_connections("n1", "n2")
+        assert abandoned_at == [len(node.owner.changes)], "abandoned once, and silent from then on"
+        node.owner.connected.clear()
+
+    simulate(main)
+
+
 def test_an_address_in_use_says_what_to_do() -> None:
     async def main(world: World) -> None:
         await world.started("n1")
