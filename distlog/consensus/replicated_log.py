@@ -57,6 +57,10 @@ DEFAULT_TOPIC = "default"
 RETRY_DELAY_S = 0.2
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
 ENTRY_SIZE_TARGET = 1 << 20
+# A lone append goes at once, and so does the next; while two entries are on their way what arrives waits for one of them and
+# then shares an entry and its fsyncs.  So much waiting does not wait longer: its own transfer is what takes time.
+ENTRIES_IN_FLIGHT = 2
+WAITING_SIZE_MAX = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,9 @@ class ReplicatedLog:
         self._settings = settings
         self._address_of = address_of
         self._loop = asyncio.get_running_loop()
-        # Admitted, not in an entry yet.
+        # Admitted, not in an entry yet; and their bytes.
         self._waiting: list[Proposal] = []
+        self._waiting_size = 0
         # In an entry, not applied yet.
         self._proposed: dict[int, list[Proposal]] = {}
         self._entry_count = 0
@@ -219,6 +224,7 @@ class ReplicatedLog:
         admitted.waiters.append(future)
         if admitted is proposal:
             self._waiting.append(proposal)
+            self._waiting_size += size
             self._proposals_size += size
             self._group.kick()
         return future
@@ -231,9 +237,11 @@ class ReplicatedLog:
 
     def _take_entries(self) -> Sequence[tuple[bytes, Done]]:
         """Pack what waits into entries; the group proposes them in this step."""
-        if not self._waiting:
+        if not self._waiting or (
+            len(self._proposed) >= ENTRIES_IN_FLIGHT and self._waiting_size < WAITING_SIZE_MAX
+        ):
             return ()
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
         timestamp_ms = self._clock.wall_ms()
         entries: list[tuple[bytes, Done]] = []
         first, size = 0, ENTRY_HEADER.size
@@ -261,6 +269,9 @@ class ReplicatedLog:
         if proposals is None:
             # Leadership was lost meanwhile, and their outcome was called unknown.
             return
+        if self._waiting:
+            # There is room for another entry.
+            self._group.kick()
         if results is None or failure:
             for proposal in proposals:
                 self._forget(proposal)
@@ -281,7 +292,7 @@ class ReplicatedLog:
             callback()
 
     def _abandon_proposals(self, cause: str) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
         proposed, self._proposed = self._proposed, {}
         self._proposals_size = 0
         self._admission.clear()
