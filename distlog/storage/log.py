@@ -94,6 +94,8 @@ class Log:
         disk.make_directory(path)
         marks = MarkFile.create(disk, path)
         marks.write(EMPTY_MARK)
+        # First: without a mark, files of a segment would be taken for a seed's.
+        disk.sync_directory(path)
         cache = SegmentCache() if cache is None else cache
         recovered = Recovery(disk, path, limits, cache).recover(EMPTY_MARK)
         disk.sync_directory(path)
