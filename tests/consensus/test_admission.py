@@ -186,6 +186,26 @@ def test_a_sequence_that_was_never_proposed_may_be_sent_again_before_those_after
     assert isinstance(leader.propose(stamped(producer, 1)), Proposal)
 
 
+def test_after_a_sequence_is_sent_again_the_next_one_may_follow_it(leader: Leader) -> None:
+    producer = leader.open()
+    for sequence in range(3):
+        leader.propose(stamped(producer, sequence))
+    dropped, doomed, also_doomed = leader.in_flight
+    leader.admission.settle(dropped.command)
+    leader.propose(stamped(producer, 0, b"again"))
+    again = leader.in_flight[-1]
+    # What followed the hole is refused before the sequence that fills it is applied.
+    leader.in_flight = [doomed]
+    leader.apply()
+    assert isinstance(leader.propose(stamped(producer, 1, b"again")), Proposal)
+    leader.in_flight = [also_doomed, again, *leader.in_flight]
+    assert [type(result) for result in leader.apply()] == [
+        OutOfSequence,
+        AppendResult,
+        AppendResult,
+    ]
+
+
 def test_nothing_is_kept_of_what_was_settled(leader: Leader) -> None:
     producer = leader.open()
     for sequence in range(40):

@@ -141,6 +141,19 @@ def sealed(header: bytes, body: bytes) -> bytes:
     return header + crc32c(header).to_bytes(4, "little") + body
 
 
+def test_a_body_with_something_after_its_end_is_refused() -> None:
+    whole = encoded(IMAGE)
+    body = whole[40:] + b"\0"
+    with pytest.raises(CorruptCheckpoint, match="after its end"):
+        decode_checkpoint(sealed(whole[:24] + len(body).to_bytes(8, "little"), body), PATH)
+
+
+def test_a_file_with_something_after_its_end_is_refused() -> None:
+    whole = encoded(IMAGE)
+    with pytest.raises(CorruptCheckpoint, match=f"{len(whole) - 39} bytes where {len(whole) - 40}"):
+        decode_checkpoint(whole + b"\0", PATH)
+
+
 def test_a_newer_version_is_named_and_not_called_corrupt() -> None:
     whole = encoded(IMAGE)
     newer = sealed(whole[:8] + b"\2\0\0\0" + whole[12:32], whole[40:])

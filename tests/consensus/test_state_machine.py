@@ -284,6 +284,20 @@ def test_a_producer_that_is_not_known_appends_nothing() -> None:
     assert replica.records() == []
 
 
+def test_a_producer_expires_by_the_time_of_the_entries_also_across_a_restart() -> None:
+    day_ms = 24 * 3600 * 1000
+    replica = Replica()
+    replica.apply(OpenProducer(0), timestamp_ms=day_ms)
+    replica.apply(append(b"x"), timestamp_ms=8 * day_ms)
+    command = append(b"a", stamp=ProducerStamp(2 << 16, 0, 0))
+    assert replica.machine.check(command) is None
+    replica.apply(append(b"x"), timestamp_ms=8 * day_ms + 1)
+    replica.checkpoint()
+    # The clock of a leader that is behind does not bring it back.
+    (refused,) = replica.after_kill().apply(command, timestamp_ms=0)
+    assert isinstance(refused, ProducerUnknown)
+
+
 # --- Entries that are none of ours ----------------------------------------------------------------
 
 
