@@ -61,7 +61,12 @@ async def _run(config: ServeConfig, announce: Callable[[str], None]) -> int:
     logger.info(
         "starting version=%s node_id=%s data_dir=%s", __version__, config.node_id, config.data_dir
     )
-    await node.start(address)
+    try:
+        await node.start(address)
+    except BaseException:
+        # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
+        await listener.stop(0)
+        raise
     _announce_when_ready(node, config.node_id, address, announce)
     await _first(stopping, node.failed)
     return await _shut_down(node, listener)

@@ -19,6 +19,7 @@ PRODUCER_COUNT = 4
 TAIL_COUNT = 2
 ACKNOWLEDGED_COUNT_MIN = 20_000
 ROUND_RECORD_COUNT_MIN = 400
+PAUSE_RECORD_COUNT = 3_000
 # No test may hang; each round waits at most for an election and the start of three processes.
 ROUND_TIMEOUT_S = 30
 
@@ -88,5 +89,31 @@ def test_nothing_acknowledged_is_lost_doubled_or_reordered_by_kill_9(
         figure(
             f"torture: {history.acknowledged_count} records, killed {', '.join(torture.victims)}"
         )
+
+    asyncio.run(scenario())
+
+
+def test_a_leader_that_stood_still_while_another_was_elected_changes_nothing(
+    cluster: ProcessCluster,
+) -> None:
+    async def scenario() -> None:
+        cluster.start()
+        async with Load(cluster, producer_count=2, tail_count=2, seed=0) as load:
+            leader = await cluster.leader()
+            others = [node.node_id for node in cluster if node.node_id != leader]
+            await load.allow(PAUSE_RECORD_COUNT)
+            await load.acknowledged(PAUSE_RECORD_COUNT // 3)
+            cluster[leader].pause()
+            assert load.in_flight_count > 0
+            await cluster.leader(*others)
+            await load.acknowledged(PAUSE_RECORD_COUNT * 2 // 3)
+            # It still believes that it leads, and has the producers' old calls before it.
+            cluster[leader].resume()
+            await cluster.leader()
+            await load.finish()
+            history = load.history
+        assert history.acknowledged_count == history.sent_count >= PAUSE_RECORD_COUNT
+        await check_over_grpc(cluster, history, history.sent_count)
+        await check_files(cluster, history)
 
     asyncio.run(scenario())
