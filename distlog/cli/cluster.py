@@ -54,7 +54,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what `--json` prints of each node, by node id.  Raises Unreachable if no node answers."""
-    async with connected(namespace, timeout_s=TIMEOUT_S) as client:
+    async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
         servers = await client.servers()
         statuses = await asyncio.gather(*(status_of(client, server) for server in servers))
     # Only the leader knows how far the others are.

@@ -22,30 +22,36 @@ FIRST_CONTACT_PAUSE_S = 0.2
 
 
 @asynccontextmanager
-async def connected(namespace: argparse.Namespace, *, timeout_s: float) -> AsyncIterator[Client]:
+async def connected(
+    namespace: argparse.Namespace,
+    *,
+    timeout_s: float,
+    first_contact_timeout_s: float = FIRST_CONTACT_TIMEOUT_S,
+) -> AsyncIterator[Client]:
     """Open a client for the cluster at `--server`; close it at the end.
 
-    timeout_s: the deadline of each of its calls.  Raises Unreachable if no node answers within 5 s.
+    timeout_s: the deadline of each of its calls.  Raises Unreachable if no node answers within it, or within
+    `first_contact_timeout_s`.
     """
     addresses = server_addresses(namespace)
     # Only now: a mistake in the flags is answered without loading gRPC.
     from distlog.client import Client
 
     async with Client(addresses, timeout_s=timeout_s, random=Random()) as client:
-        await reach(client)
+        await reach(client, min(timeout_s, first_contact_timeout_s))
         yield client
 
 
-async def reach(client: Client) -> None:
+async def reach(client: Client, timeout_s: float) -> None:
     """Return when some node answers; whether there is a leader is another question."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + FIRST_CONTACT_TIMEOUT_S
+    deadline = loop.time() + timeout_s
     is_noted = False
     while True:
         try:
             await client.servers()
         except Unreachable as error:
-            if loop.time() > deadline:
+            if loop.time() >= deadline:
                 raise
             if not is_noted:
                 print_note(f"waiting for the cluster: {error}")

@@ -146,15 +146,19 @@ async def feed(producer: Producer, file: int, summary: Summary) -> None:
 def advice(problem: DistlogError, producer: Producer) -> str:
     """Say what stopped it, and how to go on."""
     count, doubtful = producer.acknowledged_count, producer.in_doubt_count
-    before = (
-        f"The {count:,} lines before it are in the log"
-        if count
-        else "No line before it is in the log"
-    )
-    if not doubtful:
-        return f"{problem}. {before} and nothing after them: go on with this one"
-    which = "it" if doubtful == 1 else f"lines {count + 1} to {count + doubtful}"
-    return f"{problem}. {before}; {which} may be: read its end to see where to go on"
+    parts = [f"{problem}."]
+    if count:
+        parts.append(
+            f"The {count:,} lines before it are in the log."
+            if count > 1
+            else "The line before it is in the log."
+        )
+    if doubtful:
+        which = "It" if doubtful == 1 else f"Lines {count + 1} to {count + doubtful}"
+        parts.append(f"{which} may be in the log: read its end to see where to go on")
+    else:
+        parts.append("It is not in the log: go on with it")
+    return " ".join(parts)
 
 
 @asynccontextmanager

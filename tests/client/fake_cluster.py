@@ -73,6 +73,8 @@ class FakeCluster:
         # Index of the leader, None during an election; how many more questions it takes.
         self.leader: int | None = 0
         self.election_rounds = 0
+        # How many questions an election takes that a fault begins.
+        self.election_length = 2
         self.term = 1
         self.topics: dict[str, FakeTopic] = {"default": FakeTopic()}
         self.remembers = remembers
@@ -223,7 +225,7 @@ class FakeCluster:
         if fault in (Fault.MOVE, Fault.MOVE_UNHINTED):
             self.move_leader()
         if fault in (Fault.ELECTION, Fault.ELECTION_AFTER):
-            self.election_rounds = 2
+            self.election_rounds = self.election_length
         if fault is Fault.ELECTION:
             self.leader = None
         if fault is Fault.NOT_CAUGHT_UP:

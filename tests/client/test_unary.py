@@ -126,6 +126,19 @@ def test_at_the_deadline_the_outcome_of_what_was_sent_is_unknown() -> None:
     run(scenario())
 
 
+def test_a_later_refusal_does_not_make_an_unknown_outcome_known() -> None:
+    async def scenario() -> None:
+        faulty = FakeCluster(faults=[Fault.ELECTION_AFTER])
+        async with faulty as cluster, client_of(cluster, timeout_s=0.2) as client:
+            cluster.election_length = 1_000_000
+            # Every attempt but the first is told that there is no leader and that it wrote nothing.
+            with pytest.raises(OutcomeUnknown):
+                await client.produce(b"a")
+            assert cluster.log == [b"a"]
+
+    run(scenario())
+
+
 def test_when_no_node_can_be_reached_nothing_is_written() -> None:
     async def scenario() -> None:
         async with FakeCluster() as cluster, client_of(cluster, timeout_s=0.1) as client:
