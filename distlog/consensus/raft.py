@@ -239,16 +239,22 @@ class Raft:
     @property
     def has_work(self) -> bool:
         """Tell whether a tick now would commit, apply, propose or answer something, and not only watch the time."""
+        if self._must_sync_first:
+            return False
         return self._stirred or bool(self._commands) or self.commit_index > self.last_applied
+
+    @property
+    def _must_sync_first(self) -> bool:
+        # A voter that is alone has no follower's acknowledgement to hold back, so the commit gate cannot help it.
+        return not self._nodes and self.journal.durable_sequence < self.journal.sequence
 
     # --- What happens --------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Commit, apply, propose, send, and campaign if it is time."""
-        self._stirred = False
-        if not self._nodes and self.journal.durable_sequence < self.journal.sequence:
-            # A voter that is alone has no follower's acknowledgement to hold back, so the commit gate cannot help it.
+        if self._must_sync_first:
             return
+        self._stirred = False
         self._enter()
         self._library.doTick(0)
         if self._paused:
@@ -366,7 +372,9 @@ class Raft:
 
     def _deliver_reply(self, voter: str, reply: AppendReply) -> None:
         # Most acknowledgements are of what is committed already.
-        self._stirred = self._stirred or (reply.success and reply.next_index > self.commit_index + 1)
+        self._stirred = self._stirred or (
+            reply.success and reply.next_index > self.commit_index + 1
+        )
         self._deliver(
             voter,
             {

@@ -14,7 +14,7 @@ from typing import Any
 
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.raft import RaftSettings
-from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from distlog.node import Node, NodePorts, NodeSettings
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -96,6 +96,7 @@ class Machine:
                 checkpoint_interval_s=cluster.checkpoint_interval_s,
                 checkpoint_journal_size=64 << 10,
             ),
+            replicated_log=cluster.replicated_log,
         )
         ports = NodePorts(
             disk=self.disk,
@@ -150,6 +151,11 @@ class Machine:
         if node is not None:
             node.abandon()
 
+    def wipe(self) -> None:
+        """Lose the disk of a machine that is stopped."""
+        assert self.node is None
+        self.disk = SimulatedDisk()
+
     async def stop(self) -> None:
         """Stop in order."""
         incarnation, node = self.incarnation, self.node
@@ -177,12 +183,14 @@ class SimulatedCluster:
         names: tuple[str, ...] = ("n1", "n2", "n3"),
         rules: Any = complete_rules,
         checkpoint_interval_s: float = 2.0,
+        replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.loop = loop
         self.random = Random(seed)
         self.names = names
         self.rules = rules
         self.checkpoint_interval_s = checkpoint_interval_s
+        self.replicated_log = replicated_log
         self.network = SimulatedNetwork(loop, Random(self.random.getrandbits(64)))
         self.counts: Counter[str] = Counter()
         # What went wrong, in sentences; a run is good when this stays empty.
