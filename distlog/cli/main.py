@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import secrets
 import sys
@@ -93,14 +94,23 @@ def run(arguments: Sequence[str]) -> int:
         print(f"distlog {__version__}")
         return EXIT_FINE
     command = find(name)
-    # What gRPC itself has to say about a connection is in our errors; it would write it between our lines.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    be_quiet()
     module = importlib.import_module(command.module)
     parser = CommandParser(prog=f"distlog {command.name}", description=module.__doc__)
     module.add_arguments(parser)
     code: int = module.run(parser.parse(rest))
     sys.stdout.flush()
     return code
+
+
+def be_quiet() -> None:
+    """Keep libraries from writing between our lines: what they have to say about a connection is in our errors.
+
+    `serve` sets up a log of its own.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if not os.environ.get("DISTLOG_DEBUG"):
+        logging.basicConfig(handlers=[logging.NullHandler()])
 
 
 def find(name: str) -> Command:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -171,6 +173,8 @@ async def opened(path: str) -> AsyncIterator[int]:
         return
     file = os.open(path, os.O_RDONLY)
     try:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         yield file
     finally:
         os.close(file)

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distlog.cli import produce
+from distlog.cli.lines import LINE_SIZE_MAX
 from distlog.cli.produce import Summary
-from distlog.errors import InvalidRequest, TopicNotFound, Unreachable
+from distlog.errors import RecordTooLarge, TopicNotFound, Unreachable
 from tests.cli.commands import distlog, finish, parsed, start
 from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster
 from tests.client.faults import Fault
@@ -99,6 +100,18 @@ def test_a_line_that_is_refused_is_named(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_an_input_that_ends_badly_is_said_after_the_lines_before_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            path = file_of(tmp_path, b"one\ntwo\n" + bytes(LINE_SIZE_MAX + 1))
+            summary = await produced(cluster, path)
+            assert cluster.log == [b"one", b"two"]
+            assert (summary.records, summary.first_line_not_acknowledged) == (2, 3)
+            assert str(RecordTooLarge(path.stat().st_size - 8, LINE_SIZE_MAX)) in str(summary.error)
+
+    run(scenario())
+
+
 def test_what_may_be_written_is_said_when_it_gives_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         faulty = FakeCluster(faults=[Fault.NONE, Fault.NONE, Fault.MUTE])
@@ -132,9 +145,8 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         async with FakeCluster() as cluster:
             with pytest.raises(FileNotFoundError, match="absent"):
                 await produced(cluster, tmp_path / "absent")
-            summary = await produced(cluster, tmp_path)
-            assert summary.error is not None
-            assert str(InvalidRequest("the input", "Is a directory")) in summary.error
+            with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+                await produced(cluster, tmp_path)
 
     run(scenario())
 
