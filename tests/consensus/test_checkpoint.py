@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -55,27 +56,16 @@ IMAGE = CheckpointImage(
     ),
     producer_rows=producer_rows(1),
 )
-GOLDEN = """
-64 69 73 74 6c 6f 67 43  01000000 00000000  2800000000000000  1901000000000000  5e31d0f7 0566efcc
-e803000000000000 02000000 02000000 01000000 00000000
-0600000000000000 0200000000000000 0100000000000000  01
-0700000000000000 0300000000000000 0500000000000000  64 6c617374
-1000 30303131323233336161626263636464
-0200 6e31 0200 6161  0200 6e32 0200 6262
-0100000000000000  0000000400000000 0000100000000000
-0000000000000000 0500000000000000 e703000000000000 0000000000000000 3c00000000000000  0700 64656661756c74
-0700000000000000  0010000000000000 1000000000000000
-0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000  0600 6f7264657273
-0000020000000000 0000000000000000 00000000 00000000
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "format-entry.md"
 
 
 def encoded(image: CheckpointImage) -> bytes:
     return b"".join(encode_checkpoint(image))
 
 
-def test_the_bytes_of_a_checkpoint_are_what_they_always_were() -> None:
-    assert encoded(IMAGE).hex() == bytes.fromhex(GOLDEN).hex()
+def test_the_bytes_of_a_checkpoint_are_those_of_the_page_about_them() -> None:
+    example = PAGE.read_text("utf-8").partition("```checkpoint\n")[2].partition("```")[0]
+    assert encoded(IMAGE).hex() == bytes.fromhex(example).hex()
 
 
 def images() -> st.SearchStrategy[CheckpointImage]:

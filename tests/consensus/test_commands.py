@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,13 @@ def test_the_bytes_of_each_command_are_what_they_always_were(command: Command, g
     payload = encode_entry([command], timestamp_ms=1000)
     assert payload.hex() == bytes.fromhex(HEADER + golden).hex()
     assert comparable(decode_entry(payload).commands) == comparable([command])
+
+
+def test_the_bytes_of_an_entry_are_those_of_the_page_about_them() -> None:
+    page = Path(__file__).parents[2] / "docs" / "format-entry.md"
+    example = page.read_text("utf-8").partition("```entry\n")[2].partition("```")[0]
+    some = [GOLDEN["append of a producer"][0], OpenProducer(0)]
+    assert encode_entry(some, timestamp_ms=1000).hex() == bytes.fromhex(example).hex()
 
 
 def test_a_block_in_an_entry_is_the_block_as_it_travels() -> None:
@@ -170,6 +178,26 @@ def test_a_count_of_commands_that_no_leader_writes_is_corrupt(count: int) -> Non
 def test_an_entry_holds_as_many_commands_as_producer_ids_can_tell_apart() -> None:
     payload = encode_entry([OpenProducer(0)] * COMMAND_COUNT_MAX, 0)
     assert len(decode_entry(payload).commands) == COMMAND_COUNT_MAX
+
+
+@pytest.mark.parametrize("followed", [b"", bytes(100)])
+@pytest.mark.parametrize(
+    ("kind", "flags", "size"),
+    [
+        *[(1, 0, 0), (1, 0, 23), (1, 1, 47)],
+        *[(2, 0, 0), (2, 0, 15)],
+        *[(3, 0, 15), (3, 0, 17)],
+        *[(4, 0, 7), (4, 0, 9)],
+        *[(5, 0, 0), (5, 0, 9)],
+    ],
+)
+def test_a_body_of_the_wrong_size_is_corrupt_whatever_follows_it(
+    kind: int, flags: int, size: int, followed: bytes
+) -> None:
+    header = ENTRY_HEADER.pack(100, 1, 1, 0, 1, 0)
+    command = struct.pack("<BBHI", kind, flags, 0, size) + bytes(size)
+    with pytest.raises(EntryCorrupt, match=r"shorter than its header|a body of"):
+        decode_entry(header + command + followed)
 
 
 def test_a_topic_name_that_is_no_text_is_corrupt() -> None:
