@@ -27,6 +27,8 @@ from distlog.storage.disk import Disk, DiskLock
 from distlog.storage.segment_files import STORE
 
 FORMAT = 1
+FORMAT_TEXT = b"1\n"
+UNFINISHED = b"unfinished\n"
 FORMAT_NAME = "FORMAT"
 LOCK_NAME = "LOCK"
 IDENTITY_NAME = "node.json"
@@ -68,11 +70,19 @@ class DataDirectory:
         Raises DataDirectoryInUse, DataDirectoryUnusable, FormatUnsupported, StorageFull; nothing
         that was there is changed then.
         """
+        return cls._open(disk, path, node_id, random, FORMAT_TEXT)
+
+    @classmethod
+    def _open(
+        cls, disk: Disk, path: str, node_id: str, random: Random, format_text: bytes
+    ) -> DataDirectory:
         try:
             _require_usable(disk, path)
             disk.make_directory(path)
             lock = _lock(disk, path)
             try:
+                if _read_format(disk, path) is None:
+                    _replace(disk, path, FORMAT_NAME, format_text)
                 identity = _settle(disk, path, node_id, random)
             except BaseException:
                 lock.release()
@@ -82,9 +92,22 @@ class DataDirectory:
         return cls(disk, path, lock, identity)
 
     @classmethod
+    def begin(cls, disk: Disk, path: str, node_id: str, random: Random) -> DataDirectory:
+        """Make a directory that no node starts on before `finish`.  Blocks.
+
+        Raises DataDirectoryUnusable if there is anything in it, and what `open` raises.
+        """
+        if disk.is_directory(path) and not BEFORE_FORMAT.issuperset(disk.list_directory(path)):
+            raise DataDirectoryUnusable(path=path, problem="it is not empty: name a new one")
+        return cls._open(disk, path, node_id, random, UNFINISHED)
+
+    def finish(self) -> None:
+        """Make a directory of `begin` one that a node starts on.  Blocks; durable on return."""
+        _replace(self._disk, self.path, FORMAT_NAME, FORMAT_TEXT)
+
+    @classmethod
     def open_offline(cls, disk: Disk, path: str) -> DataDirectory:
-        """Hold the directory of a node that does not run, to look at it.  Nothing is changed or
-        made.
+        """Hold the directory of a node that does not run, to look at it.  Nothing is changed.
 
         Raises DataDirectoryInUse if the node runs, DataDirectoryUnusable if this is no data
         directory.
@@ -189,9 +212,7 @@ def _lock(disk: Disk, path: str) -> DiskLock:
 
 
 def _settle(disk: Disk, path: str, node_id: str, random: Random) -> Identity:
-    """Read what the directory says of itself, or write it."""
-    if _read_format(disk, path) is None:
-        _replace(disk, path, FORMAT_NAME, f"{FORMAT}\n".encode())
+    """Read whose directory this is, or write it."""
     identity = _read_identity(disk, path)
     if identity is None:
         if disk.exists(f"{path}/{GROUPS_NAME}"):
@@ -215,7 +236,11 @@ def _read_format(disk: Disk, path: str) -> int | None:
     format_path = f"{path}/{FORMAT_NAME}"
     if not disk.exists(format_path):
         return None
-    found = _read(disk, format_path)[:100].decode("utf-8", "replace").strip()
+    data = _read(disk, format_path)
+    if data == UNFINISHED:
+        problem = "it was being filled when that was interrupted: remove it and begin anew"
+        raise DataDirectoryUnusable(path=path, problem=problem)
+    found = data[:100].decode("utf-8", "replace").strip()
     if not found.isdecimal():
         problem = f"its {FORMAT_NAME} file says {found!r}, which is no version"
         raise DataDirectoryUnusable(path=path, problem=problem)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from distlog.block import Block
 from distlog.errors import DataDirectoryUnusable, OffsetOutOfRange
@@ -20,7 +19,7 @@ from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, LogMark, MarkFile
 from distlog.storage.log_sync import LogSync
 from distlog.storage.read_plan import ReadPlan
 from distlog.storage.recovery import Recovered, Recovery
-from distlog.storage.seed_segment import SeedSegment
+from distlog.storage.seed_segment import SeedSegment, seed_segments
 from distlog.storage.segment import Segment
 from distlog.storage.segment_files import (
     TABLE,
@@ -117,12 +116,12 @@ class Log:
         if marks is None and not any(TABLE in suffixes for suffixes in found.values()):
             if not found:
                 raise DataDirectoryUnusable(path=path, problem="there is no log in it")
-            return cls(disk, path, limits, cache, _seed_segments(disk, path, list(found)))
+            return cls(disk, path, limits, cache, seed_segments(disk, path, list(found)))
         recovered = Recovery(disk, path, limits, cache).recover(marks.mark if marks else None)
         log = cls._recovered(disk, path, limits, cache, recovered, marks)
         if log._names_changed or marks is None or marks.mark != log.mark():
-            # Recovery synced the files that it kept.  The process that made them may have been killed
-            # before it synced their names; from now on both are promised.
+            # Recovery synced the files that it kept.  The process that made them may have been
+            # killed before it synced their names; from now on both are promised.
             log._names_changed = True
             log.begin_sync()()
         return log
@@ -376,11 +375,3 @@ def remove_log(disk: Disk, path: str) -> None:
     if disk.exists(mark_path):
         disk.remove(mark_path)
     disk.remove(path)
-
-
-def _seed_segments(disk: Disk, path: str, bases: list[int]) -> list[SeedSegment]:
-    counts = [end - base for base, end in pairwise(bases)]
-    return [
-        SeedSegment(disk, path, base, count)
-        for base, count in zip(bases, [*counts, None], strict=True)
-    ]

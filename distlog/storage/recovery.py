@@ -26,7 +26,9 @@ from distlog.storage.segment_check import (
     Fault,
     ends_right,
     last_whole_row,
+    marked_extent,
     rebuild_index,
+    sealed_extent,
     walk_batches,
 )
 from distlog.storage.segment_files import (
@@ -171,57 +173,30 @@ class Recovery:
         self._check_present(base_offset)
         files = SegmentFiles.open(self._disk, self._directory, base_offset, self._limits)
         try:
-            extent = self._sealed_extent(files, base_offset, end)
+            extent = sealed_extent(files, end)
             self._repair_index(files, extent)
         finally:
             files.close()
         self._log.last_timestamp_ms = max(self._log.last_timestamp_ms, extent.last_timestamp_ms)
         return self._segment(base_offset, extent)
 
-    def _sealed_extent(self, files: SegmentFiles, base_offset: int, end: int) -> Extent:
-        table = files.table
-        if table.row_count:
-            row = table.row(table.row_count - 1)
-            if base_offset < row.next_offset <= end and row.end_position <= files.store.size:
-                count = table.row_count
-                return Extent(count, row.next_offset, row.end_position, row.timestamp_ms)
-        problem = (
-            f"the table does not end with a batch that the store has, at most offset {end - 1}"
-        )
-        raise CorruptBatch(path=table.path, position=table.size, problem=problem)
-
     def _marked_segment(self, mark: LogMark) -> tuple[Extent, SegmentFiles]:
         """Open the segment that the mark lies in, and find the mark's row in its table."""
         base_offset = mark.segment_base_offset
-        start = Extent(0, base_offset, 0, mark.last_timestamp_ms)
         if mark.next_offset == base_offset and not self._has_bytes(base_offset):
             # It held nothing, so not all of its names need to have reached the disk.
             remove_segment(self._disk, self._directory, base_offset)
+            start = Extent(0, base_offset, 0, mark.last_timestamp_ms)
             return start, self._create(base_offset)
         self._check_present(base_offset)
         files = SegmentFiles.open(self._disk, self._directory, base_offset, self._limits)
-        if mark.next_offset == base_offset:
-            return start, files
         try:
-            extent = self._find_mark(files, mark)
+            extent = marked_extent(files, mark)
             self._repair_index(files, extent)
         except BaseException:
             files.close()
             raise
         return extent, files
-
-    def _find_mark(self, files: SegmentFiles, mark: LogMark) -> Extent:
-        table = files.table
-        # Rows before the mark are right, so the first that ends there is the one; leftovers come
-        # after it.
-        number = table.find_end_at(mark.store_position)
-        if number is None or table.row(number).next_offset != mark.next_offset:
-            problem = f"no row ends at offset {mark.next_offset} and byte {mark.store_position}"
-            raise CorruptBatch(path=table.path, position=table.size, problem=problem)
-        if files.store.size < mark.store_position:
-            problem = f"the file ends here and had {mark.store_position} bytes"
-            raise CorruptBatch(path=files.store.path, position=files.store.size, problem=problem)
-        return Extent(number + 1, mark.next_offset, mark.store_position, mark.last_timestamp_ms)
 
     def _has_bytes(self, base_offset: int) -> bool:
         for suffix in self._found.get(base_offset, set()):

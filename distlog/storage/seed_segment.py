@@ -9,12 +9,15 @@ same either way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
-from distlog.block import PREFIX, PREFIX_SIZE, crc32c
+from distlog.block import PREFIX, PREFIX_SIZE, crc32c, frames_match
 from distlog.errors import CorruptBatch
 from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk, DiskFile
@@ -91,19 +94,31 @@ class SeedSegment:
         now.
         """
         row = self._row(offset - self.base_offset, BATCH_SIZE)
-        return self._with_checksum(row)
+        return replace(row, data_crc32c=crc32c(self._frames(row)))
 
-    def rows(self) -> list[BatchRow]:
-        """Return a row for each batch that an import writes, whose checksum is that of the
-        bytes now.
+    def batches(self) -> Iterator[tuple[BatchRow, bytes, npt.NDArray[np.uint64]]]:
+        """Yield the batches that an import writes: row, frames, and where each frame starts.
+
+        Raises CorruptBatch if a prefix has changed since the records were found.
         """
-        rows: list[BatchRow] = []
         first = 0
         while first < self.record_count:
-            row = self._with_checksum(self._row(first, BATCH_SIZE))
-            rows.append(row)
+            row = self._row(first, BATCH_SIZE)
+            frames = self._frames(row)
+            positions = self.positions[first : first + row.record_count + 1]
+            lengths = np.diff(positions) - np.uint64(PREFIX_SIZE)
+            if not frames_match(frames, lengths.astype(np.uint32)):
+                problem = "a record's prefix has changed while it was read"
+                raise CorruptBatch(path=self.path, position=row.position, problem=problem)
+            yield replace(row, data_crc32c=crc32c(frames)), frames, positions[:-1]
             first += row.record_count
-        return rows
+
+    @property
+    def largest_record_size(self) -> int:
+        """Bytes of the largest record's data; 0 if there is none."""
+        if not self.record_count:
+            return 0
+        return int(np.diff(self.positions).max()) - PREFIX_SIZE
 
     def close(self) -> None:
         self._file.close()
@@ -117,19 +132,6 @@ class SeedSegment:
         end = max(first + 1, end)
         size = int(self.positions[end]) - start
         return BatchRow(self.base_offset + first, start, end - first, size, 0, 0, 0, 0, 0)
-
-    def _with_checksum(self, row: BatchRow) -> BatchRow:
-        return BatchRow(
-            row.base_offset,
-            row.position,
-            row.record_count,
-            row.size,
-            0,
-            0,
-            0,
-            0,
-            crc32c(self._frames(row)),
-        )
 
     def _frames(self, row: BatchRow) -> bytes:
         frames = self._file.read_at(row.position, row.size)
@@ -189,3 +191,12 @@ class SeedSegment:
             count += 1
         known = indexed[: count - len(found) + 1, 1]
         return np.concatenate([known, np.array(found, dtype=np.uint64)])
+
+
+def seed_segments(disk: Disk, directory: str, bases: list[int]) -> list[SeedSegment]:
+    """Open all segments of a seed's directory; `bases` are their base offsets, ascending."""
+    counts = [end - base for base, end in pairwise(bases)]
+    return [
+        SeedSegment(disk, directory, base, count)
+        for base, count in zip(bases, [*counts, None], strict=True)
+    ]

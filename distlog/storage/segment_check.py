@@ -6,6 +6,7 @@ Nothing here changes a file but `rebuild_index`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,12 @@ from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.batch_table import BatchRow, BatchTable
 from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
 from distlog.storage.index import Index
+from distlog.storage.log_mark import LogMark
 from distlog.storage.segment_files import SegmentFiles
 from distlog.storage.store import Store
+
+# Called with the bytes of a segment's store that are checked so far.
+Progress = Callable[[int], None]
 
 # Rows of index that are checked at once: enough to make the cost of one numpy call small.
 CHUNK_ROWS = 4096
@@ -47,7 +52,47 @@ class Extent:
     last_timestamp_ms: int
 
 
-def walk_batches(files: SegmentFiles, start: Extent) -> tuple[Extent, Fault | None]:
+def sealed_extent(files: SegmentFiles, end: int) -> Extent:
+    """Return how far a sealed segment goes by its last row; at most to offset `end`.
+
+    Raises CorruptBatch if that row is damaged, or the store is too short for it.
+    """
+    table = files.table
+    if table.row_count:
+        row = table.row(table.row_count - 1)
+        if files.index.base_offset < row.next_offset <= end:
+            if row.end_position <= files.store.size:
+                return Extent(table.row_count, row.next_offset, row.end_position, row.timestamp_ms)
+            raise _too_short(files, row.end_position)
+    problem = f"the table does not end with a batch of this segment, which ends at offset {end}"
+    raise CorruptBatch(path=table.path, position=table.size, problem=problem)
+
+
+def marked_extent(files: SegmentFiles, mark: LogMark) -> Extent:
+    """Return how far the segment of a mark goes at the mark.
+
+    Raises CorruptBatch if no batch ends there, or the store is too short for it.
+    """
+    if mark.next_offset == files.index.base_offset:
+        return Extent(0, mark.next_offset, 0, mark.last_timestamp_ms)
+    # Rows before the mark are right, so the first that ends there is the one; leftovers come after.
+    number = files.table.find_end_at(mark.store_position)
+    if number is None or files.table.row(number).next_offset != mark.next_offset:
+        problem = f"no row ends at offset {mark.next_offset} and byte {mark.store_position}"
+        raise CorruptBatch(path=files.table.path, position=files.table.size, problem=problem)
+    if files.store.size < mark.store_position:
+        raise _too_short(files, mark.store_position)
+    return Extent(number + 1, mark.next_offset, mark.store_position, mark.last_timestamp_ms)
+
+
+def _too_short(files: SegmentFiles, size: int) -> CorruptBatch:
+    problem = f"the file ends here and had {size} bytes"
+    return CorruptBatch(path=files.store.path, position=files.store.size, problem=problem)
+
+
+def walk_batches(
+    files: SegmentFiles, start: Extent, progress: Progress = lambda size: None
+) -> tuple[Extent, Fault | None]:
     """Check batch after batch from `start`; return how far they are whole, and why it ended there.
 
     No fault means that the rows ended, or that only rows follow that were never written.
@@ -60,6 +105,7 @@ def walk_batches(files: SegmentFiles, start: Extent) -> tuple[Extent, Fault | No
             extent = check_batch(files, number, extent)
         except CorruptBatch as error:
             return extent, Fault(error.path, error.position, extent.next_offset, error.problem)
+        progress(extent.store_size)
     return extent, None
 
 
