@@ -4,7 +4,7 @@ table each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, RecordTooLarge
@@ -19,43 +19,44 @@ from distlog.storage.segment_files import (
 )
 
 
+def open_seed(disk: Disk, path: str, record_size_max: int) -> list[SeedSegment]:
+    """Open a seed's directory, to be imported; close the segments.  Blocks.
+
+    Raises DataDirectoryUnusable if it is none, RecordTooLarge, and CorruptBatch if records are
+    missing between two segments.
+    """
+    found = list_segments(disk, path)
+    if not found or any(TABLE in suffixes for suffixes in found.values()):
+        raise DataDirectoryUnusable(path=path, problem="there is no log of the seed system in it")
+    segments = seed_segments(disk, path, list(found))
+    _require_whole(segments, record_size_max)
+    return segments
+
+
 def import_seed(
     disk: Disk,
-    seed_path: str,
+    segments: Sequence[SeedSegment],
     log_path: str,
     *,
     timestamp_ms: int,
     raft_index: int,
-    record_size_max: int,
     limits: SegmentLimits,
     progress: Callable[[int], None] = lambda size: None,
 ) -> LogMark:
-    """Copy the records of a seed's directory into a new log, durably; return the log's mark.
-    Blocks.
+    """Copy the records of a seed into a new log, durably; return the log's mark.  Blocks.
 
     The segments and their bytes stay the same, reserved space left out; the batches are made up and
-    carry `timestamp_ms` and `raft_index`.  progress: called with the bytes copied so far. Raises
-    DataDirectoryUnusable if there is no seed's log, RecordTooLarge, and CorruptBatch if records are
-    missing between two segments.
+    carry `timestamp_ms` and `raft_index`.  progress: called with the bytes copied so far.
     """
-    found = list_segments(disk, seed_path)
-    if not found or any(TABLE in suffixes for suffixes in found.values()):
-        problem = "there is no log of the seed system in it"
-        raise DataDirectoryUnusable(path=seed_path, problem=problem)
-    segments = seed_segments(disk, seed_path, list(found))
-    try:
-        _require_whole(segments, record_size_max)
-        disk.make_directory(log_path)
-        copied = 0
-        for segment in segments:
-            # An empty segment says nothing, unless there is no other to append to.
-            if segment.record_count or segment is segments[0]:
-                last = segment
-                files = SegmentFiles.create(disk, log_path, segment.base_offset, limits)
-                copied = _copy(segment, files, timestamp_ms, raft_index, copied, progress)
-    finally:
-        for segment in segments:
-            segment.close()
+    disk.make_directory(log_path)
+    copied = 0
+    last = segments[0]
+    for segment in segments:
+        # An empty segment says nothing, unless there is no other to append to.
+        if segment.record_count or segment is segments[0]:
+            last = segment
+            files = SegmentFiles.create(disk, log_path, segment.base_offset, limits)
+            copied = _copy(segment, files, timestamp_ms, raft_index, copied, progress)
     mark = LogMark(
         start_offset=segments[0].base_offset,
         next_offset=last.next_offset,

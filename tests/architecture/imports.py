@@ -94,6 +94,14 @@ LAYERS = (
     Layer(
         "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")
     ),
+    # What looks at the files of a node that does not run, and makes those of one that never did.
+    *(
+        Layer(
+            f"distlog.cli.{name}",
+            (*VALUES, "distlog.storage", "distlog.consensus", "distlog.config", "distlog.cli"),
+        )
+        for name in ("stopped_node", "inspect", "verify", "import_seed")
+    ),
     Layer("distlog.__main__", ("distlog.cli.main",)),
 )
 
