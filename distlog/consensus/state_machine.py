@@ -118,17 +118,13 @@ class StateMachine:
         """Return the state as the checkpoint has it; None: as it was before the first entry of anybody.
 
         Files of anything newer are cut back or removed, to be applied again from the journal, which begins at
-        `journal_first_index` (0: it is empty).  Raises CorruptCheckpoint if it cannot be, nothing being removed then, or
-        if a log is shorter than its mark; CorruptBatch if a log is not what was written.
+        `journal_first_index` (0: it is empty).  Raises CorruptCheckpoint if they would be lost by that, nothing being
+        removed then, and CorruptBatch if a log is shorter than the checkpoint says, or was changed.
         """
-        if image is None and journal_first_index > FIRST_INDEX:
-            raise CorruptCheckpoint(
-                topics_path,
-                f"there is no checkpoint, and the journal begins at {journal_first_index}",
-            )
         disk.make_directory(topics_path)
         topics = Topics(disk, topics_path)
         if image is None:
+            _require_all_entries(topics, topics_path, journal_first_index)
             topics.restore(())
             topics.create(FIRST_INDEX, DEFAULT_TOPIC, DEFAULT_LIMITS, FIRST_INDEX)
             return cls(topics, ProducerTable(topics.by_id))
@@ -363,6 +359,18 @@ class StateMachine:
         What a reader holds stays until the next time.
         """
         self._topics.checkpointed(image.raft_index, image.topics)
+
+
+def _require_all_entries(topics: Topics, path: str, journal_first_index: int) -> None:
+    """Refuse to begin from nothing where the journal cannot bring back what the logs hold."""
+    if journal_first_index > FIRST_INDEX:
+        problem = f"there is no checkpoint, and the journal begins at entry {journal_first_index}"
+        raise CorruptCheckpoint(path, problem)
+    synced = topics.synced_log() if journal_first_index == 0 else None
+    if synced is not None:
+        raise CorruptCheckpoint(
+            synced, "it holds records, and there is no checkpoint and no journal"
+        )
 
 
 def _fits(run: _Run, block: Block) -> bool:

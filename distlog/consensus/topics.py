@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from distlog.consensus.checkpoint import TopicImage
 from distlog.storage.disk import Disk
 from distlog.storage.log import Log, remove_log
+from distlog.storage.log_mark import MarkFile
 from distlog.storage.segment_files import SegmentCache, SegmentLimits
 
 LOG_NAME = re.compile(r"[0-9]{20}")
@@ -61,6 +62,22 @@ class Topics:
             path = self._log_path(image.topic_id)
             log = Log.open_at(self._disk, path, image.limits, image.mark, self._cache)
             self._add(Topic(image.topic_id, image.name, image.limits, log, image))
+
+    def synced_log(self) -> str | None:
+        """Return the path of a log on the disk that was synced with records in it, if there is one.
+
+        Only a checkpoint syncs a log, and only after the journal: such a log without either has outlived both.
+        """
+        for name in self._disk.list_directory(self._path):
+            if not LOG_NAME.fullmatch(name):
+                continue
+            marks = MarkFile.open(self._disk, f"{self._path}/{name}", writable=False)
+            if marks is None:
+                continue
+            marks.close()
+            if marks.mark is not None and marks.mark.next_offset > 0:
+                return f"{self._path}/{name}"
+        return None
 
     # --- Changes ---------------------------------------------------------------------------------
 

@@ -119,9 +119,30 @@ def test_a_journal_that_begins_late_without_a_checkpoint_costs_no_file() -> None
     replica.apply(append(b"x"))
     assert isinstance(replica.disk, SimulatedDisk)
     disk = replica.disk.kill()
-    with pytest.raises(CorruptCheckpoint, match="begins at 5"):
+    with pytest.raises(CorruptCheckpoint, match="begins at entry 5"):
         StateMachine.open(disk, TOPICS, None, journal_first_index=5)
     assert disk.list_directory(TOPICS) == ["00000000000000000001"]
+
+
+def test_logs_that_outlived_checkpoint_and_journal_are_not_removed() -> None:
+    replica = Replica()
+    replica.apply(append(b"x"))
+    replica.checkpoint()
+    assert isinstance(replica.disk, SimulatedDisk)
+    disk = replica.disk.kill()
+    disk.remove(CHECKPOINT)
+    with pytest.raises(CorruptCheckpoint, match="no checkpoint and no journal"):
+        StateMachine.open(disk, TOPICS, None, journal_first_index=0)
+    assert disk.list_directory(TOPICS) == ["00000000000000000001"]
+
+
+def test_an_interrupted_first_start_is_begun_again() -> None:
+    replica = Replica()
+    # Applied before this node's own journal had it, and gone with the process: the leader sends it again.
+    replica.apply(append(b"x"))
+    assert isinstance(replica.disk, SimulatedDisk)
+    machine = StateMachine.open(replica.disk.kill(), TOPICS, None, journal_first_index=0)
+    assert [topic.log.next_offset for topic in machine.topics()] == [0]
 
 
 def test_a_checkpoint_syncs_only_what_changed_since_the_last_one() -> None:
