@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NODES = ("n1", "n2", "n3")
-PORTS = ("8400", "8401", "8410", "8411", "8420", "8421")
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A copy of the Procfile on free ports, in a directory of its own."""
+    """A copy of the Procfile on an address and in a directory of its own."""
 
     directory: Path
 
@@ -31,10 +30,13 @@ class Up:
     def start(self, *names: str) -> Iterator[subprocess.Popen[str]]:
         """Run honcho; stop it at the end, and let nothing that it started live on."""
         scripts = sysconfig.get_path("scripts")
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "honcho", "start", *names],
             cwd=self.directory,
-            env={**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
+            env={**kept, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -76,19 +78,14 @@ def arguments_of(pid: int) -> str:
 def up(tmp_path: Path) -> Up:
     shutil.copy(ROOT / "Procfile", tmp_path)
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        free = [str(each.getsockname()[1]) for each in sockets]
+    # The Procfile's own ports, on an address of 127.0.0.0/8 that nobody else has.
+    address = (
+        f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+    )
     for path in (tmp_path / "Procfile", tmp_path / "deploy" / "node.sh"):
         text = path.read_text("utf-8")
-        # Through names that no port has, so that a free port cannot be taken for one to replace.
-        for number, port in enumerate(PORTS):
-            text = text.replace(port, f"PORT-{number}-")
-        for number, port in enumerate(free):
-            text = text.replace(f"PORT-{number}-", port)
-        path.write_text(text, "utf-8")
+        assert "127.0.0.1" in text
+        path.write_text(text.replace("127.0.0.1", address), "utf-8")
     return Up(tmp_path)
 
 
