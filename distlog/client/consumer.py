@@ -16,13 +16,14 @@ import grpc.aio
 from distlog.api.log.v1 import log_pb2
 from distlog.client.answers import record_of
 from distlog.client.attempts import READ_ELSEWHERE, read_error
+from distlog.client.patience import Patience
 from distlog.client.routing import Routing
 from distlog.client.values import Record
 from distlog.errors import AnswerInvalid, DistlogError, Unreachable
 
 # How long a node may keep silent about a record that is known to exist before another node is asked.
 RECORD_TIMEOUT_S = 5.0
-# A stream that lived this long was a success: what ends it begins a new series of failures.
+# A tail that lived this long was a success: what ends it begins a new series of failures.
 STREAM_LIFE_MIN_S = 5.0
 
 
@@ -55,6 +56,8 @@ class Consumer:
         self.is_closed = False
         self._call: Any = None
         self._address = ""
+        self._patience: Patience
+        self._is_reading = False
         # How many nodes were left behind; with the read order it says which one is next.
         self._moves = 0
         self._backoff = routing.backoff()
@@ -92,6 +95,7 @@ class Consumer:
 
     def _leave(self) -> None:
         if self._call is not None:
+            self._patience.stop()
             self._call.cancel()
             self._call = None
 
@@ -113,19 +117,28 @@ class Consumer:
         self._request.offset = self.next_offset
         self._opened_at = asyncio.get_running_loop().time()
         self._call = self._routing.node(self._address).log.ConsumeStream(self._request)
+        self._patience = Patience(
+            self._record_timeout_s,
+            progress=lambda: self.next_offset,
+            is_waiting=lambda: self._is_reading,
+            cut=self._call.cancel,
+        )
 
     async def _read(self) -> log_pb2.ConsumeResponse:
-        if self._end is None:
+        if self._end is not None:
+            self._patience.watch()
+        self._is_reading = True
+        try:
             answer = await self._call.read()
-        else:
-            try:
-                async with asyncio.timeout(self._record_timeout_s):
-                    answer = await self._call.read()
-            except TimeoutError:
-                problem = (
-                    f"it did not send offset {self.next_offset} within {self._record_timeout_s:g} s"
-                )
-                raise Unreachable(self._address, problem) from None
+        except asyncio.CancelledError:
+            if not self._patience.ran_out():
+                raise
+            problem = (
+                f"it did not send offset {self.next_offset} within {self._record_timeout_s:g} s"
+            )
+            raise Unreachable(self._address, problem) from None
+        finally:
+            self._is_reading = False
         if answer is grpc.aio.EOF:
             raise Unreachable(self._address, "it ended the stream")
         response: log_pb2.ConsumeResponse = answer
@@ -145,7 +158,9 @@ class Consumer:
         self._leave()
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if self._failing_since is None or now - self._opened_at > STREAM_LIFE_MIN_S:
+        # At the end of a log a stream has nothing to show for itself but its life.
+        has_lived = self._end is None and now - self._opened_at > STREAM_LIFE_MIN_S
+        if self._failing_since is None or has_lived:
             self._failing_since = now
             self._backoff.reset()
         pause_s = self._backoff.next_pause_s(error)

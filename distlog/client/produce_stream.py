@@ -14,6 +14,7 @@ import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import read_error, write_error
+from distlog.client.patience import Patience
 from distlog.client.routing import CONNECT_TIMEOUT_S, Node
 from distlog.client.window import Window
 from distlog.errors import DistlogError, OutcomeUnknown, Unreachable
@@ -43,8 +44,12 @@ class ProduceStream:
         self._work = work
         self._acknowledge = acknowledge
         self._answer_timeout_s = answer_timeout_s
-        # Runs out when a request in flight is not answered; None: nothing is in flight.
-        self._patience = asyncio.timeout(None)
+        self._patience = Patience(
+            answer_timeout_s,
+            progress=lambda: window.first_sequence,
+            is_waiting=lambda: window.in_flight_count > 0,
+            cut=self._call.cancel,
+        )
 
     async def run(self) -> DistlogError:
         """Use the stream until it ends.  Return why: OutcomeUnknown unless the node said, or it never was open."""
@@ -76,8 +81,7 @@ class ProduceStream:
                     self._work.clear()
                     await self._work.wait()
                     continue
-                if self._window.in_flight_count == 1:
-                    self._be_patient()
+                self._patience.watch()
                 await self._call.write(request.request)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             # The call is over; the reader is told why.
@@ -85,11 +89,11 @@ class ProduceStream:
 
     async def _read(self) -> DistlogError:
         try:
-            async with self._patience:
-                while (answer := await self._call.read()) is not grpc.aio.EOF:
-                    self._acknowledge(answer)
-                    self._be_patient()
-        except TimeoutError:
+            while (answer := await self._call.read()) is not grpc.aio.EOF:
+                self._acknowledge(answer)
+        except asyncio.CancelledError:
+            if not self._patience.ran_out():
+                raise
             return OutcomeUnknown(
                 cause=f"{self._address}: no answer within {self._answer_timeout_s:g} s"
             )
@@ -97,10 +101,6 @@ class ProduceStream:
             return write_error(failure, self._address)
         except DistlogError as error:
             return error
+        finally:
+            self._patience.stop()
         return OutcomeUnknown(cause=f"{self._address}: it ended the stream")
-
-    def _be_patient(self) -> None:
-        """Give the oldest request in flight its full time from now on."""
-        in_flight = self._window.in_flight_count
-        now = asyncio.get_running_loop().time()
-        self._patience.reschedule(now + self._answer_timeout_s if in_flight else None)

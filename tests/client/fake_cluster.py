@@ -259,6 +259,7 @@ class FakeNode:
         self.address = ""
         # Calls by method, to see where a client went.
         self.calls: list[str] = []
+        self._has_call = asyncio.Event()
         # While set, every call breaks.
         self.is_down = False
         # A tail of this node gets nothing from this offset on: it is cut off and behind.
@@ -284,8 +285,15 @@ class FakeNode:
         """Cut every connection; nothing listens there any more."""
         await self._server.stop(None)
 
+    async def called(self, method: str) -> None:
+        """Return when this node has been called."""
+        while method not in self.calls:
+            self._has_call.clear()
+            await self._has_call.wait()
+
     async def enter(self, method: str, context: Any) -> None:
         self.calls.append(method)
+        self._has_call.set()
         if self.is_down:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the fake is down")
 

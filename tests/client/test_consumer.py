@@ -123,6 +123,49 @@ def test_a_node_that_keeps_silent_about_what_exists_is_left() -> None:
     run(scenario())
 
 
+def test_when_every_node_keeps_silent_about_what_exists_it_gives_up() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster, client_of(cluster, timeout_s=0.2) as client:
+            cluster.fill(numbered(3))
+            for node in cluster.nodes:
+                node.tail_stops_at = 1
+            with pytest.raises(Unreachable, match="did not send offset 1 within"):
+                await values_of(client.consume(end=3, record_timeout_s=0.02))
+
+    run(scenario())
+
+
+def test_a_reader_that_takes_its_time_is_not_taken_for_a_silent_node() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster, client_of(cluster) as client:
+            cluster.fill(numbered(3))
+            async with client.consume(end=3, record_timeout_s=0.01) as consumer:
+                assert await next_of(consumer) == b"0"
+                # Longer than the node may be silent.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), 0.05)
+                assert await next_of(consumer) == b"1"
+            assert sum(node.calls.count("ConsumeStream") for node in cluster.nodes) == 1
+
+    run(scenario())
+
+
+def test_cancelling_a_reader_is_no_silence_of_the_node() -> None:
+    async def scenario() -> None:
+        async with (
+            FakeCluster() as cluster,
+            client_of(cluster) as client,
+            client.consume() as consumer,
+        ):
+            waiting = asyncio.create_task(next_of(consumer))
+            await cluster.nodes[0].called("ConsumeStream")
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("error", "sent"), [(-1, 0), (1, 2)], ids=["repeated", "skipped"])
 def test_a_node_that_sends_another_record_than_the_next_is_not_believed(
     error: int, sent: int
