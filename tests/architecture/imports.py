@@ -86,6 +86,7 @@ LAYERS = (
     Layer(
         "distlog.serve",
         (*CONSENSUS, "distlog.consensus", "distlog.server", "distlog.config", "distlog.node"),
+        ("uvloop",),
     ),
     Layer(
         "distlog.cli",
