@@ -105,9 +105,13 @@ class Block:
         lengths = np.frombuffer(view, dtype="<u4", count=record_count, offset=HEADER.size)
         frames = bytes(view[frames_start:])
         if not frames_match(frames, lengths):
-            raise InvalidRequest(field="block", problem="a record's prefix disagrees with its length")
+            raise InvalidRequest(
+                field="block", problem="a record's prefix disagrees with its length"
+            )
         if crc32c(frames) != data_crc32c:
-            raise InvalidRequest(field="block", problem="its checksum is wrong: it was changed on its way")
+            raise InvalidRequest(
+                field="block", problem="its checksum is wrong: it was changed on its way"
+            )
         return cls(attributes, data_crc32c, lengths, frames)
 
     def encode(self) -> bytes:
