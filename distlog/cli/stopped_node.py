@@ -127,6 +127,8 @@ def _look_at_journal(disk: Disk, look: Look) -> None:
     path, image = look.directory.journal_path, look.checkpoint
     look.journal = journal = JournalSurvey()
     if not disk.exists(path):
+        if image is not None:
+            look.faults.append(Fault(path, 0, 0, "the directory is missing"))
         return
     reader = OperationReader(disk, path, image.durable_sequence if image else 0)
     try:

@@ -126,7 +126,7 @@ def check_batch(files: SegmentFiles, number: int, before: Extent) -> Extent:
         position = number * TABLE_ROW_SIZE
         raise CorruptBatch(path=files.table.path, position=position, problem=problem)
     if crc32c(files.store.read(row.position, row.size)) != row.data_crc32c:
-        problem = f"the checksum of the batch of {row.record_count} records is wrong"
+        problem = "the batch that begins here does not have the checksum that its row says"
         raise CorruptBatch(path=files.store.path, position=row.position, problem=problem)
     return Extent(number + 1, row.next_offset, row.end_position, row.timestamp_ms)
 

@@ -252,3 +252,28 @@ def test_there_is_nothing_to_look_at_where_no_node_was(tmp_path: Path) -> None:
     with pytest.raises(DistlogError, match="no node has used it"):
         DataDirectory.open_offline(RealDisk(), str(tmp_path))
     assert tree(tmp_path) == {}
+
+
+# --- Filled before the first start ------------------------------------------------------------------
+
+
+def test_a_directory_that_is_being_filled_is_started_on_only_when_it_is_finished() -> None:
+    disk = SimulatedDisk()
+    directory = DataDirectory.begin(disk, "/data", "n1", Random(1))
+    directory.form("cluster", VOTERS)
+    directory.close()
+    for attempt in (lambda: opened(disk), lambda: DataDirectory.open_offline(disk, "/data")):
+        with pytest.raises(DataDirectoryUnusable, match="remove it and begin anew"):
+            attempt()
+    unfinished = disk.crash(Random(1))
+    with pytest.raises(DataDirectoryUnusable, match="not empty"):
+        DataDirectory.begin(unfinished, "/data", "n1", Random(1))
+    directory.finish()
+    assert opened(disk.crash(Random(2))).cluster_id == "cluster"
+
+
+def test_only_an_empty_directory_can_be_filled() -> None:
+    disk = SimulatedDisk()
+    opened(disk).close()
+    with pytest.raises(DataDirectoryUnusable, match="not empty"):
+        DataDirectory.begin(disk, "/data", "n1", Random(1))
