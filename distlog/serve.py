@@ -17,7 +17,7 @@ import uvloop
 from distlog import __version__
 from distlog.config import ServeConfig
 from distlog.consensus.group import GroupSettings
-from distlog.consensus.raft import RaftSettings
+from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.errors import DistlogError
 from distlog.node import Node, NodePorts, NodeSettings

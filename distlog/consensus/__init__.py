@@ -2,8 +2,9 @@
 
     replicated_log   the one door: append, read, wait; batches proposals, proves absences
       group          the asyncio driver: inbox -> rules -> pysyncobj -> fsync, and checkpoints
-        raft         pysyncobj behind typed messages; the only module that imports it
+        raft         one voter: typed messages through the rules to the library and back
           rules/     what pysyncobj does not do and Raft needs, one part a duty
+          library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
       state_machine  topics, blocks, producers: what the entries mean
       journal        Raft's own entries on disk; checkpoint: where the journal may begin

@@ -24,8 +24,10 @@ from distlog.consensus import messages
 from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal, SyncTicket
+from distlog.consensus.journal_view import RestorePoint
+from distlog.consensus.library import RaftSettings
 from distlog.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
-from distlog.consensus.raft import Raft, RaftSettings, RestorePoint
+from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.consensus.state_machine import StateMachine

@@ -1,7 +1,7 @@
 """The one door to a replicated group: append through the majority, read what is committed, wait for more.
 
-Appends are checked against the state and what is in flight (`Admission`), wait until the next step of the group, and travel as one
-entry with everything else that waits then.  A future is fulfilled when its command is applied here, which is after a majority has
+Appends wait until the next step of the group, and travel as one entry with everything else that waits then (`Proposals`).  A
+future is fulfilled when its command is applied here, which is after a majority has
 it on disk.  When leadership is lost the outcome of what was proposed is unknown, and says so; nothing is forwarded.
 
 Present records are served at once by any node, since logs hold committed records only.  "Not there" is said only after a
@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from distlog.block import Block
-from distlog.consensus.admission import Admission
 from distlog.consensus.commands import (
-    ENTRY_HEADER,
     Append,
     Command,
     CreateTopic,
@@ -26,15 +24,13 @@ from distlog.consensus.commands import (
     OpenProducer,
     ProducerStamp,
     TrimTopic,
-    command_size,
-    encode_entry,
 )
-from distlog.consensus.group import Done, Group
+from distlog.consensus.group import Group
+from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
 from distlog.consensus.state_machine import (
     AppendResult,
     ProducerOpened,
-    Result,
     StateMachine,
     Topic,
     TopicCreated,
@@ -44,8 +40,10 @@ from distlog.errors import (
     DistlogError,
     NotLeader,
     OffsetOutOfRange,
-    OutcomeUnknown,
+    OutOfSequence,
     Overloaded,
+    ProducerFenced,
+    ProducerUnknown,
     ShuttingDown,
     TopicNotFound,
 )
@@ -55,12 +53,8 @@ from distlog.storage.segment_files import SegmentLimits
 
 DEFAULT_TOPIC = "default"
 RETRY_DELAY_S = 0.2
-# What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
-ENTRY_SIZE_TARGET = 1 << 20
-# A lone append goes at once, and so does the next; while two entries are on their way what arrives waits for one of them and
-# then shares an entry and its fsyncs.  So much waiting does not wait longer: its own transfer is what takes time.
-ENTRIES_IN_FLIGHT = 2
-WAITING_SIZE_MAX = 256 << 10
+# What a deposed leader may say wrongly, and a producer takes as final.
+STALE_IF_DEPOSED = (OutOfSequence, ProducerUnknown, ProducerFenced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +65,6 @@ class ReplicatedLogSettings:
     waiting_reads_max: int = 20_000
     # The journal kept for a voter that is away may grow to this; then proposals are refused.
     journal_size_max: int = 1 << 30
-
-
-@dataclass(slots=True, eq=False)
-class Proposal:
-    """A command on its way, and who waits for its outcome."""
-
-    command: Command
-    size: int
-    waiters: list[asyncio.Future[Any]] = field(default_factory=list)
-
-    def settle(self, result: Result) -> None:
-        """Give the result, or the error, to all who wait."""
-        for waiter in self.waiters:
-            if waiter.done():
-                continue
-            if isinstance(result, DistlogError):
-                waiter.set_exception(result)
-            else:
-                waiter.set_result(result)
-        self.waiters.clear()
 
 
 class ReplicatedLog:
@@ -120,14 +94,6 @@ class ReplicatedLog:
         self._settings = settings
         self._address_of = address_of
         self._loop = asyncio.get_running_loop()
-        # Admitted, not in an entry yet; and their bytes.
-        self._waiting: list[Proposal] = []
-        self._waiting_size = 0
-        # In an entry, not applied yet.
-        self._proposed: dict[int, list[Proposal]] = {}
-        self._entry_count = 0
-        # Bytes of both.
-        self._proposals_size = 0
         # Per topic id: those who wait for the high watermark to pass an offset.
         self._tails: dict[int, dict[asyncio.Future[None], int]] = {}
         self._role_callbacks: list[Callable[[], None]] = []
@@ -136,8 +102,10 @@ class ReplicatedLog:
     def attach(self, group: Group) -> None:
         """The cluster is formed: serve `group`, which has not started yet."""
         self._attached = group
-        self._admission: Admission[Proposal] = Admission(group.state_machine)
-        group.take_proposals = self._take_entries
+        self._proposals = Proposals(
+            group.state_machine, self._clock, self._settings.proposals_size_max, group.kick
+        )
+        group.take_proposals = self._proposals.take_entries
         group.applied = self._wake_tails
         group.leadership_changed = self._leadership_changed
 
@@ -203,31 +171,19 @@ class ReplicatedLog:
         raise NotLeader(leader_id=leader, leader_address=address)
 
     def _propose(self, command: Command) -> asyncio.Future[Any]:
-        size = command_size(command)
-        if self._proposals_size + size > self._settings.proposals_size_max:
-            raise Overloaded(
-                queue="bytes of proposals waiting", limit=self._settings.proposals_size_max
-            )
-        if self._group.journal.size >= self._settings.journal_size_max:
+        group = self._group
+        if group.journal.size >= self._settings.journal_size_max:
             raise Overloaded(
                 queue=f"the journal, kept for {self._laggards()},",
                 limit=self._settings.journal_size_max,
             )
-        future: asyncio.Future[Any] = self._loop.create_future()
-        proposal = Proposal(command, size)
-        admitted = self._admission.admit(command, proposal)
-        if isinstance(admitted, DistlogError):
-            raise admitted
-        if isinstance(admitted, AppendResult):
-            future.set_result(admitted)
-            return future
-        admitted.waiters.append(future)
-        if admitted is proposal:
-            self._waiting.append(proposal)
-            self._waiting_size += size
-            self._proposals_size += size
-            self._group.kick()
-        return future
+        try:
+            return self._proposals.submit(command)
+        except STALE_IF_DEPOSED:
+            if group.raft.is_in_touch:
+                raise
+            # A leader that was cut off does not know what its successor has accepted of this producer.
+            raise no_leader("this leader has not heard from a majority for a moment") from None
 
     def _laggards(self) -> str:
         raft = self._group.raft
@@ -235,72 +191,11 @@ class ReplicatedLog:
         behind = [voter for voter in sorted(raft.voters) if raft.matched.get(voter, 0) < last]
         return "the disk's checkpoint" if not behind else ", ".join(behind)
 
-    def _take_entries(self) -> Sequence[tuple[bytes, Done]]:
-        """Pack what waits into entries; the group proposes them in this step."""
-        if not self._waiting or (
-            len(self._proposed) >= ENTRIES_IN_FLIGHT and self._waiting_size < WAITING_SIZE_MAX
-        ):
-            return ()
-        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
-        timestamp_ms = self._clock.wall_ms()
-        entries: list[tuple[bytes, Done]] = []
-        first, size = 0, ENTRY_HEADER.size
-        for position, proposal in enumerate(waiting):
-            if position > first and size + proposal.size > ENTRY_SIZE_TARGET:
-                entries.append(self._entry(waiting[first:position], timestamp_ms))
-                first, size = position, ENTRY_HEADER.size
-            size += proposal.size
-        entries.append(self._entry(waiting[first:], timestamp_ms))
-        return entries
-
-    def _entry(self, proposals: list[Proposal], timestamp_ms: int) -> tuple[bytes, Done]:
-        self._entry_count += 1
-        number = self._entry_count
-        self._proposed[number] = proposals
-        payload = encode_entry([proposal.command for proposal in proposals], timestamp_ms)
-
-        def done(results: Any, failure: int) -> None:
-            self._settle_entry(number, results, failure)
-
-        return payload, done
-
-    def _settle_entry(self, number: int, results: Sequence[Result] | None, failure: int) -> None:
-        proposals = self._proposed.pop(number, None)
-        if proposals is None:
-            # Leadership was lost meanwhile, and their outcome was called unknown.
-            return
-        if self._waiting:
-            # There is room for another entry.
-            self._group.kick()
-        if results is None or failure:
-            for proposal in proposals:
-                self._forget(proposal)
-                proposal.settle(no_leader("leadership was lost before the entry was proposed"))
-            return
-        for proposal, result in zip(proposals, results, strict=True):
-            self._forget(proposal)
-            proposal.settle(result)
-
-    def _forget(self, proposal: Proposal) -> None:
-        self._proposals_size -= proposal.size
-        self._admission.settle(proposal.command)
-
     def _leadership_changed(self) -> None:
-        if not self._group.raft.is_leader and (self._waiting or self._proposed):
-            self._abandon_proposals("leadership was lost before the append was committed")
+        if not self._group.raft.is_leader:
+            self._proposals.abandon("leadership was lost before the append was committed")
         for callback in self._role_callbacks:
             callback()
-
-    def _abandon_proposals(self, cause: str) -> None:
-        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
-        proposed, self._proposed = self._proposed, {}
-        self._proposals_size = 0
-        self._admission.clear()
-        for proposal in waiting:
-            proposal.settle(no_leader("leadership was lost before the append was proposed"))
-        for proposals in proposed.values():
-            for proposal in proposals:
-                proposal.settle(OutcomeUnknown(cause=cause))
 
     # --- Reads ---------------------------------------------------------------------------------
 
@@ -479,7 +374,7 @@ class ReplicatedLog:
         """Fail what is still in flight: its outcome is unknown."""
         self.refuse_new()
         if self._attached is not None:
-            self._abandon_proposals("this node stopped before the append was committed")
+            self._proposals.abandon("this node stopped before the append was committed")
 
 
 def _fail(waiting: dict[asyncio.Future[None], int], error: DistlogError) -> None:

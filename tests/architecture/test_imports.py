@@ -37,7 +37,7 @@ def test_rows_are_unique() -> None:
 
 def test_only_one_module_sees_the_raft_library() -> None:
     assert [layer.name for layer in LAYERS if "pysyncobj" in layer.libraries] == [
-        "distlog.consensus.raft"
+        "distlog.consensus.library"
     ]
 
 

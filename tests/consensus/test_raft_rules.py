@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from distlog.consensus import messages
+from distlog.consensus.journal_view import RestorePoint
+from distlog.consensus.library import COMMAND_OPAQUE
 from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply
-from distlog.consensus.raft import COMMAND_OPAQUE, RestorePoint
 from distlog.consensus.rules import ConsensusViolated, complete_rules
 from tests.consensus.missing_rules import without
 from tests.consensus.voters import Voters

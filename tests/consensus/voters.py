@@ -13,8 +13,10 @@ from typing import Any
 
 from distlog.consensus import messages
 from distlog.consensus.journal import Journal
+from distlog.consensus.journal_view import RestorePoint
+from distlog.consensus.library import COMMAND_OPAQUE, RaftSettings
 from distlog.consensus.messages import Message
-from distlog.consensus.raft import COMMAND_OPAQUE, Raft, RaftSettings, RestorePoint
+from distlog.consensus.raft import Raft
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.storage.simulated_disk import SimulatedDisk
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from distlog.consensus.group import GroupSettings
-from distlog.consensus.raft import RaftSettings
+from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from distlog.node import Node, NodePorts, NodeSettings

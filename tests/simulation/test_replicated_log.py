@@ -259,6 +259,32 @@ def test_a_gap_and_an_unknown_producer_are_refused() -> None:
     simulated(story)
 
 
+def test_a_leader_that_is_cut_off_does_not_call_a_producer_unknown_that_its_successor_knows() -> (
+    None
+):
+    async def story(cluster: SimulatedCluster) -> None:
+        await led(cluster)
+        deposed = cluster.leader()
+        assert deposed is not None
+        others = [machine.name for machine in followers(cluster)]
+        cluster.network.partition([deposed.name], others)
+        assert await cluster.wait_until(
+            lambda: any(log_of(cluster.machines[name]).is_leader for name in others), "a successor"
+        )
+        successor = next(
+            log_of(cluster.machines[n]) for n in others if log_of(cluster.machines[n]).is_leader
+        )
+        opened = await successor.open_producer()
+        assert log_of(deposed).is_leader, "it does not know yet that it is none"
+        with pytest.raises(NoLeader, match="majority"):
+            log_of(deposed).propose_append(
+                "", block(b"x"), ProducerStamp(opened.producer_id, opened.epoch, 0)
+            )
+        cluster.network.heal()
+
+    simulated(story)
+
+
 # --- Reads ---------------------------------------------------------------------------------------
 
 

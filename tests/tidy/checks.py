@@ -84,7 +84,7 @@ PORTS = (
     Port("pickle", (), "write an encoding: unpickling runs what a peer sends"),
     Port("marshal", (), "write an encoding"),
     Port("shelve", (), "write an encoding"),
-    Port("pysyncobj", ("consensus/raft",), "speak to distlog.consensus.raft"),
+    Port("pysyncobj", ("consensus/library",), "speak to distlog.consensus.raft"),
 )
 
 # Attributes of asyncio and of the event loop that reach the machine without an import of their own.

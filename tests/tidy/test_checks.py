@@ -91,7 +91,7 @@ ALLOWED = [
         "from random import Random\ndef f(random: Random): random.random()",
     ),
     (checks.ports, "distlog/storage/log.py", "disk.open('name')\nfrom posixpath import join"),
-    (checks.ports, "distlog/consensus/raft.py", "import pysyncobj.syncobj as library"),
+    (checks.ports, "distlog/consensus/library.py", "import pysyncobj.syncobj as library"),
     (checks.ports, "tests/storage/test_log.py", "import os, time"),
     (checks.words, "distlog/block.py", "# /proc/self, homes/work/x, the network/work/load"),
     (checks.prints, "distlog/cli/main.py", "print('hello')"),

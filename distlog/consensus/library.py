@@ -1,0 +1,287 @@
+"""pysyncobj, and every hook into it: the only module that knows its names.
+
+The library decides who leads, what is replicated and what is committed; it is given no socket, no file, no thread and no timer of
+its own.  What it wants is asked of its `Owner`, in its own dict messages; `raft.py` makes typed ones of them.
+
+The hooks, all of them here:
+- `pysyncobj.syncobj.createJournal` and `PIPE_NOTIFIER_ENABLED`: replaced once, so that a journal object is taken as it is and
+  no pipe is opened;
+- `pysyncobj.syncobj.monotonicTime` and `random`: set to this node's at every entry, the time standing still until
+  it returns, so that no time budget inside can end a loop half-way;
+- `_SyncObj__doApplyCommand`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`, `_getLeader`, `_poller`: used.
+
+Private names change without notice, so another version of the library is refused at start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+import pysyncobj.syncobj as library
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.config import FAIL_REASON
+from pysyncobj.node import Node as LibraryNode
+from pysyncobj.transport import Transport as LibraryTransport
+
+from distlog.consensus.journal_view import MESSAGE_SIZE, JournalView, RestorePoint
+from distlog.consensus.rules import ConsensusViolated
+from distlog.runtime import Clock
+
+LIBRARY_VERSION = "0.3.17"
+# The first byte of an entry's payload is the library's command type; this one is opaque to it.
+COMMAND_OPAQUE = 100
+ROLES = ("follower", "candidate", "leader")
+
+# A payload and what is called when its fate is known: (result of apply, 0), or (None, reason) if it was never proposed.
+Proposal = tuple[bytes, Callable[[Any, int], None]]
+
+if library.VERSION != LIBRARY_VERSION:
+    raise ImportError(
+        f"pysyncobj {LIBRARY_VERSION} is required and {library.VERSION} is installed: the rules around it are "
+        "proven for that version only. Install the pinned one: pip install pysyncobj=="
+        + LIBRARY_VERSION
+    )
+
+
+def _take_journal_as_it_is(journal: JournalView) -> JournalView:
+    return journal
+
+
+library.createJournal = _take_journal_as_it_is
+library.PIPE_NOTIFIER_ENABLED = False
+# What the library has to say is either checked here, or is about files and sockets that it is not given.
+logging.getLogger("pysyncobj").addHandler(logging.NullHandler())
+logging.getLogger("pysyncobj").propagate = False
+
+
+@dataclass(frozen=True, slots=True)
+class RaftSettings:
+    """Times in seconds, sizes in bytes."""
+
+    election_timeout_min_s: float = 0.4
+    election_timeout_max_s: float = 0.8
+    heartbeat_interval_s: float = 0.05
+    entry_size_max: int = 8 << 20
+    in_flight_size_max: int = 8 << 20
+
+
+class Owner(Protocol):
+    """What the library asks of the node it is part of, from within a call of `Library`."""
+
+    def send_from_library(self, voter: str, message: dict[str, Any]) -> bool:
+        """Send a message; False if it cannot be sent.  Must not call the library again."""
+
+    def apply_from_library(self, payload: bytes) -> Any:
+        """Apply the committed entry after the last applied one.  What it raises stops the node."""
+
+    def take_proposals(self) -> Sequence[Proposal]:
+        """Return what waits to be proposed, once."""
+
+    def state_changed(self) -> None:
+        """The role changed; nothing was sent in the new one yet."""
+
+
+class Library:
+    """One voter of pysyncobj, entered only through these methods."""
+
+    def __init__(
+        self,
+        *,
+        owner: Owner,
+        node_id: str,
+        other_voters: Sequence[str],
+        view: JournalView,
+        restore_point: RestorePoint | None,
+        clock: Clock,
+        random: Random,
+        settings: RaftSettings,
+    ) -> None:
+        """Begin at `restore_point`.  Raises ConsensusViolated if the journal does not fit it."""
+        self._clock = clock
+        self._random = random
+        self._nodes = {voter: _Node(voter) for voter in sorted(other_voters)}
+        self._transport = _Transport(owner)
+        self.now = clock.monotonic()
+        self.enter()
+        conf = _configuration(settings, view, restore_point, self._nodes, owner.state_changed)
+        self._syncobj = _SyncObj(
+            owner, _Node(node_id), list(self._nodes.values()), conf, self._transport
+        )
+        self._syncobj._poller = _NoPoller()
+        if restore_point is not None:
+            # The first tick loads the checkpoint, while the view begins just where that wants it.
+            self._syncobj.doTick(0)
+            if self.last_applied != restore_point.last.raft_index:
+                raise ConsensusViolated("the journal does not hold the checkpoint's entries")
+        view.reveal()
+
+    @property
+    def term(self) -> int:
+        return int(self._syncobj.raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        return int(self._syncobj.raftCommitIndex)
+
+    @property
+    def last_applied(self) -> int:
+        return int(self._syncobj.raftLastApplied)
+
+    @property
+    def is_leader(self) -> bool:
+        return bool(self._syncobj._isLeader())
+
+    @property
+    def leader_id(self) -> str | None:
+        leader = self._syncobj._getLeader()
+        return None if leader is None else str(leader.id)
+
+    @property
+    def role(self) -> str:
+        return ROLES[self._syncobj.getStatus()["state"]]
+
+    def enter(self) -> None:
+        """Make the library see this node's time, standing still, and this node's random numbers."""
+        self.now = self._clock.monotonic()
+        library.monotonicTime = self._time
+        library.random = self._random
+
+    def _time(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        """Commit, apply, propose, send what is due, and campaign if it is time."""
+        self.enter()
+        self._syncobj.doTick(0)
+
+    def deliver(self, sender: str, message: dict[str, Any]) -> None:
+        """Hand over a message that went through the rules, after `enter`."""
+        self._transport._onMessageReceived(self._nodes[sender], message)
+
+    def set_next_index(self, voter: str, raft_index: int) -> None:
+        """Go on sending to a voter from an entry on."""
+        message = {"type": "next_node_idx", "success": False, "reset": True}
+        self.deliver(voter, {**message, "next_node_idx": raft_index})
+
+    def connected(self, voter: str) -> None:
+        self._transport._onNodeConnected(self._nodes[voter])
+
+    def disconnected(self, voter: str) -> None:
+        self._transport._onNodeDisconnected(self._nodes[voter])
+
+
+def _configuration(
+    settings: RaftSettings,
+    view: JournalView,
+    restore_point: RestorePoint | None,
+    nodes: Mapping[str, LibraryNode],
+    state_changed: Callable[[], None],
+) -> SyncObjConf:
+    restore: dict[str, Any] = {}
+    if restore_point is not None:
+        entries = (tuple(restore_point.last), tuple(restore_point.previous), list(nodes.values()))
+        # The library only asks whether this file exists, and hands its name to the deserializer, which has the
+        # entries already: the checkpoint is ours, and the library never writes or reads a file.
+        restore = {
+            "fullDumpFile": library.__file__,
+            "deserializer": lambda _path: entries,
+            "serializer": _refuse_to_serialize,
+        }
+    return SyncObjConf(
+        autoTick=False,
+        # With False the library tells every commit at once, which costs as much again as the commit itself.
+        appendEntriesUseBatch=True,
+        commandsWaitLeader=False,
+        commandsQueueSize=0,
+        appendEntriesPeriod=settings.heartbeat_interval_s,
+        # Larger than any entry: the library's own splitting of entries corrupts them.
+        appendEntriesBatchSizeBytes=settings.entry_size_max + MESSAGE_SIZE + 1,
+        raftMinTimeout=settings.election_timeout_min_s,
+        raftMaxTimeout=settings.election_timeout_max_s,
+        leaderFallbackTimeout=2 * settings.election_timeout_max_s,
+        connectionTimeout=1e9,
+        journalFile=view,
+        useFork=False,
+        logCompactionMinEntries=1 << 60,
+        logCompactionMinTime=1 << 60,
+        dynamicMembershipChange=False,
+        onStateChanged=lambda _old, _new: state_changed(),
+        **restore,
+    )
+
+
+def _refuse_to_serialize(_path: str, _data: Any) -> None:
+    raise ConsensusViolated("the library writes a snapshot")
+
+
+class _SyncObj(SyncObj):  # type: ignore[misc]
+    """pysyncobj with opaque commands, all of one tick sent at once."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        node: LibraryNode,
+        others: list[LibraryNode],
+        conf: SyncObjConf,
+        transport: LibraryTransport,
+    ) -> None:
+        self._owner = owner
+        SyncObj.__init__(self, node, others, conf, nodeClass=_Node, transport=transport)
+
+    def _checkCommandsToApply(self) -> None:
+        """Append all commands but the last without sending, the last with: one AppendEntries serves the tick."""
+        commands = self._owner.take_proposals()
+        if not commands:
+            return
+        if not self._isLeader():
+            for _, done in commands:
+                done(None, FAIL_REASON.NOT_LEADER)
+            return
+        for payload, done in commands[:-1]:
+            self._applyCommand(payload, done, None)
+        SyncObj._checkCommandsToApply(self)
+        # The library reads the flag from the configuration at every use.
+        self.conf.appendEntriesUseBatch = False
+        self._applyCommand(*commands[-1], None)
+        SyncObj._checkCommandsToApply(self)
+        self.conf.appendEntriesUseBatch = True
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> Any:
+        # The payload is opaque to the library, which would unpickle it.
+        return self._owner.apply_from_library(command)
+
+
+class _Transport(LibraryTransport):  # type: ignore[misc]
+    """The library's seam to other nodes."""
+
+    def __init__(self, owner: Owner) -> None:
+        LibraryTransport.__init__(self, None, None, [])
+        self._owner = owner
+
+    def send(self, node: LibraryNode, message: dict[str, Any]) -> bool:
+        return self._owner.send_from_library(node.id, message)
+
+
+class _Node(LibraryNode):  # type: ignore[misc]
+    """A voter by its id, with a hash that does not change from run to run: sets of them keep their order."""
+
+    def __init__(self, id: str, **_unused: Any) -> None:
+        LibraryNode.__init__(self, id)
+        self._hash = int.from_bytes(id.encode(), "little") % ((1 << 61) - 1)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Node) and self._id == other._id
+
+
+class _NoPoller:
+    """The library has no sockets: nothing to wait for."""
+
+    def poll(self, _timeout: float) -> None:
+        return None

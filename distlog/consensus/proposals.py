@@ -1,0 +1,164 @@
+"""What the leader is asked to append: admitted, packed into entries, and settled when its fate is known.
+
+submit -> admission -> waiting --(next step of the group)--> entry -> proposed -> applied: the result
+                                                                          or leadership lost: the outcome is unknown
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distlog.consensus.admission import Admission
+from distlog.consensus.commands import (
+    COMMAND_COUNT_MAX,
+    ENTRY_HEADER,
+    Command,
+    command_size,
+    encode_entry,
+)
+from distlog.consensus.group import Done
+from distlog.consensus.reads import no_leader
+from distlog.consensus.results import AppendResult, Result
+from distlog.consensus.state_machine import StateMachine
+from distlog.errors import DistlogError, OutcomeUnknown, Overloaded
+from distlog.runtime import Clock
+
+# What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
+ENTRY_SIZE_TARGET = 1 << 20
+# A lone append goes at once, and so does the next; while two entries are on their way what arrives waits for one of them and
+# then shares an entry and its fsyncs.  So much waiting does not wait longer: its own transfer is what takes time.
+ENTRIES_IN_FLIGHT = 2
+WAITING_SIZE_MAX = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A command on its way, and who waits for its outcome."""
+
+    command: Command
+    size: int
+    waiters: list[asyncio.Future[Any]] = field(default_factory=list)
+
+    def settle(self, result: Result) -> None:
+        """Give the result, or the error, to all who wait."""
+        for waiter in self.waiters:
+            if waiter.done():
+                continue
+            if isinstance(result, DistlogError):
+                waiter.set_exception(result)
+            else:
+                waiter.set_result(result)
+        self.waiters.clear()
+
+
+class Proposals:
+    """The proposals of one leader, from when they are taken to when they are applied."""
+
+    def __init__(
+        self, state_machine: StateMachine, clock: Clock, size_max: int, kick: Callable[[], None]
+    ) -> None:
+        """size_max: bytes that may be on their way; kick() has the group take a step soon."""
+        self._clock = clock
+        self._size_max = size_max
+        self._kick = kick
+        self._loop = asyncio.get_running_loop()
+        self._admission: Admission[Proposal] = Admission(state_machine)
+        # Admitted, not in an entry yet; and their bytes.
+        self._waiting: list[Proposal] = []
+        self._waiting_size = 0
+        # In an entry, not applied yet, by the number of the entry.
+        self._proposed: dict[int, list[Proposal]] = {}
+        self._entry_count = 0
+        # Bytes of both.
+        self._size = 0
+
+    def submit(self, command: Command) -> asyncio.Future[Any]:
+        """Take a command, or recognise it; the future carries its result.
+
+        Raises Overloaded, and what refuses the command at once.
+        """
+        size = command_size(command)
+        if self._size + size > self._size_max:
+            raise Overloaded(queue="bytes of proposals waiting", limit=self._size_max)
+        if len(self._waiting) >= COMMAND_COUNT_MAX:
+            raise Overloaded(queue="proposals waiting", limit=COMMAND_COUNT_MAX)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        proposal = Proposal(command, size)
+        admitted = self._admission.admit(command, proposal)
+        if isinstance(admitted, DistlogError):
+            raise admitted
+        if isinstance(admitted, AppendResult):
+            future.set_result(admitted)
+            return future
+        admitted.waiters.append(future)
+        if admitted is proposal:
+            self._waiting.append(proposal)
+            self._waiting_size += size
+            self._size += size
+            self._kick()
+        return future
+
+    def take_entries(self) -> Sequence[tuple[bytes, Done]]:
+        """Pack what waits into entries, to be proposed in this step; nothing while enough is on its way."""
+        if not self._waiting or (
+            len(self._proposed) >= ENTRIES_IN_FLIGHT and self._waiting_size < WAITING_SIZE_MAX
+        ):
+            return ()
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        timestamp_ms = self._clock.wall_ms()
+        entries: list[tuple[bytes, Done]] = []
+        first, size = 0, ENTRY_HEADER.size
+        for position, proposal in enumerate(waiting):
+            if position > first and size + proposal.size > ENTRY_SIZE_TARGET:
+                entries.append(self._entry(waiting[first:position], timestamp_ms))
+                first, size = position, ENTRY_HEADER.size
+            size += proposal.size
+        entries.append(self._entry(waiting[first:], timestamp_ms))
+        return entries
+
+    def _entry(self, proposals: list[Proposal], timestamp_ms: int) -> tuple[bytes, Done]:
+        self._entry_count += 1
+        number = self._entry_count
+        self._proposed[number] = proposals
+        payload = encode_entry([proposal.command for proposal in proposals], timestamp_ms)
+
+        def done(results: Any, failure: int) -> None:
+            self._settle_entry(number, results, failure)
+
+        return payload, done
+
+    def _settle_entry(self, number: int, results: Sequence[Result] | None, failure: int) -> None:
+        proposals = self._proposed.pop(number, None)
+        if proposals is None:
+            # Leadership was lost meanwhile, and their outcome was called unknown.
+            return
+        if self._waiting:
+            # There is room for another entry.
+            self._kick()
+        if results is None or failure:
+            for proposal in proposals:
+                self._forget(proposal)
+                proposal.settle(no_leader("leadership was lost before the entry was proposed"))
+            return
+        for proposal, result in zip(proposals, results, strict=True):
+            self._forget(proposal)
+            proposal.settle(result)
+
+    def _forget(self, proposal: Proposal) -> None:
+        self._size -= proposal.size
+        self._admission.settle(proposal.command)
+
+    def abandon(self, cause: str) -> None:
+        """Give everything up: what waits was not written, and what is proposed may be, or not."""
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        proposed, self._proposed = self._proposed, {}
+        self._size = 0
+        self._admission.clear()
+        for proposal in waiting:
+            proposal.settle(no_leader("leadership was lost before the append was proposed"))
+        for proposals in proposed.values():
+            for proposal in proposals:
+                proposal.settle(OutcomeUnknown(cause=cause))
