@@ -35,6 +35,7 @@ from distlog.storage.segment_files import (
     INDEX,
     STORE,
     SUFFIXES,
+    Counts,
     SegmentCache,
     SegmentFiles,
     SegmentLimits,
@@ -278,13 +279,10 @@ class Recovery:
 
     def _finish(self, files: SegmentFiles, extent: Extent, *, changed: bool) -> None:
         """Cut a segment's files to what is whole, durably: what is cut off must not come back."""
-        counts = (
-            extent.store_size,
-            extent.next_offset - files.index.base_offset,
-            extent.batch_count,
-        )
+        record_count = extent.next_offset - files.index.base_offset
+        counts = Counts(extent.store_size, record_count, extent.batch_count)
         if files.counts != counts:
-            files.narrow(*counts)
+            files.narrow(counts)
             files.truncate()
             changed = True
         if changed:

@@ -17,6 +17,7 @@ from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk
 from distlog.storage.segment_files import (
     STORE,
+    Counts,
     SegmentCache,
     SegmentFiles,
     SegmentLimits,
@@ -212,9 +213,9 @@ class Segment:
             return
         files = self._cache.take(self.path)
         if files is None:
-            files = SegmentFiles.open(self._disk, self._directory, self.base_offset)
+            counts = Counts(self.store_size, self.record_count, self.batch_count)
+            files = SegmentFiles.open_sealed(self._disk, self._directory, self.base_offset, counts)
         try:
-            files.narrow(self.store_size, self.record_count, self.batch_count)
             yield files
         except BaseException:
             files.close()

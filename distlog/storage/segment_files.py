@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from distlog.errors import CorruptBatch, DistlogError
 from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
@@ -57,6 +58,14 @@ def remove_segment(disk: Disk, directory: str, base_offset: int) -> None:
             disk.remove(path)
 
 
+class Counts(NamedTuple):
+    """How much data is in the files of a segment: bytes of store, rows of index and of table."""
+
+    store_size: int
+    record_count: int
+    batch_count: int
+
+
 class SegmentFiles:
     """A store with its index and its batch table."""
 
@@ -76,8 +85,8 @@ class SegmentFiles:
                 path = segment_path(directory, base_offset, suffix)
                 files.append(disk.open(path, create=True))
         except DistlogError:
+            _close_files(files)
             for file in files:
-                file.close()
                 disk.remove(file.path)
             raise
         return cls._of(files, base_offset, limits)
@@ -91,16 +100,38 @@ class SegmentFiles:
         Sizes and counts are what the files have room for, in whole rows: `narrow` says what is
         data.
         """
-        files: list[DiskFile] = []
+        files = _open_files(disk, directory, base_offset, writable=limits is not None)
         try:
-            for suffix in SUFFIXES:
-                path = segment_path(directory, base_offset, suffix)
-                files.append(disk.open(path, writable=limits is not None))
             return cls._of(files, base_offset, limits)
         except DistlogError:
-            for file in files:
-                file.close()
+            _close_files(files)
             raise
+
+    @classmethod
+    def open_sealed(
+        cls, disk: Disk, directory: str, base_offset: int, counts: Counts
+    ) -> SegmentFiles:
+        """Open a segment's files to be read, as far as they hold data.
+
+        Raises CorruptBatch if a file is too short.  Nothing beyond the data is touched: the sync
+        that gives back its space may run at the same time.
+        """
+        files = _open_files(disk, directory, base_offset, writable=False)
+        store, index, table = files
+        try:
+            _require_size(table, counts.batch_count * TABLE_ROW_SIZE)
+            _require_size(index, counts.record_count * INDEX_ROW_SIZE)
+            _require_size(store, counts.store_size)
+            index_memory = MappedFile(index, counts.record_count * INDEX_ROW_SIZE)
+            table_memory = MappedFile(table, counts.batch_count * TABLE_ROW_SIZE)
+        except DistlogError:
+            _close_files(files)
+            raise
+        return cls(
+            Store(store, counts.store_size),
+            Index(index_memory, base_offset, counts.record_count),
+            BatchTable(table_memory, counts.batch_count),
+        )
 
     @classmethod
     def _of(
@@ -110,13 +141,11 @@ class SegmentFiles:
         store_size = store_file.size()
         index_rows = index_file.size() // INDEX_ROW_SIZE
         table_rows = table_file.size() // TABLE_ROW_SIZE
-        store_max = index_max = table_max = None
-        store_memory = None
+        index_max = table_max = store_memory = None
         if limits is not None:
-            store_max = limits.store_size_max
             index_max = limits.row_count_max * INDEX_ROW_SIZE
             table_max = limits.row_count_max * TABLE_ROW_SIZE
-            store_memory = MappedFile(store_file, store_size, size_max=store_max)
+            store_memory = MappedFile(store_file, store_size, size_max=limits.store_size_max)
         index_memory = MappedFile(index_file, index_rows * INDEX_ROW_SIZE, size_max=index_max)
         table_memory = MappedFile(table_file, table_rows * TABLE_ROW_SIZE, size_max=table_max)
         return cls(
@@ -125,24 +154,15 @@ class SegmentFiles:
             BatchTable(table_memory, table_rows),
         )
 
-    def narrow(self, store_size: int, record_count: int, batch_count: int) -> None:
-        """Say how much of each file is data.  Raises CorruptBatch if a file is too short for it."""
-        for path, size, size_wanted in (
-            (self.table.path, self.table.size, batch_count * TABLE_ROW_SIZE),
-            (self.index.path, self.index.size, record_count * INDEX_ROW_SIZE),
-            (self.store.path, self.store.size, store_size),
-        ):
-            if size < size_wanted:
-                problem = f"the file ends here and had {size_wanted} bytes"
-                raise CorruptBatch(path=path, position=size, problem=problem)
-        self.store.size = store_size
-        self.index.row_count = record_count
-        self.table.row_count = batch_count
+    def narrow(self, counts: Counts) -> None:
+        """Say how much of what the files have room for is data."""
+        assert all(room >= count for room, count in zip(self.counts, counts, strict=True))
+        self.store.size, self.index.row_count, self.table.row_count = counts
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Bytes of store, rows of index, rows of batch table: what `narrow` set, or room for."""
-        return self.store.size, self.index.row_count, self.table.row_count
+    def counts(self) -> Counts:
+        """What `narrow` said, or what there is room for."""
+        return Counts(self.store.size, self.index.row_count, self.table.row_count)
 
     def is_exact(self) -> bool:
         """Tell whether the files end where the data does."""
@@ -187,6 +207,30 @@ class SegmentFiles:
         self.store.close()
         self.index.close()
         self.table.close()
+
+
+def _open_files(disk: Disk, directory: str, base_offset: int, *, writable: bool) -> list[DiskFile]:
+    files: list[DiskFile] = []
+    try:
+        for suffix in SUFFIXES:
+            path = segment_path(directory, base_offset, suffix)
+            files.append(disk.open(path, writable=writable))
+    except DistlogError:
+        _close_files(files)
+        raise
+    return files
+
+
+def _close_files(files: list[DiskFile]) -> None:
+    for file in files:
+        file.close()
+
+
+def _require_size(file: DiskFile, size: int) -> None:
+    found = file.size()
+    if found < size:
+        problem = f"the file ends here and had {size} bytes"
+        raise CorruptBatch(path=file.path, position=found, problem=problem)
 
 
 class SegmentCache:

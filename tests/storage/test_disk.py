@@ -165,6 +165,26 @@ def test_the_real_disk_tells_a_full_one_from_a_broken_one(
         file.write_at(3, [b"def"])
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EROFS, errno.EACCES, errno.EIO])
+def test_the_real_disk_says_why_the_system_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    disk = RealDisk()
+    for operation in (
+        lambda: disk.open(f"{tmp_path}/a", create=True),
+        lambda: disk.lock(f"{tmp_path}/a"),
+        lambda: disk.sync_directory(str(tmp_path)),
+    ):
+        with pytest.raises(DiskFailed) as caught:
+            operation()
+        assert caught.value.problem == os.strerror(number)
+        assert caught.value.path.startswith(str(tmp_path))
+
+
 def test_the_real_disk_goes_on_after_short_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

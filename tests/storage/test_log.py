@@ -324,6 +324,23 @@ def test_a_sync_that_never_ran_is_done_by_the_next_one() -> None:
         assert all_records(log) == [b"%d" % number for number in range(7)]
 
 
+def test_a_sealed_segment_can_be_read_while_a_sync_gives_back_its_space() -> None:
+    disk = SimulatedDisk()
+    log = Log.create(disk, "/log", SMALL)
+    for number in range(6):
+        append(log, b"%d" % number)
+    sync = log.begin_sync()
+
+    def sync_now(operation: str, path: str) -> None:
+        if operation == "map" and path.endswith(".idx"):
+            disk.hook = None
+            sync()
+
+    disk.hook = sync_now
+    assert log.read_record(2) == b"2"
+    assert disk.hook is None
+
+
 # --- Full disk ------------------------------------------------------------------------------------
 
 
