@@ -149,7 +149,7 @@ def test_a_node_listens_for_peers_where_the_peers_expect_it() -> None:
         ({"listen": "10.0.0.1:1"}, {}, "", "--listen", "add --insecure"),
         ({"peer_listen": "node.example:1"}, {}, "", "--peer-listen", "add --insecure"),
         ({"listen": "0.0.0.0:1", "insecure": "true"}, {}, "", "--advertise", "is required"),
-        ({"election_timeout_max_s": "0.4"}, {}, "", "--election-timeout-max-s", "more than"),
+        ({"election_timeout_max_s": "0.6"}, {}, "", "--election-timeout-max-s", "more than"),
         ({"heartbeat_interval_s": "0.2"}, {}, "", "--heartbeat-interval-s", "a third of"),
         ({"journal_size_max": "1MiB"}, {}, "", "--checkpoint-journal-size", "at most"),
     ],

@@ -114,10 +114,10 @@ class ServeConfig:
         BYTES, MIB, "largest record; the same on every node", minimum=1, maximum=32 * MIB
     )
     election_timeout_min_s: float = setting(
-        SECONDS, 0.4, "silence of the leader before an election, at least", minimum=0.05, maximum=60
+        SECONDS, 0.6, "silence of the leader before an election, at least", minimum=0.05, maximum=60
     )
     election_timeout_max_s: float = setting(
-        SECONDS, 0.8, "silence of the leader before an election, at most", minimum=0.1, maximum=120
+        SECONDS, 1.2, "silence of the leader before an election, at most", minimum=0.1, maximum=120
     )
     heartbeat_interval_s: float = setting(
         SECONDS, 0.05, "pause between the leader's signs of life", minimum=0.005, maximum=10

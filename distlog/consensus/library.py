@@ -62,8 +62,8 @@ logging.getLogger("pysyncobj").propagate = False
 class RaftSettings:
     """Times in seconds, sizes in bytes."""
 
-    election_timeout_min_s: float = 0.4
-    election_timeout_max_s: float = 0.8
+    election_timeout_min_s: float = 0.6
+    election_timeout_max_s: float = 1.2
     heartbeat_interval_s: float = 0.05
     entry_size_max: int = 8 << 20
     in_flight_size_max: int = 8 << 20

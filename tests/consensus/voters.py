@@ -21,7 +21,7 @@ from distlog.consensus.rules import Rules, complete_rules
 from distlog.storage.simulated_disk import SimulatedDisk
 
 HEARTBEAT_S = 0.05
-ELECTION_S = 0.8
+ELECTION_S = 1.2
 RulesMaker = Callable[[Callable[[str, Message], None], int], Rules]
 
 
