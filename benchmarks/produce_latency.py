@@ -78,7 +78,12 @@ def percentile(ordered: list[float], share: float) -> float:
 
 
 def one_run(bare_address: str, leader_address: str, calls: int) -> dict[str, float]:
-    empty, durable = asyncio.run(measure(bare_address, leader_address, calls))
+    try:
+        empty, durable = asyncio.run(measure(bare_address, leader_address, calls))
+    except grpc.aio.AioRpcError as error:
+        raise SystemExit(
+            f"a call failed, so there is nothing to report: {error.details()}"
+        ) from None
     return {
         "empty_p50_ms": percentile(empty, 0.5),
         "empty_p99_ms": percentile(empty, 0.99),
