@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +41,8 @@ ROW_FIELDS = np.dtype(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """What the table says of one batch."""
+class BatchRow(NamedTuple):
+    """What the table says of one batch.  A plain tuple: a read makes one for each batch."""
 
     base_offset: int
     position: int
@@ -87,20 +86,7 @@ def decode_row(data: bytes) -> BatchRow | None:
     fields = ROW.unpack(data)
     if fields[11] != crc32c(data[:_CHECKED_SIZE]) or fields[8] or fields[9] or not fields[2]:
         return None
-    base_offset, position, record_count, size, timestamp_ms, raft_index, term, attributes = fields[
-        :8
-    ]
-    return BatchRow(
-        base_offset,
-        position,
-        record_count,
-        size,
-        timestamp_ms,
-        raft_index,
-        term,
-        attributes,
-        fields[10],
-    )
+    return BatchRow._make((*fields[:8], fields[10]))
 
 
 class BatchTable:
@@ -138,6 +124,21 @@ class BatchTable:
                 path=self.path, position=position, problem="the row's checksum is wrong"
             )
         return row
+
+    def rows_within(self, first: int, end_position: int, count_max: int) -> list[BatchRow]:
+        """Return the rows from `first` on whose batches end by `end_position`, `count_max` at most.
+
+        Ends before a damaged row.
+        """
+        end = min(first + count_max, self.row_count)
+        data = bytes(self._memory.view[first * ROW_SIZE : end * ROW_SIZE])
+        rows: list[BatchRow] = []
+        for position in range(0, len(data), ROW_SIZE):
+            row = decode_row(data[position : position + ROW_SIZE])
+            if row is None or row.position + row.size > end_position:
+                break
+            rows.append(row)
+        return rows
 
     def find(self, offset: int) -> tuple[int, BatchRow]:
         """Return the row, and its number, whose batch holds `offset`, which lies in the segment.

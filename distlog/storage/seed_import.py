@@ -5,7 +5,6 @@ table each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, RecordTooLarge
 from distlog.storage.disk import Disk
@@ -96,7 +95,7 @@ def _copy(
         files.reserve(row.size, row.record_count)
         files.store.append(frames)
         files.index.append(positions)
-        files.table.append(replace(row, timestamp_ms=timestamp_ms, raft_index=raft_index))
+        files.table.append(row._replace(timestamp_ms=timestamp_ms, raft_index=raft_index))
         copied += row.size
         progress(copied)
     files.truncate()

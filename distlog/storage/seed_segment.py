@@ -10,7 +10,6 @@ same either way.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from weakref import WeakSet
 
@@ -94,7 +93,7 @@ class SeedSegment:
         now.
         """
         row = self._row(offset - self.base_offset, BATCH_SIZE)
-        return replace(row, data_crc32c=crc32c(self._frames(row)))
+        return row._replace(data_crc32c=crc32c(self._frames(row)))
 
     def batches(self) -> Iterator[tuple[BatchRow, bytes, npt.NDArray[np.uint64]]]:
         """Yield the batches that an import writes: row, frames, and where each frame starts.
@@ -110,7 +109,7 @@ class SeedSegment:
             if not frames_match(frames, lengths.astype(np.uint32)):
                 problem = "a record's prefix has changed while it was read"
                 raise CorruptBatch(path=self.path, position=row.position, problem=problem)
-            yield replace(row, data_crc32c=crc32c(frames)), frames, positions[:-1]
+            yield row._replace(data_crc32c=crc32c(frames)), frames, positions[:-1]
             first += row.record_count
 
     @property

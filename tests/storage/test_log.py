@@ -12,6 +12,7 @@ from distlog.block import Block
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, OffsetOutOfRange, StorageFull
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log import Log, SegmentLimits, remove_log
+from distlog.storage.segment import BATCHES_MAX
 from distlog.storage.segment_files import SegmentCache
 from distlog.storage.simulated_disk import SimulatedDisk
 
@@ -201,6 +202,14 @@ def test_a_read_returns_whole_batches_up_to_the_limit_and_at_least_one(
     assert [b.base_offset for b in log.read(2, 39)] == [2]
     assert [b.base_offset for b in log.read(2, 40)] == [2, 4]
     assert [b.base_offset for b in log.read(0, ALL)] == [0, 2, 4, 6]
+
+
+def test_a_read_of_tiny_batches_ends_before_it_takes_long() -> None:
+    log = Log.create(SimulatedDisk(), "/log", LIMITS)
+    for _ in range(2 * BATCHES_MAX):
+        append(log, b"")
+    assert len(log.read(0, ALL)) == BATCHES_MAX
+    assert log.read(BATCHES_MAX, ALL)[-1].next_offset == 2 * BATCHES_MAX
 
 
 def test_a_read_of_sealed_segments_goes_on_across_them_but_not_into_the_active_one(
