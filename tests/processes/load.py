@@ -18,6 +18,8 @@ from tests.processes.process_cluster import TIMEOUT_S, ProcessCluster, until
 SIZE_MAX = 200
 LARGE_SIZE_MAX = 40_000
 DELIVERY_TIMEOUT_S = 60.0
+# Of a node that stands still no connection breaks.
+ANSWER_TIMEOUT_S = 1.0
 
 
 class Load:
@@ -108,7 +110,9 @@ class Load:
     # --- What runs ------------------------------------------------------------------------------
 
     async def _produce(self, history: ProducerHistory, client: Client) -> None:
-        producer = await client.open_producer(delivery_timeout_s=DELIVERY_TIMEOUT_S)
+        producer = await client.open_producer(
+            delivery_timeout_s=DELIVERY_TIMEOUT_S, answer_timeout_s=ANSWER_TIMEOUT_S
+        )
         async with producer:
             while await self._may_send(history):
                 place = len(history.sent)

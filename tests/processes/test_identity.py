@@ -13,7 +13,7 @@ from distlog.client.client import Client
 from tests.processes.process_cluster import NodeProcess, ProcessCluster, until
 
 RECORDS = [b"record %d" % number for number in range(50)]
-# Election time-outs are 0.4 to 0.8 s.
+# Election time-outs are 0.6 to 1.2 s.
 WATCH_S = 4.0
 
 
