@@ -141,9 +141,8 @@ class Log:
         """
         cache = SegmentCache() if cache is None else cache
         marks = MarkFile.open(disk, path) or MarkFile.create(disk, path)
-        # First: a mark beyond what is about to be cut would later take the cut for damage.
-        marks.write(mark)
-        recovered = Recovery(disk, path, limits, cache).cut_to(mark)
+        # A mark beyond what is about to be cut would later take the cut for damage.
+        recovered = Recovery(disk, path, limits, cache).cut_to(mark, lambda: marks.write(mark))
         if recovered.names_changed:
             # What was cut off must not come back beside what takes its place.
             disk.sync_directory(path)

@@ -14,6 +14,7 @@ first
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -72,21 +73,28 @@ class Recovery:
         self._directory = directory
         self._limits = limits
         self._cache = cache
+        # Suffixes that exist, by base offset; what is removed leaves it.
         self._found = list_segments(disk, directory)
+        self._log = Recovered(0, 0)
 
     # --- The two ways -----------------------------------------------------------------------------
 
-    def cut_to(self, mark: LogMark) -> Recovered:
-        """Keep exactly what lies before `mark`.  Raises CorruptBatch if some of it is missing."""
+    def cut_to(self, mark: LogMark, before_cut: Callable[[], None]) -> Recovered:
+        """Keep exactly what lies before `mark`.
+
+        Raises CorruptBatch if some of it is missing; nothing that a start needs was removed then.
+        before_cut: called once all of it was found, before anything that follows it goes.
+        """
         mark = self._after_trim(mark)
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
         self._remove_trimmed(mark)
+        self._known_segments(mark, quarantine=False)
+        extent, files = self._marked_segment(mark)
+        before_cut()
         later = [base for base in self._found if base > mark.segment_base_offset]
         # The last one first: a crash in between leaves no gap.
         for base_offset in reversed(later):
             self._remove(base_offset, "it begins after the checkpoint, and the journal has it")
-        self._known_segments(mark, quarantine=False)
-        extent, files = self._marked_segment(mark)
         self._activate(files, extent, changed=False)
         return self._log
 

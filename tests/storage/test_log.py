@@ -438,10 +438,14 @@ def test_a_mark_does_not_open_a_log_that_lacks_a_file_before_it(
     for number in range(12):
         append(log, b"%d" % number)
     mark = log.mark()
+    for number in range(12, 17):
+        append(log, b"%d" % number)
     log.close()
     disk.remove(f"/log/{base_offset:020d}{suffix}")
+    names = disk.list_directory("/log")
     with pytest.raises(CorruptBatch, match=f"{base_offset:020d}{suffix}.*missing"):
         Log.open_at(disk, "/log", SMALL, mark)
+    assert disk.list_directory("/log") == names, "what is left may be needed to find out why"
 
 
 @pytest.mark.parametrize("base_offset", [0, 5, 10])
