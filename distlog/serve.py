@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import secrets
 import signal
 import sys
@@ -44,7 +45,15 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     configure_logging(config.log_level, config.log_format)
     # A worker whose fsync is done must not wait 5 ms, Python's default, for a busy event loop to let it say so.
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL_S)
+    _raise_descriptor_limit()
     return uvloop.run(_run(config, announce))
+
+
+def _raise_descriptor_limit() -> None:
+    """Take all the file descriptors that the system grants: each tail and each open segment needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(config: ServeConfig, announce: Callable[[str], None]) -> int:

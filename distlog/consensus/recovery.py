@@ -41,7 +41,10 @@ def recover(disk: Disk, *, journal_path: str, checkpoint_path: str, topics_path:
     state_machine = StateMachine.open(
         disk, topics_path, image, journal_first_index=journal.first_index
     )
-    return Recovered(journal, state_machine, image, tuple(journal.recovery))
+    notes = list(journal.recovery)
+    for topic in state_machine.topics():
+        notes += topic.log.recovery
+    return Recovered(journal, state_machine, image, tuple(notes))
 
 
 def _require_fit(journal: Journal, image: CheckpointImage, journal_path: str) -> None:
