@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# As many sentences as a person reads.
-PROBLEMS_SHOWN_MAX = 20
+# As many sentences of one kind and node as a person reads: after the first record that is lost, all others are shifted.
+PROBLEMS_SHOWN_MAX = 3
 RECORD_SHOWN_MAX = 40
 
 
@@ -70,21 +70,23 @@ def problems_of_run(history: History, logs: Sequence[NodeLog]) -> list[str]:
 
     logs: each node's, read after the last write was settled, at least one.
     """
-    problems = list(_problems(history, logs))
-    more = len(problems) - PROBLEMS_SHOWN_MAX
-    return problems if more <= 0 else [*problems[:PROBLEMS_SHOWN_MAX], f"... and {more} more"]
-
-
-def _problems(history: History, logs: Sequence[NodeLog]) -> Iterator[str]:
     origins = _origins(history)
+    problems: list[str] = []
     for log in logs:
-        yield from _offsets(log)
-        yield from _acknowledged(history, log)
-        yield from _origin_and_order(origins, history, log)
+        problems += _few(_offsets(log))
+        problems += _few(_origin_and_order(origins, history, log))
+        problems += _few(_acknowledged(history, log))
     for tail in history.tails:
-        yield from _tail(tail, logs[0])
+        problems += _few(_tail(tail, logs[0]))
     for log in logs[1:]:
-        yield from _difference(logs[0], log)
+        problems += _few(_difference(logs[0], log))
+    return problems
+
+
+def _few(problems: Iterator[str]) -> list[str]:
+    found = list(problems)
+    more = len(found) - PROBLEMS_SHOWN_MAX
+    return found if more <= 0 else [*found[:PROBLEMS_SHOWN_MAX], f"... and {more} more like these"]
 
 
 def _origins(history: History) -> dict[bytes, tuple[int, int]]:

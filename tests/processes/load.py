@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from distlog.client.client import Client
 from tests.processes.checker import History, ProducerHistory, TailHistory
@@ -18,6 +19,8 @@ from tests.processes.process_cluster import TIMEOUT_S, ProcessCluster, until
 SIZE_MAX = 200
 LARGE_SIZE_MAX = 40_000
 DELIVERY_TIMEOUT_S = 60.0
+# The producers give up before, and say why.
+WAIT_MAX_S = 90.0
 # Of a node that stands still no connection breaks.
 ANSWER_TIMEOUT_S = 1.0
 
@@ -40,6 +43,9 @@ class Load:
         self.acknowledged_count = 0
         # Set when the count that a test waits for is acknowledged: at that moment, not at the next look.
         self._mark: tuple[int, asyncio.Future[None]] | None = None
+        # Why records were not acknowledged; a producer stops at the first.
+        self._failures: list[BaseException] = []
+        self._failed = asyncio.Event()
         self._producers: list[asyncio.Task[None]] = []
         self._tails: list[asyncio.Task[None]] = []
         self._clients: list[Client] = []
@@ -94,9 +100,14 @@ class Load:
         async with self._more:
             self._ending = True
             self._more.notify_all()
-        async with asyncio.timeout(2 * DELIVERY_TIMEOUT_S):
-            await asyncio.gather(*self._producers)
+        done, _ = await asyncio.wait(self._producers, timeout=WAIT_MAX_S)
+        for producer in done:
+            producer.result()
+        assert len(done) == len(self._producers), f"{self._progress()} after {WAIT_MAX_S:g} s"
         await until(self._tails_are_complete, "the tails see everything", describe=self._describe)
+
+    def _progress(self) -> str:
+        return f"{self.acknowledged_count} of {self.history.sent_count} records are acknowledged"
 
     async def _tails_are_complete(self) -> bool:
         for task in self._tails:
@@ -133,7 +144,11 @@ class Load:
 
     def _noter(self, history: ProducerHistory, place: int) -> Callable[[asyncio.Future[int]], None]:
         def note(acknowledgement: asyncio.Future[int]) -> None:
-            if acknowledgement.cancelled() or acknowledgement.exception() is not None:
+            if acknowledgement.cancelled():
+                return
+            if (error := acknowledgement.exception()) is not None:
+                self._failures.append(error)
+                self._failed.set()
                 return
             history.acknowledged[place] = acknowledgement.result()
             self.acknowledged_count += 1
@@ -149,11 +164,15 @@ class Load:
             history.seen.append((record.offset, record.value))
 
     async def _unless_one_fails(self, wanted: asyncio.Future[None]) -> None:
-        """Wait for `wanted`; a producer or a tail that ends meanwhile fails the test with its own error."""
-        async with asyncio.timeout(2 * DELIVERY_TIMEOUT_S):
-            tasks = [*self._producers, *self._tails]
-            await asyncio.wait([wanted, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        """Wait for `wanted`; a producer or a tail that fails meanwhile fails the test with its own error."""
+        failed = asyncio.create_task(self._failed.wait())
+        tasks = [*self._producers, *self._tails]
+        ends: list[asyncio.Future[Any]] = [wanted, failed, *tasks]
+        await asyncio.wait(ends, timeout=WAIT_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+        failed.cancel()
+        if self._failures:
+            raise self._failures[0]
         for task in tasks:
             if task.done():
                 task.result()
-        assert wanted.done(), "a producer or a tail ended"
+        assert wanted.done(), f"{self._progress()} after {WAIT_MAX_S:g} s"

@@ -11,14 +11,17 @@ from itertools import cycle
 
 import pytest
 
+from tests.processes.conftest import MakeCluster
 from tests.processes.load import Load
-from tests.processes.process_cluster import ProcessCluster
+from tests.processes.process_cluster import NODE_IDS, ProcessCluster
 from tests.processes.settled import check_files, check_over_grpc
 
 PRODUCER_COUNT = 4
 TAIL_COUNT = 2
 ACKNOWLEDGED_COUNT_MIN = 20_000
 ROUND_RECORD_COUNT_MIN = 400
+# So that a node is also killed while it writes one, and starts from one with a journal behind it.
+MANY_CHECKPOINTS = ("--checkpoint-interval-s", "0.5")
 PAUSE_RECORD_COUNT = 3_000
 # No test may hang; each round waits at most for an election and the start of three processes.
 ROUND_TIMEOUT_S = 30
@@ -67,8 +70,10 @@ class Torture:
 
 @pytest.mark.timeout(0)
 def test_nothing_acknowledged_is_lost_doubled_or_reordered_by_kill_9(
-    cluster: ProcessCluster, rounds: int, figure: Callable[[str], None]
+    make_cluster: MakeCluster, rounds: int, figure: Callable[[str], None]
 ) -> None:
+    cluster = make_cluster(NODE_IDS, *MANY_CHECKPOINTS)
+
     async def scenario() -> None:
         round_record_count = max(ROUND_RECORD_COUNT_MIN, -(-ACKNOWLEDGED_COUNT_MIN // rounds))
         cluster.start()
