@@ -1,7 +1,7 @@
 """Every error that distlog raises on purpose, named by what the caller can do.
 
 Each class carries its numbers as fields and a `reason` that is unique and never changes; `str()` is one sentence that
-says what is wrong and what to do next.  `server/status.py` alone maps them to gRPC, and the client raises the same
+says what is wrong and what to do next.  `api/status.py` alone maps them to gRPC, and the client raises the same
 class again from the metadata.  Programming mistakes are assertions, not these.
 """
 

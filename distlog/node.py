@@ -19,6 +19,7 @@ from random import Random
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.formation import Formation
 from distlog.consensus.group import Group, GroupPorts, GroupSettings
+from distlog.consensus.journal import FILE_SIZE_MAX
 from distlog.consensus.messages import Message
 from distlog.consensus.recovery import recover
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # The one Raft group; its number is in every frame and directory, for more of them later.
 GROUP = 0
+# The journal is forgotten by whole files: at its limit it has at least so many.
+JOURNAL_FILES_MIN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +159,14 @@ class Node:
         Raises AddressUnavailable, CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull.
         """
         self._addresses[self._settings.node_id] = client_address
-        configuration = self._formation.alone()
+        configuration = self._formation.known()
         if configuration is not None:
             self._take_part(configuration)
         if len(self._settings.peers) > 1:
             await self._peers.start()
-        missing = self._formation.missing()
         if not self.is_formed:
-            logger.info(
-                "waiting for all nodes, once, to form the cluster missing=%s", ",".join(missing)
-            )
+            missing = ",".join(self._formation.missing())
+            logger.info("waiting for all nodes, once, to form the cluster missing=%s", missing)
 
     async def stop(self) -> None:
         """Leave nothing undone: everything durable, a checkpoint, connections and files closed."""
@@ -205,6 +206,9 @@ class Node:
             journal_path=directory.journal_path,
             checkpoint_path=directory.checkpoint_path,
             topics_path=directory.topics_path,
+            journal_file_size_max=min(
+                FILE_SIZE_MAX, self._settings.replicated_log.journal_size_max // JOURNAL_FILES_MIN
+            ),
         )
         for note in recovered.notes:
             logger.info("recovery: %s", note)
@@ -223,7 +227,7 @@ class Node:
                 checkpoint_worker=self._worker("checkpoint"),
                 transmit=self._transmit,
                 flush=self._peers.flush,
-                refuse=self._peers_refuse,
+                refuse=self._peers.refuse,
                 failed=self._fail,
             ),
             settings=self._settings.group,
@@ -281,14 +285,10 @@ class Node:
     def frame_received(self, node_id: str, channel: Channel, group: int, payload: bytes) -> None:
         """Take a frame of a peer; one for a group or channel that this version does not have is refused."""
         if self._group is None or channel is not Channel.RAFT or group != GROUP:
-            self._peers_refuse(
-                node_id, PeerRefused(peer=node_id, problem=f"channel {channel} of group {group}")
-            )
+            problem = f"it sent a frame of channel {channel}, group {group}, which this node does not have"
+            self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
             return
         self._group.frame_received(node_id, payload)
 
     def _transmit(self, node_id: str, payload: bytes) -> bool:
         return self._peers.send(node_id, Channel.RAFT, GROUP, payload)
-
-    def _peers_refuse(self, node_id: str, error: PeerRefused) -> None:
-        self._peers.refuse(node_id, error)

@@ -22,6 +22,7 @@ from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.errors import DistlogError
 from distlog.node import Node, NodePorts, NodeSettings
+from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
@@ -152,6 +153,9 @@ def real_ports() -> NodePorts:
 def node_settings(config: ServeConfig) -> NodeSettings:
     """Return what the node needs of the configuration."""
     peers = config.peers or {config.node_id: config.peer_listen}
+    entry_size_max = max(8 * MIB, config.record_size_max + MIB)
+    # A message holds at least one entry, whatever its size.
+    frame_size_max = max(32 * MIB, entry_size_max + MIB)
     return NodeSettings(
         node_id=config.node_id,
         data_dir=config.data_dir,
@@ -162,13 +166,14 @@ def node_settings(config: ServeConfig) -> NodeSettings:
                 election_timeout_min_s=config.election_timeout_min_s,
                 election_timeout_max_s=config.election_timeout_max_s,
                 heartbeat_interval_s=config.heartbeat_interval_s,
-                entry_size_max=max(8 * MIB, config.record_size_max + MIB),
+                entry_size_max=entry_size_max,
             ),
             tick_interval_s=config.heartbeat_interval_s / 2,
             checkpoint_interval_s=config.checkpoint_interval_s,
             checkpoint_journal_size=config.checkpoint_journal_size,
         ),
         replicated_log=ReplicatedLogSettings(journal_size_max=config.journal_size_max),
+        peer_limits=PeerLimits(raft=ChannelLimits(frame_size_max, frame_size_max)),
     )
 
 

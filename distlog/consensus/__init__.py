@@ -1,6 +1,7 @@
 """The consensus of one group of voters: an append is acknowledged only when a majority has it on disk.
 
-    replicated_log   the one door: append, read, wait; batches proposals, proves absences
+    replicated_log   the one door: append, read, wait
+      proposals      what waits, packed into entries; admission: what may be proposed
       group          the asyncio driver: inbox -> rules -> pysyncobj -> fsync, and checkpoints
         raft         one voter: typed messages through the rules to the library and back
           rules/     what pysyncobj does not do and Raft needs, one part a duty

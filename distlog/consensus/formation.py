@@ -67,7 +67,8 @@ class Formation:
         return PeerRefused(
             peer=hello.node_id,
             problem=f"it belongs to cluster {hello.cluster_id} and this node to {self.configuration.cluster_id}: "
-            "check --peers and --data-dir on both",
+            "check --peers and --data-dir on both. (If a data directory was replaced while the cluster formed for the first time, "
+            "nothing was acknowledged yet: start all nodes again with empty ones.)",
         )
 
     def hear(self, hello: Hello) -> Configuration | None:
@@ -81,8 +82,8 @@ class Formation:
             self._form_if_complete()
         return self.configuration
 
-    def alone(self) -> Configuration | None:
-        """Return the base configuration of a cluster of one; None if there are more voters."""
+    def known(self) -> Configuration | None:
+        """Return the base configuration if it is stored already, or if this node is the only voter; otherwise None."""
         if self.configuration is None:
             self._form_if_complete()
         return self.configuration

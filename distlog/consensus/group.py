@@ -25,13 +25,13 @@ from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal, SyncTicket
 from distlog.consensus.journal_view import RestorePoint
-from distlog.consensus.library import RaftSettings
+from distlog.consensus.library import Done, RaftSettings
 from distlog.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.consensus.state_machine import StateMachine
-from distlog.errors import PeerRefused
+from distlog.errors import PeerRefused, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 
@@ -42,8 +42,6 @@ INBOX_PER_STEP = 64
 INBOX_MAX = 100_000
 # A commit is told with the next entries, or after this: under load that saves half of all messages.
 COMMIT_NEWS_DELAY_S = 0.002
-
-Done = Callable[[Any, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,6 @@ class Group:
             settings=settings.raft,
             rules=rules(self._transmit, settings.raft.in_flight_size_max),
             apply=self._apply,
-            role_changed=lambda: None,
         )
         self.reads = ReadIndex(self.raft, self._transmit)
         self._inbox: deque[tuple[str, Message]] = deque()
@@ -137,6 +134,8 @@ class Group:
         self._checkpointed_at = ports.clock.monotonic()
         self._journal_written_at_checkpoint = journal.size
         self._stopped = False
+        # Set at the beginning of a stop: peers are not listened to any more.
+        self._draining = False
         # (leader id, term, role) as last announced.
         self._announced: tuple[str | None, int, bool] = (None, 0, False)
 
@@ -150,6 +149,9 @@ class Group:
         """Make everything durable, write a last checkpoint, and take part no more."""
         if self._stopped:
             return
+        # What peers still send would make this go on for ever.
+        self._draining = True
+        self._inbox.clear()
         while not self._stopped and (self._ticket is not None or self._unsynced):
             await self._synced_once()
         if not self._stopped:
@@ -172,7 +174,6 @@ class Group:
     def peer_connected(self, node_id: str) -> None:
         if not self._stopped:
             self._guarded(lambda: self.raft.peer_connected(node_id))
-            self._guarded(lambda: self.reads.peer_connected(node_id))
             self.kick()
 
     def peer_disconnected(self, node_id: str) -> None:
@@ -183,7 +184,7 @@ class Group:
 
     def frame_received(self, node_id: str, payload: bytes) -> None:
         """Take one consensus message of a peer."""
-        if self._stopped:
+        if self._stopped or self._draining:
             return
         try:
             message = messages.decode(payload, node_id)
@@ -251,6 +252,8 @@ class Group:
         if not self._stopped:
             self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
             self._tick_due = True
+            self._guarded(self._compact)
+            self.reads.ask_again()
             self.kick()
 
     def _tell_news(self) -> None:
@@ -265,7 +268,8 @@ class Group:
             self.leadership_changed()
 
     def _transmit(self, node_id: str, message: Message) -> None:
-        self._ports.transmit(node_id, messages.encode(message))
+        if not self._stopped:
+            self._ports.transmit(node_id, messages.encode(message))
 
     def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
         return self.state_machine.apply_payload(raft_index, term, payload)
@@ -343,28 +347,41 @@ class Group:
         return self._checkpoint
 
     async def _write_checkpoint(self, image: CheckpointImage) -> None:
-        await self._ports.checkpoint_worker.submit(self._write_in_worker, image)
+        worker = self._ports.checkpoint_worker
+        await worker.submit(image.sync_logs)
+        self._checkpointed_at = self._ports.clock.monotonic()
+        try:
+            await worker.submit(write_checkpoint, self._ports.disk, self._checkpoint_path, image)
+        except StorageFull as error:
+            # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.
+            logger.warning("checkpoint not written, trying again later problem=%s", error)
+            self._journal_written_at_checkpoint = self.journal.size
+            return
         if self._stopped:
             return
         self.checkpoint_index = image.raft_index
-        self._checkpointed_at = self._ports.clock.monotonic()
         self.state_machine.checkpointed(image)
-        # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
-        kept = self.raft.retain_from if self.raft.voters else image.raft_index
-        first_kept = max(self.journal.first_index, min(image.raft_index - 1, kept))
-        remove_files = self.journal.compact(first_kept)
-        if remove_files is not None:
-            self._ports.journal_worker.submit(remove_files).add_done_callback(
-                lambda done: self._guarded(done.result)
-            )
+        self._compact()
         self._journal_written_at_checkpoint = self.journal.size
         logger.info(
             "checkpoint written raft_index=%d journal_size=%d", image.raft_index, self.journal.size
         )
 
-    def _write_in_worker(self, image: CheckpointImage) -> None:
-        image.sync_logs()
-        write_checkpoint(self._ports.disk, self._checkpoint_path, image)
+    def _compact(self) -> None:
+        """Forget the entries that neither this node nor another voter needs any more.
+
+        Not only after a checkpoint: a voter that comes back may be what the journal was kept for.
+        """
+        # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
+        kept = self.raft.retain_from if self.raft.voters else self.checkpoint_index
+        first_kept = min(self.checkpoint_index - 1, kept)
+        if first_kept <= self.journal.first_index:
+            return
+        remove_files = self.journal.compact(first_kept)
+        if remove_files is not None:
+            self._ports.journal_worker.submit(remove_files).add_done_callback(
+                lambda done: self._guarded(done.result)
+            )
 
     async def _last_checkpoint(self) -> None:
         if self._checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Raft's write-ahead log: entries, term and vote as one stream of operations, never overwritten.
+"""Raft's journal: entries, term and vote as one stream of operations, never overwritten.
 
     append, truncate_from, set_term_vote    loop: change what is in memory, queue an operation
     begin_sync -> ticket                    loop: takes everything queued

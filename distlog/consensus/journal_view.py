@@ -14,10 +14,10 @@ from typing import Any
 from distlog.consensus.journal import Journal, JournalEntry
 from distlog.consensus.rules import ConsensusViolated
 
-# What one step may take: larger backlogs are sent and applied in several steps.
-MESSAGE_SIZE = 1 << 20
-APPLY_SIZE = 4 << 20
-APPLY_COUNT = 1000
+# What one step may take, in bytes and entries: larger backlogs are sent and applied in several steps.
+MESSAGE_SIZE_MAX = 1 << 20
+APPLY_SIZE_MAX = 4 << 20
+ENTRY_COUNT_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,15 @@ class JournalView:
     ) -> None:
         self._journal = journal
         self._last_applied = last_applied
+        # What the library sees as the last entry, without its payload.  Only the library changes the journal's end.
+        self._last = self._last_of_journal()
         self._restored_index = restore_point.last.raft_index if restore_point is not None else 1
         # While the checkpoint is loaded the view must begin with its two entries, or the library empties the journal.
         self._first_index = restore_point.previous.raft_index if restore_point is not None else None
+
+    def _last_of_journal(self) -> tuple[bytes, int, int | None]:
+        index = self._journal.last_index
+        return (b"", index, self._journal.term_at(index))
 
     def reveal(self) -> None:
         """Show the entries before the checkpoint too: a lagging voter may need them."""
@@ -59,10 +65,11 @@ class JournalView:
             return self._slice(key)
         if self._first_index is not None and key >= 0:
             return self._journal.entry(self.first_index + key)
-        # Asked for very often, and only for index and term.
-        assert key in (0, -1), "the library asks for the first and the last entry only"
-        index = self._journal.last_index if key == -1 else self._journal.first_index
-        return (b"", index, self._journal.term_at(index))
+        # Both are asked for very often: the last one for index and term, the first one for its index.
+        if key == -1:
+            return self._last
+        assert key == 0, "the library asks for the first and the last entry only"
+        return (b"", self._journal.first_index, None)
 
     def _slice(self, key: slice) -> Any:
         start = self.first_index + key.start
@@ -72,16 +79,18 @@ class JournalView:
         if stop - start <= 1:
             return [self._journal.entry(index) for index in range(start, stop)]
         # Only the apply loop asks for several: it goes on from where this ends in the next tick.
-        return list(_up_to(self._journal, start, stop, APPLY_SIZE, APPLY_COUNT))
+        return list(_up_to(self._journal, start, stop, APPLY_SIZE_MAX, ENTRY_COUNT_MAX))
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         self._journal.append(command, idx, term)
+        self._last = (b"", idx, term)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         raft_index = self.first_index + entryFrom
         if raft_index <= self._last_applied():
             raise ConsensusViolated(f"the library deletes applied entry {raft_index}")
         self._journal.truncate_from(raft_index)
+        self._last = self._last_of_journal()
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         raise ConsensusViolated("the library compacts the journal")
@@ -125,7 +134,11 @@ class _Tail:
 
     def __iter__(self) -> Iterator[JournalEntry]:
         for entry in _up_to(
-            self._journal, self._start, self._journal.last_index + 1, MESSAGE_SIZE, APPLY_COUNT
+            self._journal,
+            self._start,
+            self._journal.last_index + 1,
+            MESSAGE_SIZE_MAX,
+            ENTRY_COUNT_MAX,
         ):
             self._taken.append(entry)
             yield entry

@@ -1,14 +1,18 @@
-"""pysyncobj, and every hook into it: the only module that knows its names.
+"""pysyncobj, and every hook into it: the only module that imports it.
 
 The library decides who leads, what is replicated and what is committed; it is given no socket, no file, no thread and no timer of
-its own.  What it wants is asked of its `Owner`, in its own dict messages; `raft.py` makes typed ones of them.
+its own.  What it wants is asked of its `Owner`, in its own dict messages, of which `raft.py` makes typed ones; `journal_view.py`
+has the methods that it calls on a journal.
 
-The hooks, all of them here:
+The hooks:
 - `pysyncobj.syncobj.createJournal` and `PIPE_NOTIFIER_ENABLED`: replaced once, so that a journal object is taken as it is and
   no pipe is opened;
 - `pysyncobj.syncobj.monotonicTime` and `random`: set to this node's at every entry, the time standing still until
   it returns, so that no time budget inside can end a loop half-way;
-- `_SyncObj__doApplyCommand`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`, `_getLeader`, `_poller`: used.
+- `_SyncObj__doApplyCommand`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`, `_getLeader`, `_poller`, and the
+  transport's `_onMessageReceived`, `_onNodeConnected`, `_onNodeDisconnected`: used;
+- `conf.appendEntriesUseBatch`: flipped, since the library reads it at every use; `fullDumpFile` with `deserializer`: how it
+  is told of the checkpoint.
 
 Private names change without notice, so another version of the library is refused at start.
 """
@@ -27,17 +31,16 @@ from pysyncobj.config import FAIL_REASON
 from pysyncobj.node import Node as LibraryNode
 from pysyncobj.transport import Transport as LibraryTransport
 
-from distlog.consensus.journal_view import MESSAGE_SIZE, JournalView, RestorePoint
+from distlog.consensus.journal_view import MESSAGE_SIZE_MAX, JournalView, RestorePoint
 from distlog.consensus.rules import ConsensusViolated
 from distlog.runtime import Clock
 
 LIBRARY_VERSION = "0.3.17"
-# The first byte of an entry's payload is the library's command type; this one is opaque to it.
-COMMAND_OPAQUE = 100
 ROLES = ("follower", "candidate", "leader")
 
-# A payload and what is called when its fate is known: (result of apply, 0), or (None, reason) if it was never proposed.
-Proposal = tuple[bytes, Callable[[Any, int], None]]
+# What is called when an entry's fate is known: (result of apply, 0), or (None, reason) if it never will be applied.
+Done = Callable[[Any, int], None]
+ProposedEntry = tuple[bytes, Done]
 
 if library.VERSION != LIBRARY_VERSION:
     raise ImportError(
@@ -67,6 +70,9 @@ class RaftSettings:
     heartbeat_interval_s: float = 0.05
     entry_size_max: int = 8 << 20
     in_flight_size_max: int = 8 << 20
+    # Time between two entries into the library counts up to this: a process that was held up itself, with its whole machine
+    # perhaps, must not take its own absence for the leader's.
+    step_time_max_s: float = 0.1
 
 
 class Owner(Protocol):
@@ -78,7 +84,7 @@ class Owner(Protocol):
     def apply_from_library(self, payload: bytes) -> Any:
         """Apply the committed entry after the last applied one.  What it raises stops the node."""
 
-    def take_proposals(self) -> Sequence[Proposal]:
+    def take_proposals(self) -> Sequence[ProposedEntry]:
         """Return what waits to be proposed, once."""
 
     def state_changed(self) -> None:
@@ -105,7 +111,9 @@ class Library:
         self._random = random
         self._nodes = {voter: _Node(voter) for voter in sorted(other_voters)}
         self._transport = _Transport(owner)
-        self.now = clock.monotonic()
+        self._step_time_max_s = settings.step_time_max_s
+        # The time that the library sees, and the clock's when it was set.
+        self.now = self._entered_at = clock.monotonic()
         self.enter()
         conf = _configuration(settings, view, restore_point, self._nodes, owner.state_changed)
         self._syncobj = _SyncObj(
@@ -146,7 +154,8 @@ class Library:
 
     def enter(self) -> None:
         """Make the library see this node's time, standing still, and this node's random numbers."""
-        self.now = self._clock.monotonic()
+        before, self._entered_at = self._entered_at, self._clock.monotonic()
+        self.now += min(self._entered_at - before, self._step_time_max_s)
         library.monotonicTime = self._time
         library.random = self._random
 
@@ -199,7 +208,7 @@ def _configuration(
         commandsQueueSize=0,
         appendEntriesPeriod=settings.heartbeat_interval_s,
         # Larger than any entry: the library's own splitting of entries corrupts them.
-        appendEntriesBatchSizeBytes=settings.entry_size_max + MESSAGE_SIZE + 1,
+        appendEntriesBatchSizeBytes=settings.entry_size_max + MESSAGE_SIZE_MAX + 1,
         raftMinTimeout=settings.election_timeout_min_s,
         raftMaxTimeout=settings.election_timeout_max_s,
         leaderFallbackTimeout=2 * settings.election_timeout_max_s,

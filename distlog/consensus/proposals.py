@@ -19,7 +19,7 @@ from distlog.consensus.commands import (
     command_size,
     encode_entry,
 )
-from distlog.consensus.group import Done
+from distlog.consensus.library import Done
 from distlog.consensus.reads import no_leader
 from distlog.consensus.results import AppendResult, Result
 from distlog.consensus.state_machine import StateMachine

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
+
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_view import JournalView, RestorePoint
-from distlog.consensus.library import Library, Proposal, RaftSettings
+from distlog.consensus.library import Done, Library, ProposedEntry, RaftSettings
 from distlog.consensus.messages import (
     AppendEntries,
     AppendReply,
@@ -43,30 +45,28 @@ class Raft:
         settings: RaftSettings,
         rules: Rules,
         apply: Callable[[int, int, bytes], Any],
-        role_changed: Callable[[], None],
     ) -> None:
-        """`apply(raft_index, term, payload)` is called for every committed entry once, in order; `role_changed()` whenever
-        this node becomes leader, candidate or follower, before anything is sent in the new role.
+        """`apply(raft_index, term, payload)` is called for every committed entry once, in order.
 
         Raises ConsensusViolated if the journal does not fit the restore point.
         """
-        self.node_id = node_id
         self.journal = journal
         self._clock = clock
         self._settings = settings
         self._rules = rules
         self._apply = apply
-        self._role_changed = role_changed
         self.voters = frozenset(other_voters)
         self._connected: set[str] = set()
         # Connected voters that the library believes disconnected, because their window is full.
         self._paused: set[str] = set()
         # Connected voters that lack entries which no journal keeps any more: they must be replaced.
         self.stranded: set[str] = set()
+        # Voters whose last refusal asked for entries before the first kept one.
+        self._far_behind: set[str] = set()
         # Highest raft index that each other voter has durably, as it told this leader in this term.
         self.matched: dict[str, int] = {}
         # Every voter has every entry below this one durably.  Never falls.
-        self.retain_from = 1
+        self.retain_from = max(1, journal.first_index)
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
         # When each other voter last answered this leader in this term.
@@ -79,7 +79,7 @@ class Raft:
         # The AppendEntries being answered, and what its acknowledgement may say.
         self._answering = 0
         self._proven_next_index: int | None = None
-        self._proposals: list[Proposal] = []
+        self._proposals: list[ProposedEntry] = []
         self._library = Library(
             owner=self,
             node_id=node_id,
@@ -157,10 +157,10 @@ class Raft:
             return
         self._stirred = False
         self._library.tick()
-        if self._paused:
+        if self._paused or self.stranded:
             self._tend_paused()
 
-    def propose(self, payload: bytes, done: Callable[[Any, int], None]) -> None:
+    def propose(self, payload: bytes, done: Done) -> None:
         """Put an entry into the journal at the next tick, if this node leads then.
 
         done(result of apply, 0) when it is applied here; done(None, reason) when it certainly never will be; never
@@ -211,10 +211,15 @@ class Raft:
         if not self.is_leader:
             return
         for voter in sorted(self._connected):
-            matched = self.matched.get(voter, 0)
-            term = self.journal.term_at(matched)
-            if self._told.get(voter, 0) < self.commit_index and term is not None:
-                self._send(voter, self._append(voter, matched, term, []))
+            if self._told.get(voter, 0) < self.commit_index:
+                self._send_heartbeat(voter)
+
+    def _send_heartbeat(self, voter: str) -> None:
+        """Send an AppendEntries without entries behind what the voter has confirmed, or what every voter has."""
+        matched = self.matched.get(voter, self.retain_from)
+        term = self.journal.term_at(matched)
+        if term is not None:
+            self._send(voter, self._append(voter, matched, term, []))
 
     def synced(self) -> None:
         """The journal's sync has finished: let go what waited for it."""
@@ -238,6 +243,7 @@ class Raft:
             self._connected.discard(voter)
             self._paused.discard(voter)
             self.stranded.discard(voter)
+            self._far_behind.discard(voter)
             self._told.pop(voter, None)
             self._rules.drop(voter)
             self._library.disconnected(voter)
@@ -283,9 +289,14 @@ class Raft:
             return
         self._heard[sender] = self._library.now
         if reply.success:
+            self._far_behind.discard(sender)
             self._rules.send_window.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)
         elif reply.reset:
+            if reply.next_index <= self.journal.first_index and sender not in self._far_behind:
+                # Its guess goes too far back, perhaps: try the first entry that there is, once.
+                self._far_behind.add(sender)
+                reply = msgspec.structs.replace(reply, next_index=self.journal.first_index + 1)
             self._rules.send_window.rewound(sender, reply.next_index)
         self._deliver_reply(
             sender, self._rules.commit_gate.admit(sender, reply, self.journal.durable_index)
@@ -426,15 +437,12 @@ class Raft:
         if not self.is_leader or self._library.now < self._next_paused_heartbeat:
             return
         self._next_paused_heartbeat = self._library.now + self._settings.heartbeat_interval_s
-        for voter in sorted(self._paused):
-            matched = self.matched.get(voter, 0)
-            term = self.journal.term_at(matched)
-            if term is not None:
-                self._send(voter, self._append(voter, matched, term, []))
+        for voter in sorted(self._paused | self.stranded):
+            self._send_heartbeat(voter)
 
     # --- The library's callbacks ---------------------------------------------------------------
 
-    def take_proposals(self) -> list[Proposal]:
+    def take_proposals(self) -> list[ProposedEntry]:
         """Return what waits to be proposed, once."""
         proposals, self._proposals = self._proposals, []
         return proposals
@@ -451,7 +459,8 @@ class Raft:
         self.matched.clear()
         self._told.clear()
         self._heard.clear()
-        for voter in self._paused:
+        for voter in self._paused | self.stranded:
             self._library.connected(voter)
         self._paused.clear()
-        self._role_changed()
+        self.stranded.clear()
+        self._far_behind.clear()

@@ -38,7 +38,7 @@ class _Round:
 
 
 class ReadIndex:
-    """The read index of one group, on leader and follower.  Answers are given on the loop, never from within `begin`."""
+    """The read index of one group, on leader and follower."""
 
     def __init__(self, raft: Raft, transmit: Callable[[str, Message], None]) -> None:
         self._raft = raft
@@ -164,16 +164,22 @@ class ReadIndex:
                 else:
                     self._applying.append((index, future))
 
-    def peer_connected(self, voter: str) -> None:
-        """Ask again: the question of the round under way may be lost."""
-        if self._round is not None:
-            self._transmit(voter, LeadershipQuery(self._round.term, self._round.number))
+    def ask_again(self) -> None:
+        """Call once in a while: a question may be lost, or was answered by a voter that did not know the term yet."""
+        current = self._round
+        if current is not None:
+            for voter in sorted(self._raft.connected - current.confirmed):
+                self._transmit(voter, LeadershipQuery(current.term, current.number))
 
     def close(self) -> None:
         """Fail all who wait."""
         for _, future in [*self._asked.values(), *self._applying]:
             if not future.done():
                 future.set_exception(no_leader("this node is stopping"))
+        current, self._round = self._round, None
+        if current is not None:
+            for answer in current.answers:
+                answer(None)
         self._refuse_next()
 
     def _refuse_next(self) -> None:

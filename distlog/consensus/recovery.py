@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
-from distlog.consensus.journal import Journal
+from distlog.consensus.journal import FILE_SIZE_MAX, Journal
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import CorruptJournal
 from distlog.storage.disk import Disk
@@ -27,14 +27,26 @@ class Recovered:
     notes: tuple[str, ...]
 
 
-def recover(disk: Disk, *, journal_path: str, checkpoint_path: str, topics_path: str) -> Recovered:
+def recover(
+    disk: Disk,
+    *,
+    journal_path: str,
+    checkpoint_path: str,
+    topics_path: str,
+    journal_file_size_max: int = FILE_SIZE_MAX,
+) -> Recovered:
     """Open what one group keeps.  Blocks.
+
+    journal_file_size_max: bytes; the journal is forgotten by whole files, so a small part of what it may have in all.
 
     Raises CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull; nothing was lost by trying.
     """
     image = read_checkpoint(disk, checkpoint_path)
     journal = Journal.open(
-        disk, journal_path, proven_sequence=image.durable_sequence if image is not None else 0
+        disk,
+        journal_path,
+        proven_sequence=image.durable_sequence if image is not None else 0,
+        file_size_max=journal_file_size_max,
     )
     if image is not None:
         _require_fit(journal, image, journal_path)

@@ -28,13 +28,9 @@ from distlog.consensus.commands import (
 from distlog.consensus.group import Group
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
-from distlog.consensus.state_machine import (
-    AppendResult,
-    ProducerOpened,
-    StateMachine,
-    Topic,
-    TopicCreated,
-)
+from distlog.consensus.results import AppendResult, ProducerOpened, TopicCreated
+from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
+from distlog.consensus.topics import Topic
 from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
 from distlog.errors import (
     DistlogError,
@@ -51,8 +47,8 @@ from distlog.runtime import Clock, Worker
 from distlog.storage.log import ReadPlan, StoredBatch
 from distlog.storage.segment_files import SegmentLimits
 
-DEFAULT_TOPIC = "default"
-RETRY_DELAY_S = 0.2
+# A stopping node is gone or back after about this long; another one answers at once.
+STOP_RETRY_DELAY_S = 1.0
 # What a deposed leader may say wrongly, and a producer takes as final.
 STALE_IF_DEPOSED = (OutOfSequence, ProducerUnknown, ProducerFenced)
 
@@ -158,7 +154,7 @@ class ReplicatedLog:
 
     def _require_leadership(self) -> None:
         if self._closing:
-            raise ShuttingDown(retry_delay_s=RETRY_DELAY_S)
+            raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
         raft = self._group.raft
         if raft.is_ready_leader:
             return
@@ -253,14 +249,19 @@ class ReplicatedLog:
 
         Raises TopicNotFound, ShuttingDown when this node stops, Overloaded when too many wait.  Costs nothing meanwhile.
         """
-        found = self._topic(topic)
+        found = self._find(topic)
+        if found is None:
+            await self._group.reads.wait()
+            found = self._topic(topic)
         if found.log.next_offset > offset:
             return
         if self._closing:
-            raise ShuttingDown(retry_delay_s=RETRY_DELAY_S)
+            raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
         waiting = self._tails.setdefault(found.topic_id, {})
         if len(waiting) >= self._settings.waiting_reads_max:
-            raise Overloaded(queue="readers waiting at the end", limit=len(waiting))
+            raise Overloaded(
+                queue="readers waiting at the end", limit=self._settings.waiting_reads_max
+            )
         future: asyncio.Future[None] = self._loop.create_future()
         waiting[future] = offset
         try:
@@ -366,7 +367,7 @@ class ReplicatedLog:
         """Stop taking writes and waits; what is in flight goes on."""
         self._closing = True
         for waiting in self._tails.values():
-            _fail(waiting, ShuttingDown(retry_delay_s=RETRY_DELAY_S))
+            _fail(waiting, ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S))
         for callback in self._role_callbacks:
             callback()
 

@@ -63,7 +63,7 @@ class NodeStatus:
     last_index: int
     # Bytes of journal on disk.
     journal_size: int
-    # 0 before the first checkpoint.
+    # 0 while the cluster forms, 1 before the first checkpoint.
     checkpoint_index: int
     # In the order of their ids; this node is among them.
     members: tuple[MemberStatus, ...]

@@ -1,6 +1,6 @@
 """The gRPC surface of a node: what clients call, and what they are told when it fails.
 
-    listen            binds the address, builds the server, stops it: the only module that node.py needs
+    listen            binds the address, builds the server, stops it: the only module that serve.py needs
       calls           runs every call: descriptor -> handlers, errors -> statuses, incidents -> log
       log_service     Produce, Consume, GetServers, OpenProducer; and begins the streams
         produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order

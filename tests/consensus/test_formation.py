@@ -39,11 +39,11 @@ def test_every_node_forms_the_same_configuration_whatever_the_order() -> None:
 
 
 def test_a_cluster_of_one_forms_alone() -> None:
-    assert Formation("n1", "d1", {"n1"}, None).alone() == Configuration.form({"n1": "d1"})
+    assert Formation("n1", "d1", {"n1"}, None).known() == Configuration.form({"n1": "d1"})
 
 
 def test_a_fixed_set_of_three_does_not_form_alone() -> None:
-    assert fresh("n1", "d1").alone() is None
+    assert fresh("n1", "d1").known() is None
 
 
 def test_a_node_that_missed_the_forming_adopts_the_configuration_that_names_its_directory() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from distlog.consensus import messages
+from distlog.consensus.commands import ENTRY_TYPE_OPAQUE
 from distlog.consensus.journal_view import RestorePoint
-from distlog.consensus.library import COMMAND_OPAQUE
 from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply
 from distlog.consensus.rules import ConsensusViolated, complete_rules
 from tests.consensus.missing_rules import without
@@ -190,7 +190,7 @@ def test_v02_a_leader_that_disagrees_about_an_applied_entry_stops_the_node() -> 
         previous_index=2,
         previous_term=raft.journal.term_at(2) or 0,
         retain_from=1,
-        entries=[(bytes([COMMAND_OPAQUE]) + b"other", 3, raft.term + 1)],
+        entries=[(bytes([ENTRY_TYPE_OPAQUE]) + b"other", 3, raft.term + 1)],
     )
     with pytest.raises(ConsensusViolated, match="applied entry 3"):
         raft.receive("a", wrong)
@@ -247,7 +247,7 @@ def test_v06_a_checkpoint_that_the_journal_does_not_hold_is_refused() -> None:
     cluster.propose("a", *COMMANDS)
     cluster.settle("a", "b", "c")
     journal = cluster["b"].journal
-    other = journal.entry(5)._replace(payload=bytes([COMMAND_OPAQUE]) + b"other")
+    other = journal.entry(5)._replace(payload=bytes([ENTRY_TYPE_OPAQUE]) + b"other")
     with pytest.raises(ConsensusViolated, match="checkpoint"):
         cluster.restart(
             "b", cluster["b"].disk.crash(Random(1)), RestorePoint(journal.entry(4), other)
@@ -340,3 +340,49 @@ def test_every_voter_learns_below_which_entry_nobody_needs_the_journal() -> None
     cluster.settle("a", "b", "c", rounds=6)
     last_index = cluster["a"].journal.last_index
     assert {cluster[name].raft.retain_from for name in "abc"} == {last_index}
+
+
+# --- Elections ------------------------------------------------------------------------------------
+
+
+def test_a_follower_that_was_held_up_itself_does_not_campaign_at_once() -> None:
+    cluster = Voters(step_time_max_s=0.1)
+    cluster.elect("a", "b", "c")
+    cluster.settle("a", "b", "c")
+    term = cluster["b"].raft.term
+    # The whole machine stood still for a minute: nobody could send anything.
+    cluster.clock.now += 60
+    cluster["b"].raft.tick()
+    assert cluster["b"].raft.term == term
+    for _ in range(20):
+        cluster.clock.now += 0.1
+        cluster["b"].raft.tick()
+    assert cluster["b"].raft.term > term, "but silence while it runs is silence of the leader"
+
+
+def test_a_voter_is_not_called_far_behind_for_a_guess_that_goes_too_far_back() -> None:
+    """Its last term began long before the leader's journal does, and all have restarted since."""
+    cluster = Voters(journal_file_size_max=2000)
+    cluster.elect("a", "b", "c")
+    for number in range(40):
+        cluster.propose("a", b"x%d" % number * 20)
+        cluster.settle("a", "b", "c", rounds=1)
+    cluster.settle("a", "b", "c")
+    applied = cluster["b"].raft.last_applied
+    remove_files = cluster["b"].journal.compact(min(applied - 1, cluster["b"].raft.retain_from))
+    assert remove_files is not None
+    remove_files()
+    cluster.propose("a", b"tail")
+    cluster.tick("a")
+    cluster.lose("a")
+    points = {"a": cluster.restore_point("a", 5)}
+    points |= {name: cluster.restore_point(name, applied) for name in "bc"}
+    for name, point in points.items():
+        cluster.restart(name, cluster[name].disk.crash(Random(1)), point)
+    for leader, follower in (("b", "c"), ("c", "b"), ("b", "c")):
+        cluster.elect(leader, follower)
+        cluster.settle(leader, follower)
+        cluster.lose("a")
+    cluster.settle("b", "a", rounds=8)
+    assert cluster["b"].raft.stranded == set()
+    assert cluster["a"].journal.last_index == cluster["b"].journal.last_index

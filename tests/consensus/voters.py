@@ -12,9 +12,10 @@ from random import Random
 from typing import Any
 
 from distlog.consensus import messages
-from distlog.consensus.journal import Journal
+from distlog.consensus.commands import ENTRY_TYPE_OPAQUE
+from distlog.consensus.journal import FILE_SIZE_MAX, Journal
 from distlog.consensus.journal_view import RestorePoint
-from distlog.consensus.library import COMMAND_OPAQUE, RaftSettings
+from distlog.consensus.library import RaftSettings
 from distlog.consensus.messages import Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.rules import Rules, complete_rules
@@ -52,7 +53,7 @@ class Voter:
         self.cluster = cluster
         self.disk = disk
         self.applied: list[tuple[int, bytes]] = []
-        self.journal = Journal.open(disk, "journal")
+        self.journal = Journal.open(disk, "journal", file_size_max=cluster.journal_file_size_max)
         self.raft = Raft(
             node_id=name,
             other_voters=[other for other in cluster.names if other != name],
@@ -61,18 +62,19 @@ class Voter:
             clock=cluster.clock,
             random=Random(name),
             settings=RaftSettings(
-                in_flight_size_max=cluster.in_flight_size_max, entry_size_max=1 << 20
+                in_flight_size_max=cluster.in_flight_size_max,
+                entry_size_max=1 << 20,
+                step_time_max_s=cluster.step_time_max_s,
             ),
             rules=cluster.rules(self._transmit, cluster.in_flight_size_max),
             apply=self._apply,
-            role_changed=lambda: None,
         )
 
     def _transmit(self, receiver: str, message: Message) -> None:
         self.cluster.queues[self.name, receiver].append(messages.encode(message))
 
     def _apply(self, raft_index: int, _term: int, payload: bytes) -> bytes:
-        if payload[0] == COMMAND_OPAQUE:
+        if payload[0] == ENTRY_TYPE_OPAQUE:
             self.applied.append((raft_index, payload[1:]))
         return payload
 
@@ -95,11 +97,15 @@ class Voters:
         rules: RulesMaker = complete_rules,
         in_flight_size_max: int = 1 << 20,
         sync_at_once: bool = True,
+        step_time_max_s: float = 60.0,
+        journal_file_size_max: int = FILE_SIZE_MAX,
     ) -> None:
         self.names = list(names)
         self.rules = rules
         self.in_flight_size_max = in_flight_size_max
         self.sync_at_once = sync_at_once
+        self.step_time_max_s = step_time_max_s
+        self.journal_file_size_max = journal_file_size_max
         self.clock = ManualClock()
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         # (command, result code) of every callback, in order.
@@ -159,7 +165,7 @@ class Voters:
     def propose(self, name: str, *commands: bytes) -> None:
         for command in commands:
             self[name].raft.propose(
-                bytes([COMMAND_OPAQUE]) + command,
+                bytes([ENTRY_TYPE_OPAQUE]) + command,
                 lambda _result, code, command=command: self.outcomes.append((command, code)),
             )
 
@@ -174,6 +180,11 @@ class Voters:
 
     def acknowledged(self) -> list[bytes]:
         return [command for command, code in self.outcomes if code == 0]
+
+    def restore_point(self, name: str, raft_index: int) -> RestorePoint:
+        """Return what a checkpoint at an entry would keep of the journal."""
+        journal = self[name].journal
+        return RestorePoint(journal.entry(raft_index - 1), journal.entry(raft_index))
 
     def restart(self, name: str, disk: SimulatedDisk, restore_point: Any = None) -> None:
         """Begin again from a disk, with new connections."""

@@ -211,6 +211,11 @@ def test_a_journal_kept_too_long_for_a_missing_voter_refuses_writes_and_names_it
         await settled(cluster, end)
         # What was kept was needed: the missing voter has every record.
         assert await records_of(log_of(missing)) == await records_of(log)
+        # And now nobody needs it, so there is room again.
+        assert await cluster.wait_until(
+            lambda: log.status().journal_size < 1 << 20, "the journal is forgotten"
+        )
+        await log.propose_append("", block(b"there is room again"))
 
     simulated(
         story,

@@ -73,11 +73,6 @@ class SendWindow:
         index, state.paused_at = state.paused_at, None
         return index
 
-    def is_paused(self, voter: str) -> bool:
-        """Tell whether the voter gets heartbeats only."""
-        state = self._voters.get(voter)
-        return state is not None and state.paused_at is not None
-
     def next_to_send(self, voter: str, acknowledged_next: int) -> int | None:
         """Return where sending must go on after an acknowledgement; None: where it says."""
         state = self._voters.get(voter)
