@@ -88,7 +88,7 @@ class OffsetOutOfRange(DistlogError):
 
 @dataclass(eq=False)
 class OffsetMismatch(DistlogError):
-    """The log does not end where the caller expected.  Read, decide, try again."""
+    """The log does not end where the caller expected.  Read, decide, try again.  Not raised in this version."""
 
     reason = "OFFSET_MISMATCH"
     text = "the next offset is {actual}, not {expected}: read what is new, then decide"

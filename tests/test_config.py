@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distlog.config import SETTINGS, Address, ServeConfig, Setting, load, nearest, parse_address
-from distlog.config.kinds import KIB, MIB, parse_bytes, show_bytes
+from distlog.config.kinds import MIB, parse_bytes, show_bytes
 from distlog.errors import ConfigurationInvalid
 
 PEERS = "n1=127.0.0.1:8401,n2=127.0.0.1:8411,n3=127.0.0.1:8421"
@@ -28,7 +28,6 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "election_timeout_max_s": ("2", 2.0),
     "heartbeat_interval_s": ("0.1", 0.1),
     "journal_size_max": ("256 MiB", 256 * MIB),
-    "segment_size_max": ("131072", 128 * KIB),
     "checkpoint_interval_s": ("5", 5.0),
     "checkpoint_journal_size": ("1MiB", MIB),
     "log_level": ("debug", "debug"),

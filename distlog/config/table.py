@@ -129,13 +129,6 @@ class ServeConfig:
         minimum=MIB,
         maximum=1024 * GIB,
     )
-    segment_size_max: int = setting(
-        BYTES,
-        64 * MIB,
-        "store size at which a segment of a new topic is full",
-        minimum=64 * KIB,
-        maximum=GIB,
-    )
     checkpoint_interval_s: float = setting(
         SECONDS,
         60.0,

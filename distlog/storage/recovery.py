@@ -1,15 +1,13 @@
 """Opening a log's directory: what is kept, cut, rebuilt or set aside.
 
-Both ways of opening start from a mark: what lies before it was synced, and is checked only for
-being there (a flipped bit is found by the read that needs the byte).
+Both ways of opening start from a mark: what lies before it was synced, and is checked only for being there (a flipped bit is
+found by the read that needs the byte).
 
-- `cut_to` (consensus): what lies after the mark is removed, since the journal brings it again.
-What is
-  missing before the mark is an error: the checkpoint promised it.
-- `recover` (a log on its own): after the mark each batch is checked, and the log is cut at the
-first
-  that is not whole.  What is missing before the mark is never cut away: the segment is put into
-  quarantine, its files stay as they are, and the log goes on in a new segment.
+- `cut_to` (consensus): what lies after the mark is removed, since the journal brings it again.  What is missing before the
+  mark is an error: the checkpoint promised it.
+- `recover` (a log on its own): after the mark each batch is checked, and the log is cut at the first that is not whole.  What is
+  missing before the mark is never cut away: the segment is put into quarantine, its files stay as they are, and the log goes
+  on in a new segment.
 """
 
 from __future__ import annotations
