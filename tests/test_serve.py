@@ -1,0 +1,63 @@
+"""A node as a process: limits that have to fit each other whatever an operator sets."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from distlog.block import Block
+from distlog.config import ServeConfig
+from distlog.consensus import messages
+from distlog.consensus.commands import ENTRY_HEADER, Append, ProducerStamp, command_size
+from distlog.consensus.messages import AppendEntries
+from distlog.runtime import ThreadWorker
+from distlog.serve import node_settings
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("record_size_max", [1, MIB, 7 * MIB, 32 * MIB])
+def test_the_largest_record_fits_an_entry_and_the_entry_a_frame(record_size_max: int) -> None:
+    settings = node_settings(dataclasses.replace(ServeConfig(), record_size_max=record_size_max))
+    block = Block.from_records([b"x" * record_size_max])
+    entry_size = ENTRY_HEADER.size + command_size(Append(1, block, ProducerStamp(1, 0, 0)))
+    assert entry_size <= settings.group.raft.entry_size_max
+    entries = [(bytes(settings.group.raft.entry_size_max), 2, 1)]
+    message = messages.encode(AppendEntries(1, 1, 1, 1, 1, 1, entries))
+    assert len(message) <= settings.peer_limits.raft.frame_size_max
+
+
+def in_a_worker(story: Callable[[ThreadWorker], Awaitable[None]]) -> None:
+    async def run() -> None:
+        worker = ThreadWorker("test")
+        try:
+            await story(worker)
+        finally:
+            worker.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_runs_jobs_in_order_and_gives_back_results_and_errors() -> None:
+    async def story(worker: ThreadWorker) -> None:
+        done: list[int] = []
+        futures = [worker.submit(done.append, number) for number in range(100)]
+        failing = worker.submit(int, "no number")
+        assert await worker.submit(sum, [1, 2]) == 3
+        await asyncio.gather(*futures)
+        assert done == list(range(100))
+        with pytest.raises(ValueError, match="no number"):
+            await failing
+
+    in_a_worker(story)
+
+
+def test_a_job_whose_future_is_cancelled_disturbs_nobody() -> None:
+    async def story(worker: ThreadWorker) -> None:
+        worker.submit(len, "x").cancel()
+        assert await worker.submit(len, "xy") == 2
+
+    in_a_worker(story)
