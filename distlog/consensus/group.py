@@ -217,6 +217,8 @@ class Group:
                 self.raft.receive(sender, message)
             else:
                 self.reads.receive(sender, message)
+        # What a leader sent is synced while what it has committed meanwhile is applied.
+        self._start_sync()
         if self.raft.is_leader:
             for payload, done in self.take_proposals():
                 self.raft.propose(payload, done)
