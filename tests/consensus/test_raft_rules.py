@@ -360,6 +360,19 @@ def test_a_follower_that_was_held_up_itself_does_not_campaign_at_once() -> None:
     assert cluster["b"].raft.term > term, "but silence while it runs is silence of the leader"
 
 
+def test_a_leader_that_was_held_up_is_in_touch_again_with_the_first_answers() -> None:
+    cluster = Voters(step_time_max_s=0.1)
+    cluster.elect("a", "b", "c")
+    cluster.settle("a", "b", "c")
+    assert cluster["a"].raft.is_in_touch
+    cluster.clock.now += 60
+    cluster.settle("a", "b", "c")
+    assert cluster["a"].raft.is_in_touch
+    for _ in range(10):
+        cluster.tick("a")
+    assert not cluster["a"].raft.is_in_touch, "nobody has answered for half a second"
+
+
 def test_a_voter_is_not_called_far_behind_for_a_guess_that_goes_too_far_back() -> None:
     """Its last term began long before the leader's journal does, and all have restarted since."""
     cluster = Voters(journal_file_size_max=2000)
