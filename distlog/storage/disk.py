@@ -50,11 +50,12 @@ class DiskFile(Protocol):
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         """Write all of `parts`, one after the other, from `position`; the file grows as needed."""
 
-    def reserve(self, size: int) -> None:
-        """Make sure that bytes [0, size) exist on the disk; a smaller file grows to `size` with
-        zeros.
+    def reserve(self, size: int, wanted: int = 0) -> int:
+        """Make sure that bytes [0, size) exist on the disk, and [0, wanted) if that can be had; a
+        smaller file grows with zeros.
 
-        Raises StorageFull before anything is promised.
+        Returns how many bytes the file has now, at least `size`.  Raises StorageFull before
+        anything is promised; the file is as it was then.
         """
 
     def truncate(self, size: int) -> None:
@@ -177,7 +178,7 @@ class RealDisk:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise _refusal("sync directory", path, error) from error
+            raise _failure("sync directory", path, error) from error
 
     def lock(self, path: str) -> RealLock:
         try:
@@ -257,8 +258,19 @@ class RealFile:
             position += written
             rest = rest[written:]
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, wanted: int = 0) -> int:
         before = self.size()
+        if wanted > size:
+            try:
+                self._allocate(before, wanted)
+                return max(before, wanted)
+            except StorageFull:
+                # A nearly full disk may still have what is needed now.
+                pass
+        self._allocate(before, size)
+        return max(before, size)
+
+    def _allocate(self, before: int, size: int) -> None:
         try:
             os.posix_fallocate(self._descriptor, 0, size)
         except OSError as error:
@@ -276,7 +288,8 @@ class RealFile:
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise _refusal("sync", self.path, error) from error
+            # Also for lack of space: what was written before may be lost, so it is no refusal.
+            raise _failure("sync", self.path, error) from error
 
     def map(self, size: int, *, writable: bool) -> RealMap:
         assert 0 < size <= self.size(), "bytes beyond the end of a file cannot be touched"
@@ -316,4 +329,8 @@ class RealLock:
 def _refusal(operation: str, path: str, error: OSError) -> DistlogError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(path=path)
+    return _failure(operation, path, error)
+
+
+def _failure(operation: str, path: str, error: OSError) -> DiskFailed:
     return DiskFailed(path=path, operation=operation, problem=error.strerror or str(error))

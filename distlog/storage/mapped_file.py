@@ -7,7 +7,6 @@ in the middle of a write.
 
 from __future__ import annotations
 
-from distlog.errors import StorageFull
 from distlog.storage.disk import DiskFile, DiskMap
 
 # The first step of reserved space; each further one doubles the file, up to its limit.
@@ -65,20 +64,9 @@ class MappedFile:
         step = max(size, min(max(2 * mapped, RESERVE_SIZE_MIN), self._size_max))
         self.unmap()
         try:
-            mapped = self._reserve_file(size, step)
+            mapped = min(step, self.file.reserve(size, step))
         finally:
             self._map_bytes(mapped)
-
-    def _reserve_file(self, size: int, step: int) -> int:
-        try:
-            self.file.reserve(step)
-        except StorageFull:
-            if step == size:
-                raise
-            # A nearly full disk may still have what is needed now.
-            self.file.reserve(size)
-            return size
-        return step
 
     def _map_bytes(self, size: int) -> None:
         if size:

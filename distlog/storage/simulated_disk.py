@@ -220,11 +220,18 @@ class SimulatedFile:
             self._disk._resize(self.path, self._file, position + len(data))
         self._file.write(position, data)
 
-    def reserve(self, size: int) -> None:
+    def reserve(self, size: int, wanted: int = 0) -> int:
         assert self._writable, f"{self.path} was opened to be read"
         self._disk._operation("reserve", self.path)
-        if size > len(self._file):
-            self._disk._resize(self.path, self._file, size)
+        for target in (max(size, wanted), size):
+            try:
+                if target > len(self._file):
+                    self._disk._resize(self.path, self._file, target)
+                break
+            except StorageFull:
+                if target == size:
+                    raise
+        return len(self._file)
 
     def truncate(self, size: int) -> None:
         assert self._writable, f"{self.path} was opened to be read"

@@ -342,6 +342,49 @@ def test_a_full_disk_refuses_growth_and_keeps_what_is_there() -> None:
     file.reserve(10)
 
 
+def test_a_nearly_full_disk_gives_what_is_needed_if_not_what_is_wanted() -> None:
+    disk = SimulatedDisk(capacity=10)
+    file = disk.open("/a", create=True)
+    assert file.reserve(4, 8) == 8
+    assert file.reserve(9, 16) == 9
+    with pytest.raises(StorageFull):
+        file.reserve(11, 16)
+    assert file.size() == 9
+
+
+def test_the_real_disk_gives_what_is_needed_if_not_what_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = RealDisk().open(f"{tmp_path}/a", create=True)
+    assert file.reserve(4, 8) == 8
+    allocate = os.posix_fallocate
+
+    def refuse_much(descriptor: int, first: int, size: int) -> None:
+        if size > 16:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(descriptor, first, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse_much)
+    assert file.reserve(12, 100) == 12
+    with pytest.raises(StorageFull):
+        file.reserve(17, 100)
+    assert file.size() == 12
+
+
+def test_a_sync_that_fails_for_lack_of_space_is_a_failed_sync_and_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = RealDisk().open(f"{tmp_path}/a", create=True)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
+    for sync in (file.sync, lambda: RealDisk().sync_directory(str(tmp_path))):
+        with pytest.raises(DiskFailed):
+            sync()
+
+
 def test_the_nth_operation_fails_and_the_hook_sees_them_all() -> None:
     seen: list[tuple[str, str]] = []
     disk = SimulatedDisk(hook=lambda operation, path: seen.append((operation, path)))
