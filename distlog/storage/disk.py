@@ -47,6 +47,9 @@ class DiskFile(Protocol):
     def read_at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from `position`; fewer only at the end of the file."""
 
+    def read_into(self, position: int, buffer: memoryview) -> int:
+        """Fill `buffer` from `position`; return how many bytes, fewer only at the end of the file."""
+
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         """Write all of `parts`, one after the other, from `position`; the file grows as needed."""
 
@@ -184,7 +187,9 @@ class RealDisk:
         try:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            except PermissionError:
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
                 # An inspector may only be allowed to read; on a local file system that is enough
                 # for flock.
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -236,6 +241,18 @@ class RealFile:
             return b"".join(parts)
         except OSError as error:
             raise _refusal("read", self.path, error) from error
+
+    def read_into(self, position: int, buffer: memoryview) -> int:
+        try:
+            done = os.preadv(self._descriptor, [buffer], position)
+            while 0 < done < len(buffer):
+                more = os.preadv(self._descriptor, [buffer[done:]], position + done)
+                if not more:
+                    break
+                done += more
+        except OSError as error:
+            raise _refusal("read", self.path, error) from error
+        return done
 
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         try:

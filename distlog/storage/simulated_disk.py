@@ -212,6 +212,11 @@ class SimulatedFile:
         self._disk._operation("read", self.path)
         return self._file.read(position, size)
 
+    def read_into(self, position: int, buffer: memoryview) -> int:
+        data = self.read_at(position, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         assert self._writable, f"{self.path} was opened to be read"
         self._disk._operation("write", self.path)
