@@ -7,7 +7,8 @@ a machine finds after a power cut: what was synced, plus any subset of the rest,
 is all that POSIX promises.  A page that is not kept has its synced content, or zeros if it never
 had one.  `kill` returns the disk that the next process finds when only the process died.
 
-Faults: `capacity` (StorageFull), `fail_at` (the n-th operation is refused), `fail_syncs`, and
+Faults: `capacity` (StorageFull), `fail_at` (the n-th operation is refused), `fail_syncs` (after which
+the pages look clean, see simulated_medium.py), and
 `hook`, which is called before each operation and may raise, crash or look around.  Writes through a
 map are not operations.  Nothing here draws randomness of its own: the same calls give the same
 bytes.
@@ -15,12 +16,19 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 
 from distlog.errors import DataDirectoryInUse, DiskFailed, StorageFull
 from distlog.storage.disk import Octets
-from distlog.storage.simulated_medium import MediumDirectory, MediumFile
+from distlog.storage.simulated_medium import (
+    ChosenSurvival,
+    MediumDirectory,
+    MediumFile,
+    RandomSurvival,
+    Survival,
+    Unsynced,
+)
 
 # Free space of a disk without a capacity.
 UNLIMITED = 1 << 50
@@ -51,8 +59,19 @@ class SimulatedDisk:
 
         This one, and what is open on it, stays as it is.
         """
+        return self._after_crash(RandomSurvival(random))
+
+    def unsynced(self) -> list[Unsynced]:
+        """Return everything that a power cut now keeps or takes, in the same order for the same calls."""
+        return list(self._root.unsynced(set()))
+
+    def crash_keeping(self, kept: Collection[Unsynced]) -> SimulatedDisk:
+        """Return the disk after a power cut that took all of `unsynced` but `kept`."""
+        return self._after_crash(ChosenSurvival(kept))
+
+    def _after_crash(self, survival: Survival) -> SimulatedDisk:
         disk = SimulatedDisk(capacity=self.capacity)
-        disk._root = self._root.after_crash(random, {})
+        disk._root = self._root.after_crash(survival, {})
         disk.used = sum(len(file) for file in disk._root.files())
         return disk
 
@@ -244,9 +263,13 @@ class SimulatedFile:
         self._disk._resize(self.path, self._file, size)
 
     def sync(self) -> None:
-        self._disk._operation("sync", self.path)
-        if self._disk.fail_syncs:
-            raise DiskFailed(path=self.path, operation="sync", problem="Input/output error")
+        try:
+            self._disk._operation("sync", self.path)
+            if self._disk.fail_syncs:
+                raise DiskFailed(path=self.path, operation="sync", problem="Input/output error")
+        except DiskFailed:
+            self._file.forget()
+            raise
         self._file.sync()
 
     def map(self, size: int, *, writable: bool) -> SimulatedMap:

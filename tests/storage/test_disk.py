@@ -408,3 +408,37 @@ def test_a_failing_sync_makes_nothing_durable() -> None:
     with pytest.raises(DiskFailed):
         disk.sync_directory("/")
     assert {content(survivor, "/a") for survivor in crashes(disk)} == {b"old", b"new"}
+
+
+def test_a_failed_sync_takes_what_it_did_not_write_for_clean() -> None:
+    disk = SimulatedDisk()
+    durable_file(disk, "/a", b"old")
+    file = disk.open("/a")
+    file.write_at(0, [b"new"])
+    disk.fail_at = disk.operation_count + 1
+    with pytest.raises(DiskFailed):
+        file.sync()
+    for later in (disk, disk.kill()):
+        assert content(later, "/a") == b"new"
+        later.open("/a").sync()
+        # It succeeds, and means nothing.
+        assert {content(survivor, "/a") for survivor in crashes(later)} == {b"old", b"new"}
+        later.open("/a").write_at(0, [b"new"])
+        later.open("/a").sync()
+        assert {content(survivor, "/a") for survivor in crashes(later)} == {b"new"}
+
+
+def test_what_a_power_cut_takes_can_be_chosen_one_by_one() -> None:
+    disk = SimulatedDisk()
+    durable_file(disk, "/a", b"o" * 3 * PAGE_SIZE)
+    disk.open("/a").write_at(0, [b"n" * 3 * PAGE_SIZE])
+    disk.open("/a").truncate(5)
+    disk.open("/b", create=True)
+    found = disk.unsynced()
+    assert [item.kind for item in found] == ["page", "page", "page", "size", "name"]
+    assert content(disk.crash_keeping([]), "/a") == b"o" * 3 * PAGE_SIZE
+    assert content(disk.crash_keeping(found), "/a") == b"n" * 5
+    assert content(disk.crash_keeping(found[:1]), "/a")[:6] == b"n" * 5 + b"\0"
+    assert content(disk.crash_keeping(found[3:4]), "/a") == b"o" * 5
+    survivors = [disk.crash_keeping([item]).exists("/b") for item in found]
+    assert survivors == [False, False, False, False, True]
