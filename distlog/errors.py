@@ -120,6 +120,15 @@ class NoLeader(DistlogError):
 
 
 @dataclass(eq=False)
+class LeadershipNotTransferred(DistlogError):
+    """Leadership was not handed over; the node leads on, or an election decides.  Look at the cluster, and try again."""
+
+    reason = "LEADERSHIP_NOT_TRANSFERRED"
+    text = "leadership was not handed over ({problem}): see `distlog cluster status`, and try again"
+    problem: str
+
+
+@dataclass(eq=False)
 class ShuttingDown(DistlogError):
     """This node is stopping.  Nothing was written; another node answers."""
 

@@ -35,6 +35,7 @@ CODES: dict[type[DistlogError], grpc.StatusCode] = {
     errors.OffsetMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotLeader: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoLeader: grpc.StatusCode.UNAVAILABLE,
+    errors.LeadershipNotTransferred: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -26,11 +26,12 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal, SyncTicket
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
-from distlog.consensus.messages import AppendEntries, AppendReply, Message, VoteReply, VoteRequest
+from distlog.consensus.messages import RAFT_MESSAGES, Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.consensus.state_machine import StateMachine
+from distlog.consensus.transfer import LeadershipTransfer
 from distlog.errors import PeerRefused, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
@@ -119,6 +120,9 @@ class Group:
             apply=self._apply,
         )
         self.reads = ReadIndex(self.raft, self._transmit)
+        self._transfer = LeadershipTransfer(
+            self.raft, settings.raft.election_timeout_max_s, self.kick
+        )
         self._inbox: deque[tuple[str, Message]] = deque()
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -168,6 +172,19 @@ class Group:
         if self._checkpoint is not None:
             self._checkpoint.cancel()
         self.reads.close()
+        self._transfer.close()
+
+    def transfer_leadership(
+        self, target: str | None = None, *, avoid: Collection[str] = ()
+    ) -> asyncio.Future[str]:
+        """Hand leadership over to `target`; None: to the connected voter that has most, none of `avoid`.
+
+        Proposals wait meanwhile, and are refused with nothing written when another node leads.  The future carries the
+        id of the new leader.  It, and the call, raise LeadershipNotTransferred; after a time-out this node leads on.
+        """
+        transferred = self._transfer.begin(target, avoid)
+        self.kick()
+        return transferred
 
     # --- Events --------------------------------------------------------------------------------
 
@@ -213,13 +230,13 @@ class Group:
     def _step_unguarded(self) -> None:
         for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
             sender, message = self._inbox.popleft()
-            if isinstance(message, AppendEntries | AppendReply | VoteRequest | VoteReply):
+            if isinstance(message, RAFT_MESSAGES):
                 self.raft.receive(sender, message)
             else:
                 self.reads.receive(sender, message)
         # What a leader sent is synced while what it has committed meanwhile is applied.
         self._start_sync()
-        if self.raft.is_leader:
+        if self.raft.is_leader and not self._transfer.is_under_way:
             for payload, done in self.take_proposals():
                 self.raft.propose(payload, done)
         applied_before = self.raft.last_applied
@@ -231,6 +248,7 @@ class Group:
         # What the peers have to sync leaves before this node begins to.
         self._ports.flush()
         self._start_sync()
+        self._transfer.progressed()
         self._announce()
         if self.raft.last_applied != applied_before:
             self.applied()
@@ -265,6 +283,9 @@ class Group:
 
     def _announce(self) -> None:
         state = (self.raft.leader_id, self.raft.term, self.raft.is_ready_leader)
+        if self._transfer.is_under_way and self.raft.leader_id is None:
+            # What waits is refused when it is known where to go instead.
+            return
         if state != self._announced:
             self._announced = state
             self.leadership_changed()

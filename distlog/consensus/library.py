@@ -171,6 +171,13 @@ class Library:
         """Hand over a message that went through the rules, after `enter`."""
         self._transport._onMessageReceived(self._nodes[sender], message)
 
+    def campaign(self) -> None:
+        """Begin an election at the next tick, as if the leader had asked for it, after `enter`."""
+        # Whom the library takes for the leader, None included: it checks no more than that.
+        leader = self._syncobj._getLeader()
+        message = {"type": "timeout_now", "term": self.term}
+        self._transport._onMessageReceived(leader, message)
+
     def set_next_index(self, voter: str, raft_index: int) -> None:
         """Go on sending to a voter from an entry on."""
         message = {"type": "next_node_idx", "success": False, "reset": True}

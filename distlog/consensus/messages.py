@@ -89,6 +89,34 @@ class ReadIndexReply(msgspec.Struct, array_like=True, tag=8, gc=False):
     raft_index: Unsigned | None
 
 
+class PreVoteRequest(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """The sender asks whether it could win an election: its log ends with (last_index, last_term).  Nothing is promised."""
+
+    sender_term: Unsigned
+    number: Unsigned
+    last_index: Unsigned
+    last_term: Unsigned
+
+
+class PreVoteReply(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """The sender would vote for the receiver, and hears no leader.  A refusal is silence, or a TermNotice."""
+
+    sender_term: Unsigned
+    number: Unsigned
+
+
+class TermNotice(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """The sender got a message of an older term, and ignored it: the receiver must take the newer one over."""
+
+    sender_term: Unsigned
+
+
+class TimeoutNow(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """The leader of `sender_term` hands over: the receiver has its whole log and begins an election at once."""
+
+    sender_term: Unsigned
+
+
 Message = (
     AppendEntries
     | AppendReply
@@ -98,6 +126,21 @@ Message = (
     | LeadershipReply
     | ReadIndexRequest
     | ReadIndexReply
+    | PreVoteRequest
+    | PreVoteReply
+    | TermNotice
+    | TimeoutNow
+)
+# What raft.py takes; reads.py takes the others.
+RAFT_MESSAGES = (
+    AppendEntries,
+    AppendReply,
+    VoteRequest,
+    VoteReply,
+    PreVoteRequest,
+    PreVoteReply,
+    TermNotice,
+    TimeoutNow,
 )
 
 _encoder = msgspec.msgpack.Encoder()

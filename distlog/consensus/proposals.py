@@ -151,14 +151,14 @@ class Proposals:
         self._size -= proposal.size
         self._admission.settle(proposal.command)
 
-    def abandon(self, cause: str) -> None:
-        """Give everything up: what waits was not written, and what is proposed may be, or not."""
+    def abandon(self, cause: str, refusal: Callable[[], DistlogError]) -> None:
+        """Give everything up: what is proposed may be written, or not; what waits was not, and gets `refusal()`."""
         waiting, self._waiting, self._waiting_size = self._waiting, [], 0
         proposed, self._proposed = self._proposed, {}
         self._size = 0
         self._admission.clear()
         for proposal in waiting:
-            proposal.settle(no_leader("leadership was lost before the append was proposed"))
+            proposal.settle(refusal())
         for proposals in proposed.values():
             for proposal in proposals:
                 proposal.settle(OutcomeUnknown(cause=cause))

@@ -21,6 +21,7 @@ from distlog.consensus.messages import (
     AppendReply,
     EntryTuple,
     Message,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -91,6 +92,11 @@ class Raft:
         )
 
     # --- What is known -------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Return the time of the last step: it stands still while one runs, and for as long as the process is held up."""
+        return self._library.now
 
     @property
     def term(self) -> int:
@@ -196,6 +202,10 @@ class Raft:
                     self._library.deliver(
                         sender, {"type": "response_vote", "term": message.sender_term}
                     )
+            case TimeoutNow():
+                # Of an older term, or not from the leader: that hand-over is over.
+                if sender == self.leader_id and message.sender_term == self.term:
+                    self._library.campaign()
             case _:
                 raise AssertionError("reads are answered elsewhere")
 
@@ -205,6 +215,19 @@ class Raft:
         return self.is_leader and any(
             self._told.get(voter, 0) < self.commit_index for voter in self._connected
         )
+
+    def has_everything(self, voter: str) -> bool:
+        """Tell whether all that was proposed to this leader is applied here, and durable at `voter`."""
+        last_index = self.journal.last_index
+        return (
+            not self._proposals
+            and self.last_applied == last_index
+            and self.matched.get(voter) == last_index
+        )
+
+    def send_timeout_now(self, voter: str) -> None:
+        """Have a voter that has everything begin an election."""
+        self._send(voter, TimeoutNow(self.term))
 
     def announce_commit(self) -> None:
         """Tell the voters what is committed, unless an AppendEntries with entries has told them meanwhile."""

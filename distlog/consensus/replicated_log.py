@@ -19,6 +19,7 @@ from distlog.block import Block
 from distlog.consensus.commands import (
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     OpenProducer,
@@ -28,10 +29,22 @@ from distlog.consensus.commands import (
 from distlog.consensus.group import Group
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
-from distlog.consensus.results import AppendResult, ProducerOpened, TopicCreated
+from distlog.consensus.results import (
+    AppendResult,
+    ProducerOpened,
+    TopicConfigured,
+    TopicCreated,
+    TopicTrimmed,
+)
 from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
 from distlog.consensus.topics import Topic
-from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
+from distlog.consensus.views import (
+    Consistency,
+    MemberStatus,
+    NodeStatus,
+    TimePosition,
+    TopicDescription,
+)
 from distlog.errors import (
     DistlogError,
     NotLeader,
@@ -44,7 +57,8 @@ from distlog.errors import (
     TopicNotFound,
 )
 from distlog.runtime import Clock, Worker
-from distlog.storage.log import ReadPlan, StoredBatch
+from distlog.storage.log import ReadPlan, StoredBatch, TimeSearch
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
 # A stopping node is gone or back after about this long; another one answers at once.
@@ -136,35 +150,60 @@ class ReplicatedLog:
         opened: ProducerOpened = await self._propose(OpenProducer(producer_id))
         return opened
 
-    async def create_topic(self, name: str, limits: SegmentLimits) -> TopicCreated:
+    async def create_topic(
+        self, name: str, limits: SegmentLimits, retention: Retention = KEEP_ALL
+    ) -> TopicCreated:
         """Create a topic.  Raises TopicExists, InvalidRequest, and as `propose_append` and its future do."""
         self._require_leadership()
-        created: TopicCreated = await self._propose(CreateTopic(name, limits))
+        created: TopicCreated = await self._propose(CreateTopic(name, limits, retention))
         return created
 
-    async def trim_topic(self, name: str, start_offset: int) -> None:
+    async def configure_topic(
+        self, name: str, *, retention_size: int | None, retention_age_ms: int | None
+    ) -> TopicConfigured:
+        """Change how much of a topic is kept; None: as it is.  Raises as `create_topic`, and TopicNotFound."""
+        self._require_leadership()
+        topic_id = self._topic(name).topic_id
+        configured: TopicConfigured = await self._propose(
+            ConfigureTopic(topic_id, retention_size, retention_age_ms)
+        )
+        return configured
+
+    async def trim_topic(self, name: str, start_offset: int) -> TopicTrimmed:
         """Forget the records below `start_offset`.  Raises OffsetOutOfRange, and as `propose_append` and its future do."""
         self._require_leadership()
-        await self._propose(TrimTopic(self._topic(name).topic_id, start_offset))
+        trimmed: TopicTrimmed = await self._propose(
+            TrimTopic(self._topic(name).topic_id, start_offset)
+        )
+        return trimmed
 
-    async def delete_topic(self, name: str) -> None:
-        """Delete a topic with everything in it.  Raises as `propose_append` and its future do."""
+    async def delete_topic(self, name: str, topic_id: int = 0) -> None:
+        """Delete a topic with everything in it; with `topic_id` only if the name is still that topic's.
+
+        Raises TopicNotFound, and as `propose_append` and its future do.
+        """
         self._require_leadership()
-        await self._propose(DeleteTopic(self._topic(name).topic_id))
+        topic = self._topic(name)
+        if topic_id not in (0, topic.topic_id):
+            raise TopicNotFound(topic=f"{topic.name} with id {topic_id}")
+        await self._propose(DeleteTopic(topic.topic_id))
 
     def _require_leadership(self) -> None:
+        if self._closing or not self._group.raft.is_ready_leader:
+            raise self._refusal()
+
+    def _refusal(self) -> DistlogError:
+        """Return what a write is told that this node does not take: nothing was written."""
         if self._closing:
-            raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
+            return ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
         raft = self._group.raft
-        if raft.is_ready_leader:
-            return
         if raft.is_leader:
-            raise no_leader("the new leader is not ready yet")
+            return no_leader("the new leader is not ready yet")
         leader = raft.leader_id
         address = self._address_of(leader) if leader is not None else ""
         if leader is None or not address:
-            raise no_leader("an election is under way, or too few nodes are up")
-        raise NotLeader(leader_id=leader, leader_address=address)
+            return no_leader("an election is under way, or too few nodes are up")
+        return NotLeader(leader_id=leader, leader_address=address)
 
     def _propose(self, command: Command) -> asyncio.Future[Any]:
         group = self._group
@@ -189,7 +228,8 @@ class ReplicatedLog:
 
     def _leadership_changed(self) -> None:
         if not self._group.raft.is_leader:
-            self._proposals.abandon("leadership was lost before the append was committed")
+            cause = "leadership was lost before the append was committed"
+            self._proposals.abandon(cause, self._refusal)
         for callback in self._role_callbacks:
             callback()
 
@@ -209,6 +249,33 @@ class ReplicatedLog:
         """Describe a topic with everything that was acknowledged before the call.  Raises TopicNotFound, NoLeader."""
         await self._group.reads.wait()
         return self.topic(name)
+
+    async def confirmed_topics(self) -> tuple[TopicDescription, ...]:
+        """Describe all topics that were created before the call, sorted by name.  Raises NoLeader."""
+        await self._group.reads.wait()
+        return self.topics()
+
+    async def offset_for_time(
+        self,
+        topic: str,
+        timestamp_ms: int,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+    ) -> TimePosition:
+        """Find the first record whose time is `timestamp_ms` or later; "none" is proven, unless LOCAL.
+
+        Raises TopicNotFound, NoLeader when nobody can prove it, CorruptBatch.  The caller bounds the time.
+        """
+        found = self._find(topic)
+        # Times never decrease, so the first one here is the first one anywhere.
+        proven = consistency is Consistency.LOCAL
+        if not proven and (found is None or timestamp_ms > found.log.last_timestamp_ms):
+            await self._group.reads.wait()
+        log = self._topic(topic).log
+        search = log.plan_time_search(timestamp_ms)
+        end = log.next_offset
+        offset = await self._run(search)
+        return TimePosition(offset, offset < end)
 
     async def read(
         self,
@@ -239,7 +306,7 @@ class ReplicatedLog:
             )
         return await self._run(found.log.plan_read(offset, size_max))
 
-    async def _run(self, plan: ReadPlan) -> list[StoredBatch]:
+    async def _run(self, plan: Plan[Found]) -> Found:
         if not plan.blocking:
             return plan.run()
         return await self._read_worker.submit(plan.run)
@@ -289,6 +356,17 @@ class ReplicatedLog:
         if found is None:
             raise TopicNotFound(topic=name or DEFAULT_TOPIC)
         return found
+
+    # --- Leadership ----------------------------------------------------------------------------
+
+    async def transfer_leadership(self, target: str | None = None) -> str:
+        """Hand leadership over to `target`, or to the voter that has most; return the id of the new leader.
+
+        Appends that arrive meanwhile wait, and are then refused with where to go.  Raises LeadershipNotTransferred, and
+        NotLeader, NoLeader, ShuttingDown where this node does not lead.
+        """
+        self._require_leadership()
+        return await self._group.transfer_leadership(target)
 
     # --- Role and life -------------------------------------------------------------------------
 
@@ -375,7 +453,8 @@ class ReplicatedLog:
         """Fail what is still in flight: its outcome is unknown."""
         self.refuse_new()
         if self._attached is not None:
-            self._proposals.abandon("this node stopped before the append was committed")
+            cause = "this node stopped before the append was committed"
+            self._proposals.abandon(cause, self._refusal)
 
 
 def _fail(waiting: dict[asyncio.Future[None], int], error: DistlogError) -> None:
@@ -388,5 +467,12 @@ def describe(topic: Topic) -> TopicDescription:
     """Return the public view of a topic."""
     log = topic.log
     return TopicDescription(
-        topic.topic_id, topic.name, log.start_offset, log.next_offset, log.last_timestamp_ms
+        topic_id=topic.topic_id,
+        name=topic.name,
+        start_offset=log.start_offset,
+        high_watermark=log.next_offset,
+        last_timestamp_ms=log.last_timestamp_ms,
+        size=log.size,
+        limits=topic.limits,
+        retention=topic.retention,
     )

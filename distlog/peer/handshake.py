@@ -19,7 +19,7 @@ import msgspec
 
 from distlog.peer.frames import CONTROL, encode_frame
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # Names go to logs and metrics: no blanks, no control characters.  Anything else is malformed.
 Name = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\s\x00-\x1f\x7f-\x9f]+\Z")]

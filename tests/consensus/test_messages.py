@@ -13,8 +13,12 @@ from distlog.consensus.messages import (
     AppendReply,
     LeadershipQuery,
     LeadershipReply,
+    PreVoteReply,
+    PreVoteRequest,
     ReadIndexReply,
     ReadIndexRequest,
+    TermNotice,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -31,6 +35,10 @@ ALL = [
     ReadIndexRequest(3, 2),
     ReadIndexReply(3, 2, 9),
     ReadIndexReply(3, 2, None),
+    PreVoteRequest(3, 1, 6, 3),
+    PreVoteReply(3, 1),
+    TermNotice(9),
+    TimeoutNow(3),
 ]
 
 

@@ -7,7 +7,7 @@ finishes a group fsync.  Time is a number that `tick` moves.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -136,6 +136,10 @@ class Voters:
             self._maybe_sync(receiver)
             done += 1
         return done
+
+    def decoded(self, queue: Iterable[bytes]) -> list[Message]:
+        """Return the messages of a queue, which stay in it."""
+        return [messages.decode(payload, "anybody") for payload in queue]
 
     def exchange(self, one: str, other: str) -> None:
         """Hand over everything between two voters until nothing is left."""

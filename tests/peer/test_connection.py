@@ -83,11 +83,11 @@ def test_a_closed_connection_reads_nothing_whatever_is_on_its_way() -> None:
 
 
 def test_another_version_is_an_event_that_can_be_refused_in_words() -> None:
-    hello = {"protocol_version": 2, "name": ["quite", "different"]}
+    hello = {"protocol_version": 1, "name": ["quite", "different"]}
     payload = msgspec.msgpack.encode({"kind": "greeting", "hello": hello})
     connection = Connection(LIMITS)
     connection.receive_data(encode_frame(CONTROL, 0, payload))
-    assert connection.next_event() == VersionDiffers(2)
+    assert connection.next_event() == VersionDiffers(1)
     assert connection.refuse("version") == encode_message(Refused("version"))
 
 

@@ -37,10 +37,10 @@ HELLO = Hello(
 GOLDEN = [
     (
         Greeting(1, 2, HELLO),
-        b"\xa0\x00\x00\x00\x6d\xa0\xf2\xe5\x00\x00\x00\x00\x00\x00\x00\x00"
+        b"\xa0\x00\x00\x00\x99\x53\xa2\xf6\x00\x00\x00\x00\x00\x00\x00\x00"
         b"\x84\xa4kind\xa8greeting\xabincarnation\x01\xa7attempt\x02\xa5hello\x87\xa7node_id\xa2n1"
         b"\xacdirectory_id\xa2d1\xaacluster_id\xa1c\xa6voters\x81\xa2n1\xa2d1"
-        b"\xaeclient_address\xa3h:1\xacpeer_address\xa3h:2\xb0protocol_version\x01",
+        b"\xaeclient_address\xa3h:1\xacpeer_address\xa3h:2\xb0protocol_version\x02",
     ),
     (
         Accepted(),
@@ -77,7 +77,7 @@ def test_unknown_keys_are_for_later_versions_and_are_ignored() -> None:
     assert decode_message(encoded(colour="green")) == Greeting(1, 2, HELLO)
 
 
-@pytest.mark.parametrize("payload", [encoded(protocol_version=2), encoded(protocol_version=0)])
+@pytest.mark.parametrize("payload", [encoded(protocol_version=1), encoded(protocol_version=0)])
 def test_another_version_is_told_apart(payload: bytes) -> None:
     with pytest.raises(UnsupportedVersion):
         decode_message(payload)
@@ -90,7 +90,7 @@ def test_another_version_is_told_apart_even_if_nothing_else_of_its_greeting_is_k
         )
     assert raised.value.protocol_version == 9
     problem = version_problem(9, HELLO)
-    assert "version 1" in problem
+    assert "version 2" in problem
     assert "version 9" in problem
     assert "run the same version" in problem
 

@@ -16,8 +16,12 @@ from distlog.consensus.messages import (
     LeadershipQuery,
     LeadershipReply,
     Message,
+    PreVoteReply,
+    PreVoteRequest,
     ReadIndexReply,
     ReadIndexRequest,
+    TermNotice,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -76,4 +80,7 @@ def required_sequence(message: Message, sequence: int, vote_sequence: int) -> in
             return sequence
         case LeadershipQuery() | LeadershipReply() | ReadIndexRequest() | ReadIndexReply():
             # They state what is true now and promise nothing that a crash could take back.
+            return 0
+        case PreVoteRequest() | PreVoteReply() | TermNotice() | TimeoutNow():
+            # Nor do these: an election that follows asks for durable votes.
             return 0
