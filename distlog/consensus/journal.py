@@ -15,8 +15,9 @@ Files: a new one begins when the last has `file_size_max` bytes, and with the fi
 fully synced and the new name is durable.  It begins with term and vote, so that the files before
 can go (`compact`).
 
-If `ticket.run()` raises (StorageFull, DiskFailed), stop the process: what the disk holds is not
-known any more, nothing that rests on the ticket may be promised, and no further sync can begin.
+If `ticket.run()` raises StorageFull, nothing is lost: run it again when there is space, it goes on
+where it was.  If it raises DiskFailed, stop the process: what the disk holds is not known any more.
+Until it has returned nothing that rests on it may be promised, and no further sync can begin.
 
 Memory: 24 bytes an entry, and the payloads of the newest: those not yet durable, and others up to
 `cache_size_max`.  Older ones are read from their file, which is the one blocking call that the loop
@@ -60,8 +61,8 @@ JOINED_SIZE_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class SyncTicket:
-    """A sync under way: once `run`, called once and in a worker, has returned, every operation up
-    to `sequence` is durable.
+    """A sync under way: once `run`, called in a worker, has returned, every operation up to
+    `sequence` is durable.
     """
 
     run: Callable[[], None]
@@ -312,7 +313,7 @@ class Journal:
             return None
         batches, self._queue = self._queue, []
         writes = [self._encode(batch) for batch in batches]
-        self._under_way = SyncTicket(partial(self._write, writes), self.sequence)
+        self._under_way = SyncTicket(partial(self._write, deque(writes)), self.sequence)
         self._syncing_index = self.last_index
         return self._under_way
 
@@ -339,17 +340,24 @@ class Journal:
         self._crc32c = crc32c
         return _Write(file_path(self._directory, batch.file.first_sequence), batch.position, parts)
 
-    def _write(self, writes: list[_Write]) -> None:
-        """Write and sync batches in their order: none begins before the one before is durable."""
-        for write in writes:
-            if write.position == 0:
+    def _write(self, writes: deque[_Write]) -> None:
+        """Write and sync batches in their order: none begins before the one before is durable.
+
+        What is done leaves `writes`.  A write that found no space may be there in part: the next
+        one writes the same bytes to the same place, before anything is promised of them.
+        """
+        while writes:
+            write = writes[0]
+            if write.position == 0 and (self._writer is None or self._writer.path != write.path):
+                file = self._disk.open(write.path, create=True)
                 if self._writer is not None:
                     self._writer.close()
-                self._writer = self._disk.open(write.path, create=True)
+                self._writer = file
                 self._disk.sync_directory(self._directory)
             assert self._writer is not None, "the first operation after `open` begins a file"
             self._writer.write_at(write.position, write.parts)
             self._writer.sync()
+            writes.popleft()
 
     # --- Compaction and close -------------------------------------------------------------------
 

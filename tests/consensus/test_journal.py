@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -329,6 +330,32 @@ def test_a_full_disk_is_said_and_what_was_durable_stays() -> None:
         ticket.run()
     assert journal.durable_index == 1
     assert Journal.open(disk.kill(), DIRECTORY).entries(1, 2) == [(bytes(5000), 1, 1)]
+
+
+@pytest.mark.parametrize("left", range(0, 12_000, 500))
+def test_a_sync_that_found_no_space_goes_on_where_it_was(left: int) -> None:
+    """Wherever it stopped: between two files, or before a part of one."""
+    disk = SimulatedDisk()
+    journal = Journal.open(disk, DIRECTORY, file_size_max=4000)
+    history = History(journal)
+    history.set_term_vote(1, "n1")
+    history.append(b"first")
+    history.sync()
+    for number in range(4):
+        history.append(bytes([number]) * 2500)
+    disk.capacity = disk.used + left
+    ticket = begin(journal)
+    while True:
+        try:
+            ticket.run()
+            break
+        except StorageFull:
+            disk.capacity += 700
+    journal.finish_sync(ticket)
+    assert journal.durable_sequence == journal.sequence
+    for seed in range(5):
+        recovered = Journal.open(disk.crash(Random(seed)), DIRECTORY, file_size_max=4000)
+        history.check_recovered(recovered, durable_sequence=journal.sequence)
 
 
 # --- Compaction ---------------------------------------------------------------------------------
