@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 
 # File systems give space in blocks of this size.
 BLOCK_SIZE = 4096
-# A name in a directory: a block of it, of the file's own node, and of a tree that leads there.
-NAME_SIZE = 4 * BLOCK_SIZE
+# What a new name may take: the directory grows by a block.
+NAME_SIZE = BLOCK_SIZE
 
 
 class Reserve:
