@@ -24,10 +24,12 @@ from distlog.consensus.producers import row_size
 from distlog.errors import CorruptCheckpoint, DistlogError, FormatUnsupported
 from distlog.storage.disk import Disk
 from distlog.storage.log_mark import LogMark
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
 MAGIC = b"distlogC"
-VERSION = 1
+# Version 1 had no retention: all of every topic was kept.
+VERSION, FIRST_VERSION = 2, 1
 # magic, version, zero, durable_sequence, body_size, body_crc32c; then the CRC32C of these.
 HEADER = struct.Struct("<8sIIQQI")
 HEADER_CRC = struct.Struct("<I")
@@ -37,8 +39,10 @@ BODY_HEAD = struct.Struct("<qIIII")
 ENTRY_HEAD = struct.Struct("<QQQ")
 STRING_SIZE = struct.Struct("<H")
 # topic_id; limits: store_size_max, row_count_max; mark: start_offset, next_offset, last_timestamp_ms, segment_base_offset,
-# store_position; then the name.
+# store_position; then the name, then the retention.
 TOPIC = struct.Struct("<QQQQQqQQ")
+# size, age_ms
+RETENTION = struct.Struct("<QQ")
 # Rows joined at once: about 1 MiB, so that the worker never holds the interpreter's lock for milliseconds.
 ROWS_PER_PART = 4096
 TEMPORARY_SUFFIX = ".new"
@@ -52,6 +56,7 @@ class TopicImage:
     name: str
     limits: SegmentLimits
     mark: LogMark
+    retention: Retention = KEEP_ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +168,8 @@ def _encode_string(text: str) -> bytes:
 
 
 def _encode_topic(topic: TopicImage) -> bytes:
-    limits, mark = topic.limits, topic.mark
-    return TOPIC.pack(
+    limits, mark, retention = topic.limits, topic.mark, topic.retention
+    head = TOPIC.pack(
         topic.topic_id,
         limits.store_size_max,
         limits.row_count_max,
@@ -173,7 +178,8 @@ def _encode_topic(topic: TopicImage) -> bytes:
         mark.last_timestamp_ms,
         mark.segment_base_offset,
         mark.store_position,
-    ) + _encode_string(topic.name)
+    )
+    return head + _encode_string(topic.name) + RETENTION.pack(retention.size, retention.age_ms)
 
 
 def decode_checkpoint(data: bytes, path: str) -> CheckpointImage:
@@ -184,7 +190,7 @@ def decode_checkpoint(data: bytes, path: str) -> CheckpointImage:
     if crc32c(data[: HEADER.size]) != HEADER_CRC.unpack_from(data, HEADER.size)[0]:
         raise CorruptCheckpoint(path, "its header's checksum is wrong")
     _, version, zero, durable_sequence, body_size, checksum = HEADER.unpack_from(data)
-    if version != VERSION or zero:
+    if not FIRST_VERSION <= version <= VERSION or zero:
         raise FormatUnsupported(path, str(version), str(VERSION))
     body = data[body_start:]
     if len(body) != body_size:
@@ -192,7 +198,7 @@ def decode_checkpoint(data: bytes, path: str) -> CheckpointImage:
     if crc32c(body) != checksum:
         raise CorruptCheckpoint(path, "its checksum is wrong")
     try:
-        return _decode_body(_Reader(body), durable_sequence)
+        return _decode_body(_Reader(body, version), durable_sequence)
     except (struct.error, ValueError) as error:
         raise CorruptCheckpoint(
             path, f"its checksum is right, but not its content: {error}"
@@ -221,8 +227,9 @@ def _decode_body(reader: _Reader, durable_sequence: int) -> CheckpointImage:
 class _Reader:
     """A cursor over a body.  Raises struct.error or ValueError where the body does not go on as it must."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, version: int) -> None:
         self._body = body
+        self._version = version
         self._position = 0
 
     def take(self, size: int) -> bytes:
@@ -246,9 +253,10 @@ class _Reader:
 
     def topic(self) -> TopicImage:
         topic_id, store_size_max, row_count_max, *mark = self.unpack(TOPIC)
-        return TopicImage(
-            topic_id, self.string(), SegmentLimits(store_size_max, row_count_max), LogMark(*mark)
-        )
+        name = self.string()
+        retention = Retention(*self.unpack(RETENTION)) if self._version > 1 else KEEP_ALL
+        limits = SegmentLimits(store_size_max, row_count_max)
+        return TopicImage(topic_id, name, limits, LogMark(*mark), retention)
 
     def producer_row(self) -> bytes:
         if self._position + PRODUCER_HEAD.size > len(self._body):

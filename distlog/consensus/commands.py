@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from distlog.block import ATTRIBUTES_KNOWN, Block
 from distlog.block import HEADER as BLOCK_HEADER
 from distlog.errors import EntryCorrupt, EntryUnknown, InvalidRequest
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
 ENTRY_TYPE_OPAQUE = 100
@@ -25,18 +26,33 @@ ENTRY_KIND_COMMANDS = 1
 # A new producer's id is made of the raft index and the command's position in its entry, which has 16 bits there.
 COMMAND_COUNT_MAX = 1 << 16
 
-APPEND, CREATE_TOPIC, TRIM_TOPIC, DELETE_TOPIC, OPEN_PRODUCER = range(1, 6)
+APPEND, CREATE_TOPIC, TRIM_TOPIC, DELETE_TOPIC, OPEN_PRODUCER, CONFIGURE_TOPIC = range(1, 7)
 # The append carries a producer stamp.
 FLAG_PRODUCER = 1
+# The creation carries a retention.
+FLAG_RETENTION = 1
+# The configuration changes the retention by size, by age.
+FLAG_RETENTION_SIZE, FLAG_RETENTION_AGE = 1, 2
+# The flags that a command of each kind may have; there are no others.
+FLAGS = {
+    APPEND: FLAG_PRODUCER,
+    CREATE_TOPIC: FLAG_RETENTION,
+    TRIM_TOPIC: 0,
+    DELETE_TOPIC: 0,
+    OPEN_PRODUCER: 0,
+    CONFIGURE_TOPIC: FLAG_RETENTION_SIZE | FLAG_RETENTION_AGE,
+}
 
 ENTRY_HEADER = struct.Struct("<BBBHIq")
 COMMAND_HEADER = struct.Struct("<BBHI")
 APPEND_HEAD = struct.Struct("<Q")
 STAMPED_APPEND_HEAD = struct.Struct("<QQQII")
 CREATE_TOPIC_HEAD = struct.Struct("<QQ")
+RETAINED_CREATE_TOPIC_HEAD = struct.Struct("<QQQQ")
 TRIM_TOPIC_BODY = struct.Struct("<QQ")
 DELETE_TOPIC_BODY = struct.Struct("<Q")
 OPEN_PRODUCER_BODY = struct.Struct("<Q")
+CONFIGURE_TOPIC_BODY = struct.Struct("<QQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,16 @@ class CreateTopic:
 
     name: str
     limits: SegmentLimits
+    retention: Retention = KEEP_ALL
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureTopic:
+    """Change how much of a topic is kept: bytes, milliseconds, 0 for everything; None leaves it as it is."""
+
+    topic_id: int
+    retention_size: int | None
+    retention_age_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +113,10 @@ class OpenProducer:
     producer_id: int
 
 
-Command = Append | CreateTopic | TrimTopic | DeleteTopic | OpenProducer
+# Commands that are a few numbers, and are applied by themselves.
+SmallCommand = TrimTopic | DeleteTopic | OpenProducer | ConfigureTopic
+OtherCommand = CreateTopic | SmallCommand
+Command = Append | OtherCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +138,8 @@ def encode_entry(commands: Sequence[Command], timestamp_ms: int) -> bytes:
         if isinstance(command, Append):
             _encode_append(command, parts)
         else:
-            kind, body = _encode_body(command)
-            parts += (COMMAND_HEADER.pack(kind, 0, 0, len(body)), body)
+            kind, flags, body = _encode_body(command)
+            parts += (COMMAND_HEADER.pack(kind, flags, 0, len(body)), body)
     return b"".join(parts)
 
 
@@ -119,7 +148,7 @@ def command_size(command: Command) -> int:
     if isinstance(command, Append):
         head = APPEND_HEAD if command.producer is None else STAMPED_APPEND_HEAD
         return COMMAND_HEADER.size + head.size + command.block.encoded_size
-    return COMMAND_HEADER.size + len(_encode_body(command)[1])
+    return COMMAND_HEADER.size + len(_encode_body(command)[2])
 
 
 def _encode_append(command: Append, parts: list[bytes]) -> None:
@@ -142,19 +171,28 @@ def _encode_append(command: Append, parts: list[bytes]) -> None:
     )
 
 
-def _encode_body(
-    command: CreateTopic | TrimTopic | DeleteTopic | OpenProducer,
-) -> tuple[int, bytes]:
+def _encode_body(command: OtherCommand) -> tuple[int, int, bytes]:
+    """Return kind, flags and body."""
     match command:
-        case CreateTopic(name, limits):
-            head = CREATE_TOPIC_HEAD.pack(limits.store_size_max, limits.row_count_max)
-            return CREATE_TOPIC, head + name.encode()
+        case CreateTopic(name, limits, retention):
+            flags, head = 0, CREATE_TOPIC_HEAD.pack(limits.store_size_max, limits.row_count_max)
+            if retention != KEEP_ALL:
+                flags = FLAG_RETENTION
+                head = RETAINED_CREATE_TOPIC_HEAD.pack(
+                    limits.store_size_max, limits.row_count_max, retention.size, retention.age_ms
+                )
+            return CREATE_TOPIC, flags, head + name.encode()
         case TrimTopic(topic_id, start_offset):
-            return TRIM_TOPIC, TRIM_TOPIC_BODY.pack(topic_id, start_offset)
+            return TRIM_TOPIC, 0, TRIM_TOPIC_BODY.pack(topic_id, start_offset)
         case DeleteTopic(topic_id):
-            return DELETE_TOPIC, DELETE_TOPIC_BODY.pack(topic_id)
+            return DELETE_TOPIC, 0, DELETE_TOPIC_BODY.pack(topic_id)
         case OpenProducer(producer_id):
-            return OPEN_PRODUCER, OPEN_PRODUCER_BODY.pack(producer_id)
+            return OPEN_PRODUCER, 0, OPEN_PRODUCER_BODY.pack(producer_id)
+        case ConfigureTopic(topic_id, size, age_ms):
+            flags = FLAG_RETENTION_SIZE * (size is not None)
+            flags |= FLAG_RETENTION_AGE * (age_ms is not None)
+            body = CONFIGURE_TOPIC_BODY.pack(topic_id, size or 0, age_ms or 0)
+            return CONFIGURE_TOPIC, flags, body
 
 
 def decode_entry(payload: bytes) -> Entry:
@@ -188,17 +226,17 @@ def _decode_command(payload: bytes, position: int) -> tuple[Command, int]:
         raise EntryCorrupt(position=position, problem="it ends within a command's header")
     kind, flags, zero, size = COMMAND_HEADER.unpack_from(payload, position)
     end = body + size
-    if not APPEND <= kind <= OPEN_PRODUCER:
+    if kind not in FLAGS:
         raise EntryUnknown(found=f"command kind {kind}")
-    if zero or flags & ~(FLAG_PRODUCER if kind == APPEND else 0):
+    if zero or flags & ~FLAGS[kind]:
         raise EntryUnknown(found=f"command kind {kind} with flags {flags:#x}, reserved {zero}")
     if end > len(payload):
         raise EntryCorrupt(position=position, problem="it ends within a command")
     if kind == APPEND:
         return _decode_append(payload, body, end, flags), end
     if kind == CREATE_TOPIC:
-        return _decode_create(payload, body, end), end
-    return _decode_small(kind, payload[body:end], body), end
+        return _decode_create(payload, body, end, flags), end
+    return _decode_small(kind, flags, payload[body:end], body), end
 
 
 def _decode_append(payload: bytes, start: int, end: int, flags: int) -> Append:
@@ -227,24 +265,34 @@ def _decode_append(payload: bytes, start: int, end: int, flags: int) -> Append:
     return Append(topic_id, block, stamp)
 
 
-def _decode_create(payload: bytes, start: int, end: int) -> CreateTopic:
-    name_start = start + CREATE_TOPIC_HEAD.size
+def _decode_create(payload: bytes, start: int, end: int, flags: int) -> CreateTopic:
+    head = RETAINED_CREATE_TOPIC_HEAD if flags else CREATE_TOPIC_HEAD
+    name_start = start + head.size
     if name_start > end:
         raise EntryCorrupt(position=start, problem="the topic creation is shorter than its header")
-    store_size_max, row_count_max = CREATE_TOPIC_HEAD.unpack_from(payload, start)
+    store_size_max, row_count_max, *retention = head.unpack_from(payload, start)
     try:
         name = payload[name_start:end].decode()
     except UnicodeDecodeError as error:
         raise EntryCorrupt(position=name_start, problem="a topic's name is no UTF-8") from error
-    return CreateTopic(name, SegmentLimits(store_size_max, row_count_max))
+    if flags and not any(retention):
+        # Without the flag it is the same topic: each command has one form.
+        raise EntryCorrupt(position=start, problem="a retention that keeps everything")
+    return CreateTopic(name, SegmentLimits(store_size_max, row_count_max), Retention(*retention))
 
 
-def _decode_small(kind: int, body: bytes, position: int) -> TrimTopic | DeleteTopic | OpenProducer:
+def _decode_small(kind: int, flags: int, body: bytes, position: int) -> SmallCommand:
     try:
         if kind == TRIM_TOPIC:
             return TrimTopic(*TRIM_TOPIC_BODY.unpack(body))
         if kind == DELETE_TOPIC:
             return DeleteTopic(*DELETE_TOPIC_BODY.unpack(body))
-        return OpenProducer(*OPEN_PRODUCER_BODY.unpack(body))
+        if kind == OPEN_PRODUCER:
+            return OpenProducer(*OPEN_PRODUCER_BODY.unpack(body))
+        topic_id, size, age_ms = CONFIGURE_TOPIC_BODY.unpack(body)
     except struct.error as error:
         raise EntryCorrupt(position=position, problem=f"a body of {len(body)} bytes") from error
+    has_size, has_age = flags & FLAG_RETENTION_SIZE, flags & FLAG_RETENTION_AGE
+    if (size and not has_size) or (age_ms and not has_age):
+        raise EntryCorrupt(position=position, problem="a retention without its flag")
+    return ConfigureTopic(topic_id, size if has_size else None, age_ms if has_age else None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distlog.block import Block
 from distlog.consensus.commands import (
@@ -57,10 +57,11 @@ from distlog.errors import (
     TopicNotFound,
 )
 from distlog.runtime import Clock, Worker
-from distlog.storage.log import ReadPlan, StoredBatch, TimeSearch
+from distlog.storage.log import StoredBatch
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
+Answer = TypeVar("Answer")
 # A stopping node is gone or back after about this long; another one answers at once.
 STOP_RETRY_DELAY_S = 1.0
 # What a deposed leader may say wrongly, and a producer takes as final.
@@ -267,14 +268,17 @@ class ReplicatedLog:
         Raises TopicNotFound, NoLeader when nobody can prove it, CorruptBatch.  The caller bounds the time.
         """
         found = self._find(topic)
-        # Times never decrease, so the first one here is the first one anywhere.
-        proven = consistency is Consistency.LOCAL
-        if not proven and (found is None or timestamp_ms > found.log.last_timestamp_ms):
+        if consistency is Consistency.LINEARIZABLE and (
+            found is None
+            or timestamp_ms > found.log.last_timestamp_ms
+            or found.log.start_offset == found.log.next_offset
+        ):
             await self._group.reads.wait()
+        # Times never decrease, so the first one here is the first one anywhere.
         log = self._topic(topic).log
-        search = log.plan_time_search(timestamp_ms)
         end = log.next_offset
-        offset = await self._run(search)
+        search = log.plan_time_search(timestamp_ms)
+        offset = await self._run(search.run, search.blocking)
         return TimePosition(offset, offset < end)
 
     async def read(
@@ -304,12 +308,11 @@ class ReplicatedLog:
                 start_offset=found.log.start_offset,
                 high_watermark=found.log.next_offset,
             )
-        return await self._run(found.log.plan_read(offset, size_max))
+        plan = found.log.plan_read(offset, size_max)
+        return await self._run(plan.run, plan.blocking)
 
-    async def _run(self, plan: Plan[Found]) -> Found:
-        if not plan.blocking:
-            return plan.run()
-        return await self._read_worker.submit(plan.run)
+    async def _run(self, run: Callable[[], Answer], blocking: bool) -> Answer:
+        return await self._read_worker.submit(run) if blocking else run()
 
     async def wait_for(self, topic: str, offset: int) -> None:
         """Return when the high watermark of the topic is above `offset`.

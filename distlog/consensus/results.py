@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distlog.errors import DistlogError
+from distlog.storage.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ class TopicTrimmed:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicConfigured:
+    """This much of the topic is kept from now on."""
+
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True)
 class TopicDeleted:
     """The topic is gone; one of the same name would be another."""
 
@@ -46,4 +54,12 @@ class ProducerOpened:
     epoch: int
 
 
-Result = AppendResult | TopicCreated | TopicTrimmed | TopicDeleted | ProducerOpened | DistlogError
+Result = (
+    AppendResult
+    | TopicCreated
+    | TopicTrimmed
+    | TopicConfigured
+    | TopicDeleted
+    | ProducerOpened
+    | DistlogError
+)

@@ -21,10 +21,12 @@ from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.commands import (
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     Entry,
     OpenProducer,
+    OtherCommand,
     TrimTopic,
     decode_entry,
 )
@@ -35,6 +37,7 @@ from distlog.consensus.results import (
     AppendResult,
     ProducerOpened,
     Result,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
@@ -51,6 +54,7 @@ from distlog.errors import (
     TopicNotFound,
 )
 from distlog.storage.disk import Disk
+from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SegmentLimits
 
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "Result",
     "StateMachine",
     "Topic",
+    "TopicConfigured",
     "TopicCreated",
     "TopicDeleted",
     "TopicTrimmed",
@@ -74,6 +79,8 @@ TOPIC_ID_SHIFT = 48
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 STORE_SIZE_RANGE = range(4 << 10, (1 << 30) + 1)
 ROW_COUNT_RANGE = range(16, (16 << 20) + 1)
+# Bytes and milliseconds: about 4,600 PB, and 146 million years.
+RETENTION_RANGE = range((1 << 62) + 1)
 RECORD_SIZE_MAX = 32 << 20
 # Appends of one entry are stored as one batch up to this size.
 BATCH_SIZE_MAX = 4 << 20
@@ -165,8 +172,10 @@ class StateMachine:
                 return self._check_append(command, expected)
             case OpenProducer(producer_id):
                 return self.producers.check_open(producer_id)
-            case CreateTopic(name, limits):
-                return self._check_create(name, limits)
+            case CreateTopic():
+                return self._check_create(command)
+            case ConfigureTopic():
+                return self._check_configure(command)
             case TrimTopic(topic_id, start_offset):
                 return self._check_trim(topic_id, start_offset)
             case DeleteTopic(topic_id):
@@ -192,7 +201,8 @@ class StateMachine:
             return AppendResult(found, block.record_count, duplicate=True)
         return found
 
-    def _check_create(self, name: str, limits: SegmentLimits) -> DistlogError | None:
+    def _check_create(self, command: CreateTopic) -> DistlogError | None:
+        name, limits, retention = command.name, command.limits, command.retention
         if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
             return InvalidRequest(
                 "topic",
@@ -200,17 +210,21 @@ class StateMachine:
             )
         if name in self._topics.by_name:
             return TopicExists(name)
-        for field_name, value, allowed in (
-            ("store_size_max", limits.store_size_max, STORE_SIZE_RANGE),
-            ("row_count_max", limits.row_count_max, ROW_COUNT_RANGE),
-        ):
-            if value not in allowed:
-                return InvalidRequest(
-                    field_name, f"{value} is not in [{allowed.start}, {allowed.stop - 1}]"
-                )
+        refused = _check_range("store_size_max", limits.store_size_max, STORE_SIZE_RANGE)
+        refused = refused or _check_range("row_count_max", limits.row_count_max, ROW_COUNT_RANGE)
+        refused = refused or _check_retention(retention.size, retention.age_ms)
+        if refused is not None:
+            return refused
         if len(self._topics.by_id) >= TOPIC_COUNT_MAX:
             return Overloaded("topics of the cluster", TOPIC_COUNT_MAX)
         return None
+
+    def _check_configure(self, command: ConfigureTopic) -> DistlogError | None:
+        if command.topic_id not in self._topics.by_id:
+            return _not_found(command.topic_id)
+        if command.retention_size is None and command.retention_age_ms is None:
+            return InvalidRequest("retention", "nothing is to be changed: name a size or an age")
+        return _check_retention(command.retention_size or 0, command.retention_age_ms or 0)
 
     def _check_trim(self, topic_id: int, start_offset: int) -> DistlogError | None:
         topic = self._topics.by_id.get(topic_id)
@@ -300,19 +314,19 @@ class StateMachine:
         self._topics.changed(run.topic, self.last_applied_index)
         assert run.topic.log.next_offset == run.next_offset, "the log took what was promised"
 
-    def _apply_other(
-        self, command: CreateTopic | TrimTopic | DeleteTopic | OpenProducer, position: int
-    ) -> Result:
+    def _apply_other(self, command: OtherCommand, position: int) -> Result:
         refused = self.check(command)
         if refused is not None:
             return refused
         match command:
-            case CreateTopic(name, limits):
+            case CreateTopic(name, limits, retention):
                 # Almost always the raft index; further ones of the same entry are told apart above any index.
                 topic_id = self.last_applied_index + (self._created_count << TOPIC_ID_SHIFT)
                 self._created_count += 1
-                self._topics.create(topic_id, name, limits, self.last_applied_index)
+                self._topics.create(topic_id, name, limits, self.last_applied_index, retention)
                 return TopicCreated(topic_id)
+            case ConfigureTopic():
+                return self._apply_configure(command)
             case TrimTopic(topic_id, start_offset):
                 topic = self._topics.by_id[topic_id]
                 topic.log.trim(start_offset)
@@ -324,6 +338,16 @@ class StateMachine:
             case OpenProducer(producer_id):
                 new_id = self.last_applied_index << 16 | position
                 return ProducerOpened(*self.producers.open(producer_id, new_id))
+
+    def _apply_configure(self, command: ConfigureTopic) -> TopicConfigured:
+        topic = self._topics.by_id[command.topic_id]
+        size, age_ms = command.retention_size, command.retention_age_ms
+        topic.retention = Retention(
+            topic.retention.size if size is None else size,
+            topic.retention.age_ms if age_ms is None else age_ms,
+        )
+        self._topics.changed(topic, self.last_applied_index)
+        return TopicConfigured(topic.retention)
 
     # --- Checkpoint ------------------------------------------------------------------------------
 
@@ -376,6 +400,17 @@ def _require_all_entries(topics: Topics, path: str, journal_first_index: int) ->
 def _fits(run: _Run, block: Block) -> bool:
     same = run.blocks[0].attributes == block.attributes
     return same and run.size + block.size <= BATCH_SIZE_MAX
+
+
+def _check_range(field_name: str, value: int, allowed: range) -> InvalidRequest | None:
+    if value in allowed:
+        return None
+    return InvalidRequest(field_name, f"{value} is not in [{allowed.start}, {allowed.stop - 1}]")
+
+
+def _check_retention(size: int, age_ms: int) -> InvalidRequest | None:
+    refused = _check_range("retention_size", size, RETENTION_RANGE)
+    return refused or _check_range("retention_age_ms", age_ms, RETENTION_RANGE)
 
 
 def _not_found(topic_id: int) -> TopicNotFound:

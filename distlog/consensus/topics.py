@@ -15,6 +15,7 @@ from distlog.consensus.checkpoint import TopicImage
 from distlog.storage.disk import Disk
 from distlog.storage.log import Log, remove_log
 from distlog.storage.log_mark import MarkFile
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentCache, SegmentLimits
 
 LOG_NAME = re.compile(r"[0-9]{20}")
@@ -28,6 +29,7 @@ class Topic:
     name: str
     limits: SegmentLimits
     log: Log
+    retention: Retention = KEEP_ALL
     # As a checkpoint keeps it; None since it changed.
     image: TopicImage | None = None
 
@@ -61,7 +63,8 @@ class Topics:
         for image in images:
             path = self._log_path(image.topic_id)
             log = Log.open_at(self._disk, path, image.limits, image.mark, self._cache)
-            self._add(Topic(image.topic_id, image.name, image.limits, log, image))
+            topic = Topic(image.topic_id, image.name, image.limits, log, image.retention, image)
+            self._add(topic)
 
     def synced_log(self) -> str | None:
         """Return the path of a log on the disk that was synced with records in it, if there is one.
@@ -81,14 +84,21 @@ class Topics:
 
     # --- Changes ---------------------------------------------------------------------------------
 
-    def create(self, topic_id: int, name: str, limits: SegmentLimits, raft_index: int) -> None:
+    def create(
+        self,
+        topic_id: int,
+        name: str,
+        limits: SegmentLimits,
+        raft_index: int,
+        retention: Retention = KEEP_ALL,
+    ) -> None:
         """Add an empty topic with a new id and a name that is free."""
         log = Log.create(self._disk, self._log_path(topic_id), limits, self._cache)
-        self._add(Topic(topic_id, name, limits, log))
+        self._add(Topic(topic_id, name, limits, log, retention))
         self._dirty[topic_id] = raft_index
 
     def changed(self, topic: Topic, raft_index: int) -> None:
-        """Note that the entry at `raft_index` wrote to the topic's log, or trimmed it."""
+        """Note that the entry at `raft_index` wrote to the topic's log, trimmed it, or configured the topic."""
         topic.image = None
         self._dirty[topic.topic_id] = raft_index
 
@@ -152,5 +162,7 @@ class Topics:
 
 
 def _capture(topic: Topic) -> TopicImage:
-    topic.image = TopicImage(topic.topic_id, topic.name, topic.limits, topic.log.mark())
+    topic.image = TopicImage(
+        topic.topic_id, topic.name, topic.limits, topic.log.mark(), topic.retention
+    )
     return topic.image

@@ -8,6 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from distlog.storage.retention import KEEP_ALL, Retention
+from distlog.storage.segment_files import SegmentLimits
+
+# What a caller needs to create a topic and to understand a description.
+__all__ = [
+    "KEEP_ALL",
+    "Consistency",
+    "MemberStatus",
+    "NodeStatus",
+    "Retention",
+    "SegmentLimits",
+    "TimePosition",
+    "TopicDescription",
+]
+
 
 class Consistency(Enum):
     """What a read may answer before it says that an offset does not exist."""
@@ -28,6 +43,21 @@ class TopicDescription:
     high_watermark: int
     # Of the last record, milliseconds since the Unix epoch; 0 while the topic is empty.
     last_timestamp_ms: int
+    # Bytes of store that the topic takes, in whole segments.
+    size: int
+    # When its segments are full.
+    limits: SegmentLimits
+    # How much of it is kept.
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True)
+class TimePosition:
+    """Where the records from some time on begin."""
+
+    # The high watermark if there are none.
+    offset: int
+    found: bool
 
 
 @dataclass(frozen=True, slots=True)

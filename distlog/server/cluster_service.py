@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
-from distlog.consensus.views import MemberStatus, TopicDescription
+from distlog.consensus.views import MemberStatus, Retention, SegmentLimits, TopicDescription
+from distlog.errors import InvalidRequest
 from distlog.server.limits import ServerLimits
-from distlog.server.log_service import read_deadline
+from distlog.server.log_service import read_deadline, write_deadline
 from distlog.server.records import check_topic
 from distlog.server.served_log import ServedLog
 
@@ -49,6 +50,65 @@ class ClusterService:
             topic = await self._log.confirmed_topic(request.topic)
         return log_pb2.DescribeTopicResponse(topic=topic_message(topic))
 
+    async def list_topics(
+        self, request: log_pb2.ListTopicsRequest, context: Any
+    ) -> log_pb2.ListTopicsResponse:
+        """Describe all topics that were created before the call."""
+        async with read_deadline(self._limits.read_timeout_s):
+            topics = await self._log.confirmed_topics()
+        return log_pb2.ListTopicsResponse(topics=[topic_message(topic) for topic in topics])
+
+    async def create_topic(
+        self, request: log_pb2.CreateTopicRequest, context: Any
+    ) -> log_pb2.CreateTopicResponse:
+        """Create a topic; a limit that is not given is the default's."""
+        check_topic(request.topic)
+        limits = SegmentLimits()
+        limits = SegmentLimits(
+            request.segment_size_max or limits.store_size_max,
+            request.segment_record_count_max or limits.row_count_max,
+        )
+        retention = Retention(request.retention_size, request.retention_age_ms)
+        async with write_deadline(self._limits.write_timeout_s):
+            created = await self._log.create_topic(request.topic, limits, retention)
+        return log_pb2.CreateTopicResponse(topic_id=created.topic_id)
+
+    async def configure_topic(
+        self, request: log_pb2.ConfigureTopicRequest, context: Any
+    ) -> log_pb2.ConfigureTopicResponse:
+        """Change how much of a topic is kept."""
+        check_topic(request.topic)
+        size = request.retention_size if request.HasField("retention_size") else None
+        age_ms = request.retention_age_ms if request.HasField("retention_age_ms") else None
+        async with write_deadline(self._limits.write_timeout_s):
+            configured = await self._log.configure_topic(
+                request.topic, retention_size=size, retention_age_ms=age_ms
+            )
+        return log_pb2.ConfigureTopicResponse(
+            retention_size=configured.retention.size, retention_age_ms=configured.retention.age_ms
+        )
+
+    async def trim_topic(
+        self, request: log_pb2.TrimTopicRequest, context: Any
+    ) -> log_pb2.TrimTopicResponse:
+        """Forget the records before an offset."""
+        check_topic(request.topic)
+        async with write_deadline(self._limits.write_timeout_s):
+            trimmed = await self._log.trim_topic(request.topic, request.start_offset)
+        return log_pb2.TrimTopicResponse(start_offset=trimmed.start_offset)
+
+    async def delete_topic(
+        self, request: log_pb2.DeleteTopicRequest, context: Any
+    ) -> log_pb2.DeleteTopicResponse:
+        """Delete a topic with everything in it."""
+        check_topic(request.topic)
+        if not request.topic:
+            # Everywhere else that means the default topic, which nobody deletes by leaving something out.
+            raise InvalidRequest(field="topic", problem="name the topic that is to be deleted")
+        async with write_deadline(self._limits.write_timeout_s):
+            await self._log.delete_topic(request.topic, request.topic_id)
+        return log_pb2.DeleteTopicResponse()
+
 
 def member_message(member: MemberStatus) -> log_pb2.MemberStatus:
     """Return the member as a message; what is None is not set."""
@@ -70,4 +130,9 @@ def topic_message(topic: TopicDescription) -> log_pb2.TopicStatus:
         start_offset=topic.start_offset,
         high_watermark=topic.high_watermark,
         last_timestamp_ms=topic.last_timestamp_ms,
+        size=topic.size,
+        segment_size_max=topic.limits.store_size_max,
+        segment_record_count_max=topic.limits.row_count_max,
+        retention_size=topic.retention.size,
+        retention_age_ms=topic.retention.age_ms,
     )

@@ -94,15 +94,24 @@ class LogService:
             ]
         )
 
+    async def offset_for_time(
+        self, request: log_pb2.OffsetForTimeRequest, context: Any
+    ) -> log_pb2.OffsetForTimeResponse:
+        """Find the first record of a time or later."""
+        check_topic(request.topic)
+        consistency = consistency_of(request)
+        async with read_deadline(self._limits.read_timeout_s):
+            position = await self._log.offset_for_time(
+                request.topic, request.timestamp_ms, consistency=consistency
+            )
+        return log_pb2.OffsetForTimeResponse(offset=position.offset, found=position.found)
+
     async def open_producer(
         self, request: log_pb2.OpenProducerRequest, context: Any
     ) -> log_pb2.OpenProducerResponse:
         """Open a producer; when the outcome is unknown, opening again is safe: at worst an id or an epoch is left out."""
-        try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
-                opened = await self._log.open_producer(request.producer_id)
-        except TimeoutError:
-            raise not_confirmed(self._limits.write_timeout_s) from None
+        async with write_deadline(self._limits.write_timeout_s):
+            opened = await self._log.open_producer(request.producer_id)
         return log_pb2.OpenProducerResponse(producer_id=opened.producer_id, epoch=opened.epoch)
 
 
@@ -117,7 +126,19 @@ async def read_deadline(timeout_s: float) -> AsyncIterator[None]:
         raise NoLeader(problem=problem, retry_delay_s=READ_RETRY_DELAY_S) from None
 
 
-def consistency_of(request: log_pb2.ConsumeRequest) -> Consistency:
+@asynccontextmanager
+async def write_deadline(timeout_s: float) -> AsyncIterator[None]:
+    """Bound the time that the body waits for a majority.  Raises OutcomeUnknown."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise not_confirmed(timeout_s) from None
+
+
+def consistency_of(
+    request: log_pb2.ConsumeRequest | log_pb2.OffsetForTimeRequest,
+) -> Consistency:
     """Return the consistency that is asked for.  Raises InvalidRequest for one that is not known."""
     try:
         return CONSISTENCIES[request.consistency]

@@ -8,8 +8,21 @@ from typing import Protocol
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.results import AppendResult, ProducerOpened
-from distlog.consensus.views import Consistency, NodeStatus, TopicDescription
+from distlog.consensus.results import (
+    AppendResult,
+    ProducerOpened,
+    TopicConfigured,
+    TopicCreated,
+    TopicTrimmed,
+)
+from distlog.consensus.views import (
+    Consistency,
+    NodeStatus,
+    Retention,
+    SegmentLimits,
+    TimePosition,
+    TopicDescription,
+)
 
 
 class Batch(Protocol):
@@ -43,6 +56,34 @@ class ServedLog(Protocol):
 
     async def confirmed_topic(self, name: str) -> TopicDescription:
         """Describe a topic with everything acknowledged before the call; TopicNotFound, NoLeader."""
+
+    async def confirmed_topics(self) -> Sequence[TopicDescription]:
+        """Describe all topics that were created before the call, by name; NoLeader."""
+
+    async def create_topic(
+        self, name: str, limits: SegmentLimits, retention: Retention
+    ) -> TopicCreated:
+        """Create a topic; TopicExists, InvalidRequest."""
+
+    async def configure_topic(
+        self, name: str, *, retention_size: int | None, retention_age_ms: int | None
+    ) -> TopicConfigured:
+        """Change how much of a topic is kept, None: as it is; TopicNotFound, InvalidRequest."""
+
+    async def trim_topic(self, name: str, start_offset: int) -> TopicTrimmed:
+        """Forget the records below `start_offset`; OffsetOutOfRange, TopicNotFound."""
+
+    async def delete_topic(self, name: str, topic_id: int = 0) -> None:
+        """Delete a topic, with `topic_id` (not 0) only if the name is still that topic's; TopicNotFound."""
+
+    async def offset_for_time(
+        self,
+        topic: str,
+        timestamp_ms: int,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+    ) -> TimePosition:
+        """Find the first record of that time or later."""
 
     async def read(
         self,

@@ -14,7 +14,7 @@ rows: what has no row was not appended, so the end of the data is never guessed 
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ _CHECKED_SIZE = 60
 _CHECKED = struct.Struct("<QQIIqQQHHII")
 _CRC = struct.Struct("<I")
 _OFFSET = struct.Struct("<Q")
+_TIMESTAMP = struct.Struct("<q")
+_TIMESTAMP_POSITION = 24
 # The fields that are searched without decoding rows.
 ROW_FIELDS = np.dtype(
     {
@@ -157,6 +159,25 @@ class BatchTable:
             problem = f"no row from here on has the batch of offset {offset}"
             raise CorruptBatch(path=self.path, position=number * ROW_SIZE, problem=problem)
         return number, row
+
+    def find_time(self, timestamp_ms: int) -> BatchRow:
+        """Return the row of the first batch at or after `timestamp_ms`; the last one's is.
+
+        Raises CorruptBatch if that row or the one before it is damaged, or the damage of another one hides it: the two
+        together are the proof.
+        """
+        view = self._memory.view
+        number = bisect_left(
+            range(self.row_count),
+            timestamp_ms,
+            key=lambda row: _TIMESTAMP.unpack_from(view, row * ROW_SIZE + _TIMESTAMP_POSITION)[0],
+        )
+        row = self.row(min(number, self.row_count - 1))
+        before = self.row(number - 1).timestamp_ms if number else timestamp_ms - 1
+        if not before < timestamp_ms <= row.timestamp_ms:
+            problem = f"no row here has the first batch of time {timestamp_ms} or later"
+            raise CorruptBatch(path=self.path, position=number * ROW_SIZE, problem=problem)
+        return row
 
     def find_end_at(self, position: int) -> int | None:
         """Return the number of the first row whose batch ends at `position`, if there is one.

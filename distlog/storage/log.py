@@ -19,6 +19,7 @@ from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, LogMark, MarkFile
 from distlog.storage.log_sync import LogSync
 from distlog.storage.read_plan import ReadPlan
 from distlog.storage.recovery import Recovered, Recovery
+from distlog.storage.retention import RetentionPlan, start_by_offset, start_by_size
 from distlog.storage.seed_segment import SeedSegment, seed_segments
 from distlog.storage.segment import Segment
 from distlog.storage.segment_files import (
@@ -30,8 +31,19 @@ from distlog.storage.segment_files import (
     remove_segment,
 )
 from distlog.storage.stored_batch import StoredBatch
+from distlog.storage.time_search import TimeSearch
 
-__all__ = ["BatchRow", "Log", "LogMark", "ReadPlan", "SegmentLimits", "StoredBatch", "remove_log"]
+__all__ = [
+    "BatchRow",
+    "Log",
+    "LogMark",
+    "ReadPlan",
+    "RetentionPlan",
+    "SegmentLimits",
+    "StoredBatch",
+    "TimeSearch",
+    "remove_log",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +265,62 @@ class Log:
             return last
         return bisect_right(self._segments, offset, key=lambda segment: segment.base_offset) - 1
 
+    def plan_time_search(self, timestamp_ms: int) -> TimeSearch:
+        """Decide the search for the first batch at or after `timestamp_ms`, of those that are kept.
+
+        It gives the batch's base offset (or `start_offset`, where it begins before), and
+        `next_offset` if there is none.  Raises CorruptBatch if a damaged row of the active segment
+        hides it.
+        """
+        segments, end = self._kept_segments(), self.next_offset
+        if timestamp_ms > self.last_timestamp_ms or self.start_offset == end:
+            segments = []
+        elif self._active is not None:
+            segments = segments[:-1]
+            if self._active.batch_count:
+                end = self._active.find_time(timestamp_ms)
+                if end > self._active.base_offset:
+                    segments = []
+        return TimeSearch(segments, timestamp_ms, self.start_offset, end)
+
+    def offset_at_time(self, timestamp_ms: int) -> int:
+        """Search at once for what `plan_time_search` describes; a sealed segment blocks."""
+        return self.plan_time_search(timestamp_ms).run()
+
+    @property
+    def size(self) -> int:
+        """Bytes of store of the segments that hold what is kept."""
+        return sum([segment.store_size for segment in self._kept_segments()])
+
+    def _kept_segments(self) -> list[Segment | SeedSegment]:
+        first = bisect_right(
+            self._segments, self.start_offset, key=lambda segment: segment.base_offset
+        )
+        return self._segments[first - 1 :]
+
     # --- Trim -------------------------------------------------------------------------------------
+
+    def plan_retention(
+        self, *, size: int = 0, before_ms: int | None = None, offset: int = 0
+    ) -> RetentionPlan:
+        """Decide the question which start would keep only what a retention asks for.
+
+        size: at least the newest so many bytes of store; 0: all.  before_ms: what is not older than
+        this time; None: all.  offset: this one and what is after it.  Where they differ the higher
+        start is the answer.  It is never below `start_offset`, and where it is higher whole
+        segments go.
+        """
+        segments, start = self._kept_segments(), self.start_offset
+        if size:
+            start = max(start, start_by_size(segments, size))
+        start = max(start, start_by_offset(segments, offset))
+        return RetentionPlan(segments, start, before_ms)
+
+    def retention_start(
+        self, *, size: int = 0, before_ms: int | None = None, offset: int = 0
+    ) -> int:
+        """Answer at once what `plan_retention` asks; a sealed segment blocks."""
+        return self.plan_retention(size=size, before_ms=before_ms, offset=offset).run()
 
     def trim(self, start_offset: int) -> None:
         """Make the records before `start_offset` unreadable.  No file is touched."""

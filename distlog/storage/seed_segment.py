@@ -95,6 +95,14 @@ class SeedSegment:
         row = self._row(offset - self.base_offset, BATCH_SIZE)
         return row._replace(data_crc32c=crc32c(self._frames(row)))
 
+    def time_range(self) -> tuple[int, int]:
+        """The seed kept no times: all that it has is of time 0."""
+        return 0, 0
+
+    def find_time(self, timestamp_ms: int) -> int:
+        """Return the offset of the first record at or after `timestamp_ms`; the last one is."""
+        return self.base_offset
+
     def batches(self) -> Iterator[tuple[BatchRow, bytes, npt.NDArray[np.uint64]]]:
         """Yield the batches that an import writes: row, frames, and where each frame starts.
 

@@ -54,6 +54,8 @@ class Segment:
         self.batch_count = 0
         # Why nothing of this segment may be read; its files are kept as they were found.
         self.quarantine: CorruptBatch | None = None
+        # Of a sealed segment, once somebody has asked: the next search need not open it again.
+        self._time_range: tuple[int, int] | None = None
         # Reads that may still need the files; they leave by being finished or forgotten.
         self.readers: WeakSet[object] = WeakSet()
 
@@ -204,6 +206,22 @@ class Segment:
         """Return the row of the batch that holds `offset`."""
         with self._files() as files:
             return files.table.find(offset)[1]
+
+    def time_range(self) -> tuple[int, int]:
+        """Return the times of the first and the last batch; there is one.
+
+        Raises CorruptBatch if they cannot be told.
+        """
+        if self._time_range is None or self._active is not None:
+            with self._files() as files:
+                last = files.table.row(self.batch_count - 1).timestamp_ms
+                self._time_range = files.table.row(0).timestamp_ms, last
+        return self._time_range
+
+    def find_time(self, timestamp_ms: int) -> int:
+        """Return the offset of the first batch at or after `timestamp_ms`; the last one is."""
+        with self._files() as files:
+            return files.table.find_time(timestamp_ms).base_offset
 
     @contextmanager
     def _files(self) -> Iterator[SegmentFiles]:

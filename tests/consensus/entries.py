@@ -10,12 +10,14 @@ from distlog.block import Block
 from distlog.consensus.commands import (
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     OpenProducer,
     ProducerStamp,
     TrimTopic,
 )
+from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SegmentLimits
 
 U32 = st.integers(0, (1 << 32) - 1)
@@ -53,7 +55,13 @@ def commands() -> st.SearchStrategy[Command]:
     """Anything that an entry can hold, whether it makes sense or not."""
     return st.one_of(
         st.builds(Append, U64, blocks(), st.none() | st.builds(ProducerStamp, U64, U32, U64)),
-        st.builds(CreateTopic, st.text(max_size=20), st.builds(SegmentLimits, U64, U64)),
+        st.builds(
+            CreateTopic,
+            st.text(max_size=20),
+            st.builds(SegmentLimits, U64, U64),
+            st.builds(Retention, U64, U64),
+        ),
+        st.builds(ConfigureTopic, U64, st.none() | U64, st.none() | U64),
         st.builds(TrimTopic, U64, U64),
         st.builds(DeleteTopic, U64),
         st.builds(OpenProducer, U64),

@@ -27,6 +27,7 @@ from distlog.consensus.journal import JournalEntry
 from distlog.consensus.producers import ProducerTable
 from distlog.errors import CorruptCheckpoint, DiskFailed, FormatUnsupported, StorageFull
 from distlog.storage.log_mark import LogMark
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.entries import append
@@ -52,7 +53,13 @@ IMAGE = CheckpointImage(
     now_ms=1000,
     topics=(
         TopicImage(1, "default", SegmentLimits(64 << 20, 1 << 20), LogMark(0, 5, 999, 0, 60)),
-        TopicImage(7, "orders", SegmentLimits(4096, 16), LogMark(0, 0, 0, 0, 0)),
+        TopicImage(
+            7,
+            "orders",
+            SegmentLimits(4096, 16),
+            LogMark(0, 0, 0, 0, 0),
+            Retention(1 << 30, 604_800_000),
+        ),
     ),
     producer_rows=producer_rows(1),
 )
@@ -74,7 +81,8 @@ def images() -> st.SearchStrategy[CheckpointImage]:
     limits = st.builds(SegmentLimits, u64, u64)
     entries = st.builds(JournalEntry, st.binary(max_size=50), u64, u64)
     marks = st.builds(LogMark, u64, u64, milliseconds, u64, u64)
-    topics = st.lists(st.builds(TopicImage, u64, names, limits, marks), max_size=4)
+    retentions = st.builds(Retention, u64, u64)
+    topics = st.lists(st.builds(TopicImage, u64, names, limits, marks, retentions), max_size=4)
     voters = st.dictionaries(names, names, max_size=4).map(lambda some: dict(sorted(some.items())))
     return st.builds(
         CheckpointImage,
@@ -146,10 +154,39 @@ def test_a_file_with_something_after_its_end_is_refused() -> None:
 
 def test_a_newer_version_is_named_and_not_called_corrupt() -> None:
     whole = encoded(IMAGE)
-    newer = sealed(whole[:8] + b"\2\0\0\0" + whole[12:32], whole[40:])
-    with pytest.raises(FormatUnsupported, match="format 2") as error:
+    newer = sealed(whole[:8] + b"\3\0\0\0" + whole[12:32], whole[40:])
+    with pytest.raises(FormatUnsupported, match="format 3") as error:
         decode_checkpoint(newer, PATH)
-    assert error.value.supported == "1"
+    assert error.value.supported == "2"
+
+
+VERSION_1 = """
+64 69 73 74 6c 6f 67 43  01000000 00000000  2800000000000000  1901000000000000  5e31d0f7 0566efcc
+e803000000000000 02000000 02000000 01000000 00000000
+0600000000000000 0200000000000000 0100000000000000  01
+0700000000000000 0300000000000000 0500000000000000  64 6c617374
+1000 30303131323233336161626263636464
+0200 6e31 0200 6161  0200 6e32 0200 6262
+0100000000000000  0000000400000000 0000100000000000
+0000000000000000 0500000000000000 e703000000000000 0000000000000000 3c00000000000000  0700 64656661756c74
+0700000000000000  0010000000000000 1000000000000000
+0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000  0600 6f7264657273
+0000020000000000 0000000000000000 00000000 00000000
+"""
+
+
+def test_a_checkpoint_of_the_first_version_is_read_and_keeps_everything() -> None:
+    default, orders = IMAGE.topics
+    expected = replace(IMAGE, topics=(default, replace(orders, retention=KEEP_ALL)))
+    assert decode_checkpoint(bytes.fromhex(VERSION_1), PATH) == expected
+
+
+@pytest.mark.parametrize("version", [0, 255])
+def test_a_version_that_never_was_is_refused(version: int) -> None:
+    whole = encoded(IMAGE)
+    other = sealed(whole[:8] + bytes([version, 0, 0, 0]) + whole[12:32], whole[40:])
+    with pytest.raises(FormatUnsupported):
+        decode_checkpoint(other, PATH)
 
 
 def test_a_file_of_something_else_is_no_checkpoint() -> None:

@@ -15,6 +15,7 @@ from distlog.consensus.commands import (
     ENTRY_HEADER,
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     OpenProducer,
@@ -25,6 +26,7 @@ from distlog.consensus.commands import (
     encode_entry,
 )
 from distlog.errors import EntryCorrupt, EntryUnknown
+from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SegmentLimits
 from tests.consensus.entries import TIMESTAMPS, append, commands, comparable
 
@@ -46,9 +48,22 @@ GOLDEN: dict[str, tuple[Command, str]] = {
         CreateTopic("orders", SegmentLimits(64 << 20, 1 << 20)),
         "02 00 0000 16000000  0000000400000000 0000100000000000 6f7264657273",
     ),
+    "create topic with retention": (
+        CreateTopic("orders", SegmentLimits(64 << 20, 1 << 20), Retention(1 << 30, 604_800_000)),
+        "02 01 0000 26000000  0000000400000000 0000100000000000"
+        "0000004000000000 00840c2400000000  6f7264657273",
+    ),
     "trim topic": (TrimTopic(7, 1000), "03 00 0000 10000000  0700000000000000 e803000000000000"),
     "delete topic": (DeleteTopic(7), "04 00 0000 08000000  0700000000000000"),
     "open producer": (OpenProducer(0x20000), "05 00 0000 08000000  0000020000000000"),
+    "configure topic": (
+        ConfigureTopic(7, 1 << 30, 604_800_000),
+        "06 03 0000 18000000  0700000000000000 0000004000000000 00840c2400000000",
+    ),
+    "configure topic, the age alone": (
+        ConfigureTopic(7, None, 0),
+        "06 02 0000 18000000  0700000000000000 0000000000000000 0000000000000000",
+    ),
 }
 
 
@@ -136,7 +151,7 @@ def test_a_changed_bit_in_a_record_is_refused() -> None:
         pytest.param(2, 9, "kind 9", id="an unknown kind of entry"),
         pytest.param(3, 1, "reserved 1", id="a reserved field of the entry"),
         pytest.param(17, 0, "command kind 0", id="command kind 0"),
-        pytest.param(17, 6, "command kind 6", id="the next command kind"),
+        pytest.param(17, 7, "command kind 7", id="the next command kind"),
         pytest.param(18, 2, "flags 0x2", id="an unknown flag"),
         pytest.param(19, 1, "reserved 1", id="a reserved field of the command"),
         pytest.param(37, 2, "attributes 0x2", id="an unknown attribute of a block"),
@@ -185,10 +200,11 @@ def test_an_entry_holds_as_many_commands_as_producer_ids_can_tell_apart() -> Non
     ("kind", "flags", "size"),
     [
         *[(1, 0, 0), (1, 0, 23), (1, 1, 47)],
-        *[(2, 0, 0), (2, 0, 15)],
+        *[(2, 0, 0), (2, 0, 15), (2, 1, 31)],
         *[(3, 0, 15), (3, 0, 17)],
         *[(4, 0, 7), (4, 0, 9)],
         *[(5, 0, 0), (5, 0, 9)],
+        *[(6, 0, 23), (6, 3, 25)],
     ],
 )
 def test_a_body_of_the_wrong_size_is_corrupt_whatever_follows_it(
@@ -198,6 +214,20 @@ def test_a_body_of_the_wrong_size_is_corrupt_whatever_follows_it(
     command = struct.pack("<BBHI", kind, flags, 0, size) + bytes(size)
     with pytest.raises(EntryCorrupt, match=r"shorter than its header|a body of"):
         decode_entry(header + command + followed)
+
+
+@pytest.mark.parametrize(
+    ("golden", "flags_without"),
+    [("create topic with retention", None), ("configure topic", 1), ("configure topic", 2)],
+)
+def test_a_retention_has_one_form_only(golden: str, flags_without: int | None) -> None:
+    payload = bytearray(encode_entry([GOLDEN[golden][0]], 0))
+    if flags_without is None:
+        payload[17 + 8 + 16 : 17 + 8 + 32] = bytes(16)
+    else:
+        payload[18] &= ~flags_without
+    with pytest.raises(EntryCorrupt, match="a retention"):
+        decode_entry(bytes(payload))
 
 
 def test_a_topic_name_that_is_no_text_is_corrupt() -> None:

@@ -13,9 +13,24 @@ from dataclasses import dataclass, field
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.results import AppendResult, ProducerOpened
-from distlog.consensus.views import Consistency, MemberStatus, NodeStatus, TopicDescription
-from distlog.errors import NoLeader, OffsetOutOfRange, TopicNotFound
+from distlog.consensus.results import (
+    AppendResult,
+    ProducerOpened,
+    TopicConfigured,
+    TopicCreated,
+    TopicTrimmed,
+)
+from distlog.consensus.views import (
+    KEEP_ALL,
+    Consistency,
+    MemberStatus,
+    NodeStatus,
+    Retention,
+    SegmentLimits,
+    TimePosition,
+    TopicDescription,
+)
+from distlog.errors import NoLeader, OffsetOutOfRange, TopicExists, TopicNotFound
 from distlog.storage.stored_batch import StoredBatch
 
 TIMESTAMP_MS = 1_700_000_000_000
@@ -27,6 +42,8 @@ class FakeTopic:
     name: str
     start_offset: int = 0
     batches: list[StoredBatch] = field(default_factory=list)
+    limits: SegmentLimits = SegmentLimits()  # noqa: RUF009 (its values are immutable)
+    retention: Retention = KEEP_ALL
 
     @property
     def high_watermark(self) -> int:
@@ -35,7 +52,14 @@ class FakeTopic:
     def describe(self) -> TopicDescription:
         last = self.batches[-1].timestamp_ms if self.batches else 0
         return TopicDescription(
-            self.topic_id, self.name, self.start_offset, self.high_watermark, last
+            self.topic_id,
+            self.name,
+            self.start_offset,
+            self.high_watermark,
+            last,
+            sum(len(batch.frames) for batch in self.batches),
+            self.limits,
+            self.retention,
         )
 
 
@@ -101,6 +125,65 @@ class FakeReplicatedLog:
         self._ask("confirmed_topic")
         await self._prove()
         return self._find(name).describe()
+
+    async def confirmed_topics(self) -> Sequence[TopicDescription]:
+        self._ask("confirmed_topics")
+        await self._prove()
+        return [self.topics[name].describe() for name in sorted(self.topics)]
+
+    async def create_topic(
+        self, name: str, limits: SegmentLimits, retention: Retention
+    ) -> TopicCreated:
+        self._ask("create_topic")
+        await self._prove()
+        if name in self.topics:
+            raise TopicExists(topic=name)
+        topic_id = 1 + max(topic.topic_id for topic in self.topics.values())
+        self.topics[name] = FakeTopic(topic_id, name, limits=limits, retention=retention)
+        return TopicCreated(topic_id)
+
+    async def configure_topic(
+        self, name: str, *, retention_size: int | None, retention_age_ms: int | None
+    ) -> TopicConfigured:
+        self._ask("configure_topic")
+        await self._prove()
+        topic = self._find(name)
+        size = topic.retention.size if retention_size is None else retention_size
+        age_ms = topic.retention.age_ms if retention_age_ms is None else retention_age_ms
+        topic.retention = Retention(size, age_ms)
+        return TopicConfigured(topic.retention)
+
+    async def trim_topic(self, name: str, start_offset: int) -> TopicTrimmed:
+        self._ask("trim_topic")
+        await self._prove()
+        topic = self._find(name)
+        if start_offset > topic.high_watermark:
+            raise OffsetOutOfRange(start_offset, topic.start_offset, topic.high_watermark)
+        topic.start_offset = max(topic.start_offset, start_offset)
+        return TopicTrimmed(topic.start_offset)
+
+    async def delete_topic(self, name: str, topic_id: int = 0) -> None:
+        self._ask("delete_topic")
+        await self._prove()
+        if topic_id not in (0, self._find(name).topic_id):
+            raise TopicNotFound(topic=name)
+        del self.topics[name]
+
+    async def offset_for_time(
+        self,
+        topic: str,
+        timestamp_ms: int,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+    ) -> TimePosition:
+        self._ask("offset_for_time")
+        found = self._find(topic)
+        for batch in found.batches:
+            if batch.timestamp_ms >= timestamp_ms:
+                return TimePosition(max(found.start_offset, batch.base_offset), True)
+        if consistency is Consistency.LINEARIZABLE:
+            await self._prove()
+        return TimePosition(found.high_watermark, False)
 
     async def read(
         self,

@@ -35,7 +35,13 @@ def test_status_shows_everything_that_the_node_knows() -> None:
             version=__version__,
             topics=[
                 log_pb2.TopicStatus(
-                    name="default", topic_id=1, high_watermark=2, last_timestamp_ms=TIMESTAMP_MS
+                    name="default",
+                    topic_id=1,
+                    high_watermark=2,
+                    last_timestamp_ms=TIMESTAMP_MS,
+                    size=18,
+                    segment_size_max=64 << 20,
+                    segment_record_count_max=1 << 20,
                 )
             ],
             members=[
@@ -99,6 +105,7 @@ def test_reflection_lists_the_services_and_gives_the_whole_proto_file() -> None:
             "ProduceStream",
             "ConsumeStream",
             "GetServers",
+            "OffsetForTime",
             "OpenProducer",
         ]
 

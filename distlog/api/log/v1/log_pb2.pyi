@@ -249,18 +249,28 @@ class MemberStatus(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., client_address: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ..., match_index: _Optional[int] = ..., lag: _Optional[int] = ...) -> None: ...
 
 class TopicStatus(_message.Message):
-    __slots__ = ("name", "topic_id", "start_offset", "high_watermark", "last_timestamp_ms")
+    __slots__ = ("name", "topic_id", "start_offset", "high_watermark", "last_timestamp_ms", "size", "segment_size_max", "segment_record_count_max", "retention_size", "retention_age_ms")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
     START_OFFSET_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATERMARK_FIELD_NUMBER: _ClassVar[int]
     LAST_TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_SIZE_MAX_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_RECORD_COUNT_MAX_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
     name: str
     topic_id: int
     start_offset: int
     high_watermark: int
     last_timestamp_ms: int
-    def __init__(self, name: _Optional[str] = ..., topic_id: _Optional[int] = ..., start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., last_timestamp_ms: _Optional[int] = ...) -> None: ...
+    size: int
+    segment_size_max: int
+    segment_record_count_max: int
+    retention_size: int
+    retention_age_ms: int
+    def __init__(self, name: _Optional[str] = ..., topic_id: _Optional[int] = ..., start_offset: _Optional[int] = ..., high_watermark: _Optional[int] = ..., last_timestamp_ms: _Optional[int] = ..., size: _Optional[int] = ..., segment_size_max: _Optional[int] = ..., segment_record_count_max: _Optional[int] = ..., retention_size: _Optional[int] = ..., retention_age_ms: _Optional[int] = ...) -> None: ...
 
 class DescribeTopicRequest(_message.Message):
     __slots__ = ("topic",)
@@ -273,3 +283,95 @@ class DescribeTopicResponse(_message.Message):
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     topic: TopicStatus
     def __init__(self, topic: _Optional[_Union[TopicStatus, _Mapping]] = ...) -> None: ...
+
+class ListTopicsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListTopicsResponse(_message.Message):
+    __slots__ = ("topics",)
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
+    topics: _containers.RepeatedCompositeFieldContainer[TopicStatus]
+    def __init__(self, topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ...) -> None: ...
+
+class CreateTopicRequest(_message.Message):
+    __slots__ = ("topic", "segment_size_max", "segment_record_count_max", "retention_size", "retention_age_ms")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_SIZE_MAX_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_RECORD_COUNT_MAX_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    segment_size_max: int
+    segment_record_count_max: int
+    retention_size: int
+    retention_age_ms: int
+    def __init__(self, topic: _Optional[str] = ..., segment_size_max: _Optional[int] = ..., segment_record_count_max: _Optional[int] = ..., retention_size: _Optional[int] = ..., retention_age_ms: _Optional[int] = ...) -> None: ...
+
+class CreateTopicResponse(_message.Message):
+    __slots__ = ("topic_id",)
+    TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
+    topic_id: int
+    def __init__(self, topic_id: _Optional[int] = ...) -> None: ...
+
+class ConfigureTopicRequest(_message.Message):
+    __slots__ = ("topic", "retention_size", "retention_age_ms")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    retention_size: int
+    retention_age_ms: int
+    def __init__(self, topic: _Optional[str] = ..., retention_size: _Optional[int] = ..., retention_age_ms: _Optional[int] = ...) -> None: ...
+
+class ConfigureTopicResponse(_message.Message):
+    __slots__ = ("retention_size", "retention_age_ms")
+    RETENTION_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    retention_size: int
+    retention_age_ms: int
+    def __init__(self, retention_size: _Optional[int] = ..., retention_age_ms: _Optional[int] = ...) -> None: ...
+
+class TrimTopicRequest(_message.Message):
+    __slots__ = ("topic", "start_offset")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    START_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    start_offset: int
+    def __init__(self, topic: _Optional[str] = ..., start_offset: _Optional[int] = ...) -> None: ...
+
+class TrimTopicResponse(_message.Message):
+    __slots__ = ("start_offset",)
+    START_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    start_offset: int
+    def __init__(self, start_offset: _Optional[int] = ...) -> None: ...
+
+class DeleteTopicRequest(_message.Message):
+    __slots__ = ("topic", "topic_id")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    topic_id: int
+    def __init__(self, topic: _Optional[str] = ..., topic_id: _Optional[int] = ...) -> None: ...
+
+class DeleteTopicResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class OffsetForTimeRequest(_message.Message):
+    __slots__ = ("topic", "timestamp_ms", "consistency")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    timestamp_ms: int
+    consistency: Consistency
+    def __init__(self, topic: _Optional[str] = ..., timestamp_ms: _Optional[int] = ..., consistency: _Optional[_Union[Consistency, str]] = ...) -> None: ...
+
+class OffsetForTimeResponse(_message.Message):
+    __slots__ = ("offset", "found")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    found: bool
+    def __init__(self, offset: _Optional[int] = ..., found: _Optional[bool] = ...) -> None: ...

@@ -44,6 +44,11 @@ class LogStub:
                 request_serializer=log_dot_v1_dot_log__pb2.GetServersRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.GetServersResponse.FromString,
                 _registered_method=True)
+        self.OffsetForTime = channel.unary_unary(
+                '/log.v1.Log/OffsetForTime',
+                request_serializer=log_dot_v1_dot_log__pb2.OffsetForTimeRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.OffsetForTimeResponse.FromString,
+                _registered_method=True)
         self.OpenProducer = channel.unary_unary(
                 '/log.v1.Log/OpenProducer',
                 request_serializer=log_dot_v1_dot_log__pb2.OpenProducerRequest.SerializeToString,
@@ -91,6 +96,13 @@ class LogServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OffsetForTime(self, request, context):
+        """The offset of the first record whose time is at or after the one asked for.  "None" only with proof, as for Consume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def OpenProducer(self, request, context):
         """Get a producer id for exactly-once appends, or the next epoch of one: older instances of it are then fenced off.
         """
@@ -125,6 +137,11 @@ def add_LogServicer_to_server(servicer, server):
                     servicer.GetServers,
                     request_deserializer=log_dot_v1_dot_log__pb2.GetServersRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.GetServersResponse.SerializeToString,
+            ),
+            'OffsetForTime': grpc.unary_unary_rpc_method_handler(
+                    servicer.OffsetForTime,
+                    request_deserializer=log_dot_v1_dot_log__pb2.OffsetForTimeRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.OffsetForTimeResponse.SerializeToString,
             ),
             'OpenProducer': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenProducer,
@@ -279,6 +296,33 @@ class Log:
             _registered_method=True)
 
     @staticmethod
+    def OffsetForTime(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Log/OffsetForTime',
+            log_dot_v1_dot_log__pb2.OffsetForTimeRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.OffsetForTimeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def OpenProducer(request,
             target,
             options=(),
@@ -326,6 +370,31 @@ class ClusterStub:
                 request_serializer=log_dot_v1_dot_log__pb2.DescribeTopicRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.DescribeTopicResponse.FromString,
                 _registered_method=True)
+        self.ListTopics = channel.unary_unary(
+                '/log.v1.Cluster/ListTopics',
+                request_serializer=log_dot_v1_dot_log__pb2.ListTopicsRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.ListTopicsResponse.FromString,
+                _registered_method=True)
+        self.CreateTopic = channel.unary_unary(
+                '/log.v1.Cluster/CreateTopic',
+                request_serializer=log_dot_v1_dot_log__pb2.CreateTopicRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.CreateTopicResponse.FromString,
+                _registered_method=True)
+        self.ConfigureTopic = channel.unary_unary(
+                '/log.v1.Cluster/ConfigureTopic',
+                request_serializer=log_dot_v1_dot_log__pb2.ConfigureTopicRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.ConfigureTopicResponse.FromString,
+                _registered_method=True)
+        self.TrimTopic = channel.unary_unary(
+                '/log.v1.Cluster/TrimTopic',
+                request_serializer=log_dot_v1_dot_log__pb2.TrimTopicRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.TrimTopicResponse.FromString,
+                _registered_method=True)
+        self.DeleteTopic = channel.unary_unary(
+                '/log.v1.Cluster/DeleteTopic',
+                request_serializer=log_dot_v1_dot_log__pb2.DeleteTopicRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.DeleteTopicResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -346,6 +415,41 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTopics(self, request, context):
+        """Every topic as DescribeTopic has it, in the order of the names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTopic(self, request, context):
+        """Make an empty topic; the answer means that a majority of disks knows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfigureTopic(self, request, context):
+        """Change how much of a topic is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrimTopic(self, request, context):
+        """Forget the records before an offset.  Their files go later, in whole segments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTopic(self, request, context):
+        """Delete a topic with everything in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -358,6 +462,31 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.DescribeTopic,
                     request_deserializer=log_dot_v1_dot_log__pb2.DescribeTopicRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.DescribeTopicResponse.SerializeToString,
+            ),
+            'ListTopics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTopics,
+                    request_deserializer=log_dot_v1_dot_log__pb2.ListTopicsRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.ListTopicsResponse.SerializeToString,
+            ),
+            'CreateTopic': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTopic,
+                    request_deserializer=log_dot_v1_dot_log__pb2.CreateTopicRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.CreateTopicResponse.SerializeToString,
+            ),
+            'ConfigureTopic': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureTopic,
+                    request_deserializer=log_dot_v1_dot_log__pb2.ConfigureTopicRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.ConfigureTopicResponse.SerializeToString,
+            ),
+            'TrimTopic': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrimTopic,
+                    request_deserializer=log_dot_v1_dot_log__pb2.TrimTopicRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.TrimTopicResponse.SerializeToString,
+            ),
+            'DeleteTopic': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTopic,
+                    request_deserializer=log_dot_v1_dot_log__pb2.DeleteTopicRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.DeleteTopicResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -415,6 +544,141 @@ class Cluster:
             '/log.v1.Cluster/DescribeTopic',
             log_dot_v1_dot_log__pb2.DescribeTopicRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.DescribeTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTopics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/ListTopics',
+            log_dot_v1_dot_log__pb2.ListTopicsRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.ListTopicsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTopic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/CreateTopic',
+            log_dot_v1_dot_log__pb2.CreateTopicRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.CreateTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureTopic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/ConfigureTopic',
+            log_dot_v1_dot_log__pb2.ConfigureTopicRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.ConfigureTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrimTopic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/TrimTopic',
+            log_dot_v1_dot_log__pb2.TrimTopicRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.TrimTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTopic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/DeleteTopic',
+            log_dot_v1_dot_log__pb2.DeleteTopicRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.DeleteTopicResponse.FromString,
             options,
             channel_credentials,
             insecure,
