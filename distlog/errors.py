@@ -156,6 +156,18 @@ class StorageFull(DistlogError):
     path: str
 
 
+@dataclass(eq=False)
+class DescriptorsExhausted(DistlogError):
+    """The process may open no more files.  Nothing was written; raise the limit, or close connections, and try again."""
+
+    reason = "DESCRIPTORS_EXHAUSTED"
+    text = (
+        "no file descriptor is left to open {path}: raise the limit of open files of this node (prlimit --nofile while it "
+        "runs; ulimit -n or LimitNOFILE for good), or close connections to it; the node goes on by itself"
+    )
+    path: str
+
+
 # --- The record may exist -----------------------------------------------------------------------
 
 

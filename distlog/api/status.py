@@ -39,6 +39,7 @@ CODES: dict[type[DistlogError], grpc.StatusCode] = {
     errors.ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DescriptorsExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutcomeUnknown: grpc.StatusCode.ABORTED,
     errors.OutOfSequence: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ProducerUnknown: grpc.StatusCode.FAILED_PRECONDITION,

@@ -5,9 +5,10 @@ a model of one that can lose what was not synced.  Everything that stores bytes 
 that the simulation runs the product's own code.  Paths are strings, absolute or relative to the
 process, joined with "/".
 
-Errors, from every call: StorageFull when there is no space (nothing was changed that was there
-before), DiskFailed for anything else that the operating system refuses.  A failed `sync` is
-DiskFailed and must stop the process: after it the page cache no longer says what the disk holds.
+Errors, from every call: StorageFull when there is no space, DescriptorsExhausted when no more files
+may be open (nothing was changed that was there before), DiskFailed for anything else that the
+operating system refuses.  A failed `sync` is DiskFailed and must stop the process: after it the
+page cache no longer says what the disk holds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from distlog.errors import DataDirectoryInUse, DiskFailed, DistlogError, StorageFull
+from distlog.errors import (
+    DataDirectoryInUse,
+    DescriptorsExhausted,
+    DiskFailed,
+    DistlogError,
+    StorageFull,
+)
 
 Octets = bytes | bytearray | memoryview
 # What one pwritev takes (IOV_MAX on Linux).
@@ -176,12 +183,14 @@ class RealDisk:
     def sync_directory(self, path: str) -> None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        except OSError as error:
+            raise _refusal("sync directory", path, error) from error
+        try:
+            os.fsync(descriptor)
         except OSError as error:
             raise _failure("sync directory", path, error) from error
+        finally:
+            os.close(descriptor)
 
     def lock(self, path: str) -> RealLock:
         try:
@@ -346,6 +355,8 @@ class RealLock:
 def _refusal(operation: str, path: str, error: OSError) -> DistlogError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(path=path)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DescriptorsExhausted(path=path)
     return _failure(operation, path, error)
 
 

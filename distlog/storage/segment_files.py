@@ -263,6 +263,11 @@ class SegmentCache:
                 break
             oldest.close()
 
+    def close_idle(self) -> None:
+        """Close all idle files: their descriptors are needed elsewhere."""
+        for path in list(self._idle):
+            self.drop(path)
+
     def drop(self, path: str) -> None:
         """Close the idle files of a segment, if there are any."""
         files = self.take(path)
