@@ -1,8 +1,8 @@
 """pysyncobj, and every hook into it: the only module that imports it.
 
 The library decides who leads, what is replicated and what is committed; it is given no socket, no file, no thread and no timer of
-its own.  What it wants is asked of its `Owner`, in its own dict messages, of which `raft.py` makes typed ones; `journal_view.py`
-has the methods that it calls on a journal.
+its own.  What it wants is asked of its `Owner`, in its own dict messages, of which `raft.py` makes typed ones; what others send is given
+to it as dicts again.  `journal_view.py` has the methods that it calls on a journal.
 
 The hooks:
 - `pysyncobj.syncobj.createJournal` and `PIPE_NOTIFIER_ENABLED`: replaced once, so that a journal object is taken as it is and
@@ -32,15 +32,21 @@ from pysyncobj.node import Node as LibraryNode
 from pysyncobj.transport import Transport as LibraryTransport
 
 from distlog.consensus.journal_view import MESSAGE_SIZE_MAX, JournalView, RestorePoint
+from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply, VoteRequest
 from distlog.consensus.rules import ConsensusViolated
 from distlog.runtime import Clock
 
 LIBRARY_VERSION = "0.3.17"
 ROLES = ("follower", "candidate", "leader")
 
+# Beyond the reach of its clock: when to campaign is not left to the library (elections.py).
+NEVER_S = 1e9
+
 # What is called when an entry's fate is known: (result of apply, 0), or (None, reason) if it never will be applied.
 Done = Callable[[Any, int], None]
 ProposedEntry = tuple[bytes, Done]
+# The messages that the library knows, in their typed form.
+Translated = AppendEntries | AppendReply | VoteRequest | VoteReply
 
 if library.VERSION != LIBRARY_VERSION:
     raise ImportError(
@@ -163,31 +169,70 @@ class Library:
         return self.now
 
     def tick(self) -> None:
-        """Commit, apply, propose, send what is due, and campaign if it is time."""
+        """Commit, apply, propose, send what is due, and campaign if `campaign` was called."""
         self.enter()
         self._syncobj.doTick(0)
 
-    def deliver(self, sender: str, message: dict[str, Any]) -> None:
+    def deliver(self, sender: str, message: Translated) -> None:
         """Hand over a message that went through the rules, after `enter`."""
+        self._deliver(sender, _translated(message))
+
+    def _deliver(self, sender: str, message: dict[str, Any]) -> None:
         self._transport._onMessageReceived(self._nodes[sender], message)
 
     def campaign(self) -> None:
-        """Begin an election at the next tick, as if the leader had asked for it, after `enter`."""
+        """Begin an election at the tick that must follow at once, as if the leader had asked for it, after `enter`."""
         # Whom the library takes for the leader, None included: it checks no more than that.
         leader = self._syncobj._getLeader()
         message = {"type": "timeout_now", "term": self.term}
         self._transport._onMessageReceived(leader, message)
 
+    def adopt_term(self, sender: str, term: int) -> None:
+        """Take over a newer term of another voter, and follow whoever leads it, after `enter`."""
+        # A request that cannot get the vote.
+        log_end = {"last_log_index": -1, "last_log_term": -1}
+        self._deliver(sender, {"type": "request_vote", "term": term, **log_end})
+
     def set_next_index(self, voter: str, raft_index: int) -> None:
         """Go on sending to a voter from an entry on."""
         message = {"type": "next_node_idx", "success": False, "reset": True}
-        self.deliver(voter, {**message, "next_node_idx": raft_index})
+        self._deliver(voter, {**message, "next_node_idx": raft_index})
 
     def connected(self, voter: str) -> None:
         self._transport._onNodeConnected(self._nodes[voter])
 
     def disconnected(self, voter: str) -> None:
         self._transport._onNodeDisconnected(self._nodes[voter])
+
+
+def _translated(message: Translated) -> dict[str, Any]:
+    """Return a message in the library's own form."""
+    match message:
+        case AppendEntries():
+            return {
+                "type": "append_entries",
+                "term": message.sender_term,
+                "commit_index": message.commit_index,
+                "prevLogIdx": message.previous_index,
+                "prevLogTerm": message.previous_term,
+                "entries": message.entries,
+            }
+        case AppendReply():
+            return {
+                "type": "next_node_idx",
+                "next_node_idx": message.next_index,
+                "success": message.success,
+                "reset": message.reset,
+            }
+        case VoteRequest():
+            return {
+                "type": "request_vote",
+                "term": message.sender_term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            }
+        case VoteReply():
+            return {"type": "response_vote", "term": message.sender_term}
 
 
 def _configuration(
@@ -216,10 +261,10 @@ def _configuration(
         appendEntriesPeriod=settings.heartbeat_interval_s,
         # Larger than any entry: the library's own splitting of entries corrupts them.
         appendEntriesBatchSizeBytes=settings.entry_size_max + MESSAGE_SIZE_MAX + 1,
-        raftMinTimeout=settings.election_timeout_min_s,
-        raftMaxTimeout=settings.election_timeout_max_s,
+        raftMinTimeout=NEVER_S,
+        raftMaxTimeout=2 * NEVER_S,
         leaderFallbackTimeout=2 * settings.election_timeout_max_s,
-        connectionTimeout=1e9,
+        connectionTimeout=2 * NEVER_S,
         journalFile=view,
         useFork=False,
         logCompactionMinEntries=1 << 60,

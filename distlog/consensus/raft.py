@@ -6,13 +6,13 @@ receive -> rules -> library.deliver          tick -> library.tick -> send_from_l
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-import msgspec
-
+from distlog.consensus.elections import Elections
+from distlog.consensus.followers import Followers
+from distlog.consensus.held_back import HeldBack
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_view import JournalView, RestorePoint
 from distlog.consensus.library import Done, Library, ProposedEntry, RaftSettings
@@ -21,14 +21,15 @@ from distlog.consensus.messages import (
     AppendReply,
     EntryTuple,
     Message,
+    PreVoteReply,
+    PreVoteRequest,
+    TermNotice,
     TimeoutNow,
     VoteReply,
     VoteRequest,
 )
 from distlog.consensus.rules import ConsensusViolated, Rules
 from distlog.runtime import Clock
-
-logger = logging.getLogger(__name__)
 
 
 class Raft:
@@ -57,23 +58,12 @@ class Raft:
         self._apply = apply
         self.voters = frozenset(other_voters)
         self._connected: set[str] = set()
-        # Connected voters that the library believes disconnected, because their window is full.
-        self._paused: set[str] = set()
-        # Connected voters that lack entries which no journal keeps any more: they must be replaced.
-        self.stranded: set[str] = set()
-        # Voters whose last refusal asked for entries before the first kept one.
-        self._far_behind: set[str] = set()
-        # Highest raft index that each other voter has durably, as it told this leader in this term.
-        self.matched: dict[str, int] = {}
+        # The other voters, as this leader knows them.
+        self._followers = Followers()
         # Every voter has every entry below this one durably.  Never falls.
         self.retain_from = max(1, journal.first_index)
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
-        # When each other voter last answered this leader in this term.
-        self._heard: dict[str, float] = {}
-        # The commit index that each connected voter was told last, by this leader in this term.
-        self._told: dict[str, int] = {}
-        self._next_paused_heartbeat = 0.0
         # A message has arrived that a tick could make something of.
         self._stirred = False
         # The AppendEntries being answered, and what its acknowledgement may say.
@@ -89,6 +79,23 @@ class Raft:
             clock=clock,
             random=random,
             settings=settings,
+        )
+        self._held_back = HeldBack(
+            self._library,
+            rules.send_window,
+            settings.heartbeat_interval_s,
+            self._send_heartbeat,
+        )
+        self._elections = Elections(
+            node_id=node_id,
+            voters=self.voters,
+            connected=self._connected,
+            journal=journal,
+            library=self._library,
+            pre_vote=rules.pre_vote,
+            random=random,
+            settings=settings,
+            send=self._send,
         )
 
     # --- What is known -------------------------------------------------------------------------
@@ -127,17 +134,29 @@ class Raft:
         """
         # The library's time on both sides: it falls behind the clock whenever the process is held up.
         since = self._library.now - 3 * self._settings.heartbeat_interval_s
-        recent = 1 + sum(heard >= since for heard in self._heard.values())
+        recent = 1 + self._followers.heard_count(since)
         return self.is_leader and 2 * recent > len(self.voters) + 1
 
     @property
     def leader_id(self) -> str | None:
-        return self._library.leader_id
+        """Return who leads, if it is this node or there is a connection to it: any other is most likely gone."""
+        leader = self._library.leader_id
+        return leader if self.is_leader or leader in self._connected else None
 
     @property
     def role(self) -> str:
         """One of "leader", "candidate", "follower"."""
         return self._library.role
+
+    @property
+    def matched(self) -> Mapping[str, int]:
+        """Return the highest raft index that each other voter has durably, as it told this leader in this term."""
+        return self._followers.matched
+
+    @property
+    def stranded(self) -> frozenset[str]:
+        """Return the connected voters that lack entries which no journal keeps any more: they must be replaced."""
+        return frozenset(self._held_back.stranded)
 
     @property
     def connected(self) -> frozenset[str]:
@@ -162,9 +181,10 @@ class Raft:
         if self._must_sync_first:
             return
         self._stirred = False
+        self._library.enter()
+        self._elections.tick()
         self._library.tick()
-        if self._paused or self.stranded:
-            self._tend_paused()
+        self._held_back.tend()
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Put an entry into the journal at the next tick, if this node leads then.
@@ -184,37 +204,38 @@ class Raft:
             self._receive_reply(sender, message)
             return
         self._stirred = True
+        if message.sender_term < self.term and isinstance(
+            message, AppendEntries | VoteRequest | PreVoteRequest
+        ):
+            # It would be ignored, and who is ignored must learn why: a voter in a newer term would stay deaf to its leader.
+            self._send(sender, TermNotice(self.term))
+            return
         match message:
             case AppendEntries():
+                self._elections.leader_heard()
                 self._receive_append(sender, message)
             case VoteRequest():
-                self._library.deliver(
-                    sender,
-                    {
-                        "type": "request_vote",
-                        "term": message.sender_term,
-                        "last_log_index": message.last_index,
-                        "last_log_term": message.last_term,
-                    },
-                )
+                self._library.deliver(sender, message)
             case VoteReply():
                 if self._rules.vote_filter.admits(sender, message, self.voters):
-                    self._library.deliver(
-                        sender, {"type": "response_vote", "term": message.sender_term}
-                    )
+                    self._library.deliver(sender, message)
+            case PreVoteRequest():
+                self._elections.receive_request(sender, message)
+            case PreVoteReply():
+                self._elections.receive_reply(sender, message)
+            case TermNotice():
+                if message.sender_term > self.term:
+                    self._library.adopt_term(sender, message.sender_term)
+                    self._elections.term_adopted()
             case TimeoutNow():
-                # Of an older term, or not from the leader: that hand-over is over.
-                if sender == self.leader_id and message.sender_term == self.term:
-                    self._library.campaign()
+                self._elections.receive_timeout_now(sender, message)
             case _:
                 raise AssertionError("reads are answered elsewhere")
 
     @property
     def has_news(self) -> bool:
         """Tell whether this leader has committed something that a connected voter was not told."""
-        return self.is_leader and any(
-            self._told.get(voter, 0) < self.commit_index for voter in self._connected
-        )
+        return self.is_leader and bool(self._followers.untold(self._connected, self.commit_index))
 
     def has_everything(self, voter: str) -> bool:
         """Tell whether all that was proposed to this leader is applied here, and durable at `voter`."""
@@ -231,10 +252,8 @@ class Raft:
 
     def announce_commit(self) -> None:
         """Tell the voters what is committed, unless an AppendEntries with entries has told them meanwhile."""
-        if not self.is_leader:
-            return
-        for voter in sorted(self._connected):
-            if self._told.get(voter, 0) < self.commit_index:
+        if self.is_leader:
+            for voter in self._followers.untold(self._connected, self.commit_index):
                 self._send_heartbeat(voter)
 
     def _send_heartbeat(self, voter: str) -> None:
@@ -264,12 +283,12 @@ class Raft:
         if voter in self.voters:
             self._library.enter()
             self._connected.discard(voter)
-            self._paused.discard(voter)
-            self.stranded.discard(voter)
-            self._far_behind.discard(voter)
-            self._told.pop(voter, None)
+            self._held_back.drop(voter)
+            self._followers.drop(voter)
             self._rules.drop(voter)
             self._library.disconnected(voter)
+            if voter == self._library.leader_id:
+                self._elections.leader_lost()
 
     # --- Incoming ------------------------------------------------------------------------------
 
@@ -288,18 +307,7 @@ class Raft:
         self.retain_from = max(self.retain_from, message.retain_from)
         self._answering = message.number
         self._proven_next_index = filtered.proven_next_index
-        admitted = filtered.message
-        self._library.deliver(
-            sender,
-            {
-                "type": "append_entries",
-                "term": admitted.sender_term,
-                "commit_index": admitted.commit_index,
-                "prevLogIdx": admitted.previous_index,
-                "prevLogTerm": admitted.previous_term,
-                "entries": admitted.entries,
-            },
-        )
+        self._library.deliver(sender, filtered.message)
         self._proven_next_index = None
 
     def _receive_reply(self, sender: str, message: AppendReply) -> None:
@@ -310,16 +318,12 @@ class Raft:
         )
         if reply is None:
             return
-        self._heard[sender] = self._library.now
+        self._followers.heard(sender, self._library.now)
         if reply.success:
-            self._far_behind.discard(sender)
             self._rules.send_window.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)
         elif reply.reset:
-            if reply.next_index <= self.journal.first_index and sender not in self._far_behind:
-                # Its guess goes too far back, perhaps: try the first entry that there is, once.
-                self._far_behind.add(sender)
-                reply = msgspec.structs.replace(reply, next_index=self.journal.first_index + 1)
+            reply = self._followers.refused(sender, reply, self.journal.first_index)
             self._rules.send_window.rewound(sender, reply.next_index)
         self._deliver_reply(
             sender, self._rules.commit_gate.admit(sender, reply, self.journal.durable_index)
@@ -330,15 +334,7 @@ class Raft:
         self._stirred = self._stirred or (
             reply.success and reply.next_index > self.commit_index + 1
         )
-        self._library.deliver(
-            voter,
-            {
-                "type": "next_node_idx",
-                "next_node_idx": reply.next_index,
-                "success": reply.success,
-                "reset": reply.reset,
-            },
-        )
+        self._library.deliver(voter, reply)
         if reply.success:
             # The library has just gone back to the acknowledged index and would send again what is on its way.
             sent_end = self._rules.send_window.next_to_send(voter, reply.next_index)
@@ -346,11 +342,10 @@ class Raft:
                 self._library.set_next_index(voter, sent_end)
 
     def _matched_at(self, voter: str, raft_index: int) -> None:
-        self.matched[voter] = max(self.matched.get(voter, 0), raft_index)
-        if len(self.matched) == len(self.voters):
-            # This node is a voter too: a crash takes what its own disk does not have yet, and then it needs it from others.
-            everywhere = min(self.journal.durable_index, *self.matched.values())
-            self.retain_from = max(self.retain_from, min(everywhere, self.commit_index))
+        self._followers.matched_at(voter, raft_index)
+        # This node is a voter too: a crash takes what its own disk does not have yet, and then it needs it from others.
+        everywhere = min(self.journal.durable_index, self._followers.matched_by_all(self.voters))
+        self.retain_from = max(self.retain_from, min(everywhere, self.commit_index))
 
     # --- Outgoing ------------------------------------------------------------------------------
 
@@ -370,6 +365,7 @@ class Raft:
             )
         elif kind == "response_vote":
             self._send(voter, VoteReply(message["term"]))
+            self._elections.wait_for_leader()
         else:
             raise ConsensusViolated(
                 f"the library wants to send {kind!r}: commands are never forwarded"
@@ -390,23 +386,13 @@ class Raft:
         if "transmission" in message:
             raise ConsensusViolated("the library splits an entry")
         if "serialized" in message:
-            # Nobody keeps what this voter lacks: only an old copy of a data directory can be so far behind.
-            if voter not in self.stranded:
-                logger.error(
-                    "a voter lacks entries that no node keeps: its data directory is an old copy, so replace that node "
-                    "voter=%s first_kept_index=%d",
-                    voter,
-                    self.journal.first_index,
-                )
-            self.stranded.add(voter)
-            self._library.disconnected(voter)
+            self._held_back.strand(voter, self.journal.first_index)
             return False
         append = self._append(
             voter, message["prevLogIdx"], message["prevLogTerm"], list(message["entries"])
         )
         if not self._rules.send_window.admit(voter, append):
-            self._paused.add(voter)
-            self._library.disconnected(voter)
+            self._held_back.pause(voter)
             return False
         self._send(voter, append)
         return True
@@ -415,7 +401,7 @@ class Raft:
         self, voter: str, previous_index: int, previous_term: int, entries: list[EntryTuple]
     ) -> AppendEntries:
         self._sent_count += 1
-        self._told[voter] = self.commit_index
+        self._followers.told(voter, self.commit_index)
         return AppendEntries(
             sender_term=self.term,
             number=self._sent_count,
@@ -449,20 +435,6 @@ class Raft:
             raft_index -= 1
         return raft_index
 
-    def _tend_paused(self) -> None:
-        """Resume the voters that have room again, and keep the others from campaigning."""
-        for voter in sorted(self._paused):
-            resume_at = self._rules.send_window.resume(voter)
-            if resume_at is not None:
-                self._paused.discard(voter)
-                self._library.connected(voter)
-                self._library.set_next_index(voter, resume_at)
-        if not self.is_leader or self._library.now < self._next_paused_heartbeat:
-            return
-        self._next_paused_heartbeat = self._library.now + self._settings.heartbeat_interval_s
-        for voter in sorted(self._paused | self.stranded):
-            self._send_heartbeat(voter)
-
     # --- The library's callbacks ---------------------------------------------------------------
 
     def take_proposals(self) -> list[ProposedEntry]:
@@ -479,11 +451,6 @@ class Raft:
 
     def state_changed(self) -> None:
         self._rules.clear()
-        self.matched.clear()
-        self._told.clear()
-        self._heard.clear()
-        for voter in self._paused | self.stranded:
-            self._library.connected(voter)
-        self._paused.clear()
-        self.stranded.clear()
-        self._far_behind.clear()
+        self._followers.clear()
+        self._elections.wait_for_leader()
+        self._held_back.clear()

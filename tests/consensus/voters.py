@@ -156,15 +156,27 @@ class Voters:
 
     def elect(self, candidate: str, *helpers: str) -> None:
         """Let `candidate` win an election with the votes of `helpers`."""
+        for helper in helpers:
+            self.depose(helper)
         for _ in range(20):
             self.clock.now += 2 * ELECTION_S
-            self[candidate].raft.tick()
-            self._maybe_sync(candidate)
-            for helper in helpers:
-                self.exchange(candidate, helper)
+            # First it asks whether it would win, then for the votes.
+            for _ in range(2):
+                self[candidate].raft.tick()
+                self._maybe_sync(candidate)
+                for helper in helpers:
+                    self.exchange(candidate, helper)
             if self[candidate].raft.is_leader:
                 return
         raise AssertionError(f"{candidate} does not win")
+
+    def depose(self, name: str) -> None:
+        """Let a leader, if it is one, step down for lack of answers."""
+        if self[name].raft.is_leader:
+            self.lose(name)
+            self.clock.now += 3 * ELECTION_S
+            self[name].raft.tick()
+            assert not self[name].raft.is_leader
 
     def propose(self, name: str, *commands: bytes) -> None:
         for command in commands:

@@ -1,5 +1,6 @@
 """What must be put around pysyncobj 0.3.17 so that it keeps Raft's promises, one part a duty.
 
+    election   PreVote -> pysyncobj
     incoming   VoteFilter | AcknowledgementFilter, CommitGate | AppendFilter -> pysyncobj
     outgoing   pysyncobj -> SendWindow, PersistenceGate -> peers
 
@@ -20,6 +21,7 @@ from distlog.consensus.rules.acknowledgements import AcknowledgementFilter
 from distlog.consensus.rules.append_filter import AppendFilter, ConsensusViolated
 from distlog.consensus.rules.commit_gate import CommitGate
 from distlog.consensus.rules.persistence_gate import PersistenceGate
+from distlog.consensus.rules.pre_vote import PreVote
 from distlog.consensus.rules.send_window import SendWindow
 from distlog.consensus.rules.vote_filter import VoteFilter
 
@@ -37,6 +39,7 @@ class Rules:
     append_filter: AppendFilter
     acknowledgements: AcknowledgementFilter
     vote_filter: VoteFilter
+    pre_vote: PreVote
     send_window: SendWindow
 
     def drop(self, voter: str) -> None:
@@ -61,5 +64,6 @@ def complete_rules(transmit: Transmit, in_flight_size_max: int) -> Rules:
         append_filter=AppendFilter(),
         acknowledgements=AcknowledgementFilter(),
         vote_filter=VoteFilter(),
+        pre_vote=PreVote(),
         send_window=SendWindow(in_flight_size_max),
     )

@@ -1,0 +1,71 @@
+"""What a leader knows of the other voters: how far each is, when it answered, and what it was told.
+
+All of it is of one term and comes from acknowledgements of that term; a change of leader clears it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from distlog.consensus.messages import AppendReply
+
+
+class Followers:
+    """The other voters, as one leader sees them."""
+
+    def __init__(self) -> None:
+        # Highest raft index that each has durably.
+        self.matched: dict[str, int] = {}
+        # When each answered last.
+        self._heard: dict[str, float] = {}
+        # The commit index that each connected one was told last.
+        self._told: dict[str, int] = {}
+        # Those whose last refusal asked for entries before the first kept one.
+        self._far_behind: set[str] = set()
+
+    def heard(self, voter: str, now: float) -> None:
+        self._heard[voter] = now
+
+    def heard_count(self, since: float) -> int:
+        """Return how many have answered since then."""
+        return sum(heard >= since for heard in self._heard.values())
+
+    def told(self, voter: str, commit_index: int) -> None:
+        self._told[voter] = commit_index
+
+    def untold(self, connected: Iterable[str], commit_index: int) -> list[str]:
+        """Return those of `connected` that were not told of this commit index, in a fixed order."""
+        return sorted(voter for voter in connected if self._told.get(voter, 0) < commit_index)
+
+    def matched_at(self, voter: str, raft_index: int) -> None:
+        """Take what a voter has acknowledged; only ever more."""
+        self._far_behind.discard(voter)
+        self.matched[voter] = max(self.matched.get(voter, 0), raft_index)
+
+    def matched_by_all(self, voters: Collection[str]) -> int:
+        """Return the raft index up to which all of `voters` have everything; 0 until each has told."""
+        if len(self.matched) < len(voters):
+            return 0
+        return min(self.matched.values(), default=0)
+
+    def refused(self, voter: str, reply: AppendReply, first_index: int) -> AppendReply:
+        """Return where to go on after a refusal, `first_index` being the first entry that there is."""
+        if reply.next_index <= first_index and voter not in self._far_behind:
+            # Its guess goes too far back, perhaps: try the first entry that there is, once.
+            self._far_behind.add(voter)
+            return msgspec.structs.replace(reply, next_index=first_index + 1)
+        return reply
+
+    def drop(self, voter: str) -> None:
+        """Forget what a lost connection makes doubtful."""
+        self._far_behind.discard(voter)
+        self._told.pop(voter, None)
+
+    def clear(self) -> None:
+        """Forget everything: the leadership or the term changed."""
+        self.matched.clear()
+        self._heard.clear()
+        self._told.clear()
+        self._far_behind.clear()
