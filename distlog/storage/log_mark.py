@@ -84,6 +84,17 @@ class MarkFile:
         self._file.close()
 
 
+def damaged_slots(disk: Disk, directory: str) -> list[int]:
+    """Return where, in the file of a log's directory, a slot begins that was written and is not whole."""
+    file = disk.open(f"{directory}/{MARK_NAME}", writable=False)
+    try:
+        data = file.read_at(0, 2 * _SLOT_SIZE)
+    finally:
+        file.close()
+    slots = {at: data[at : at + _SLOT_SIZE] for at in (0, _SLOT_SIZE)}
+    return [at for at, slot in slots.items() if slot.strip(b"\0") and _decode_slot(slot) is None]
+
+
 def _encode_slot(mark: LogMark, sequence: int) -> bytes:
     checked = _SLOT.pack(
         _MAGIC,
