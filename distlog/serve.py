@@ -180,7 +180,10 @@ def node_settings(config: ServeConfig) -> NodeSettings:
             checkpoint_interval_s=config.checkpoint_interval_s,
             checkpoint_journal_size=config.checkpoint_journal_size,
         ),
-        replicated_log=ReplicatedLogSettings(journal_size_max=config.journal_size_max),
+        replicated_log=ReplicatedLogSettings(
+            journal_size_max=config.journal_size_max,
+            retention_interval_s=config.retention_interval_s,
+        ),
         peer_limits=PeerLimits(raft=ChannelLimits(frame_size_max, frame_size_max)),
     )
 

@@ -143,6 +143,13 @@ class ServeConfig:
         minimum=64 * KIB,
         maximum=1024 * GIB,
     )
+    retention_interval_s: float = setting(
+        SECONDS,
+        10.0,
+        "pause between looks at what topics need not keep any more",
+        minimum=0.1,
+        maximum=86400,
+    )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"
     )

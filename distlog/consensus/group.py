@@ -108,6 +108,8 @@ class Group:
         # Called after each step that applied something, and whenever role, term or leader changed.
         self.applied: Callable[[], None] = lambda: None
         self.leadership_changed: Callable[[], None] = lambda: None
+        # Called a few times in a second, whatever happens or does not.
+        self.ticked: Callable[[], None] = lambda: None
         self.raft = Raft(
             node_id=node_id,
             other_voters=sorted(configuration.voters.keys() - {node_id}),
@@ -273,6 +275,7 @@ class Group:
             self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
             self._tick_due = True
             self._guarded(self._compact)
+            self._guarded(self.ticked)
             self.reads.ask_again()
             self.kick()
 

@@ -36,6 +36,7 @@ from distlog.consensus.results import (
     TopicCreated,
     TopicTrimmed,
 )
+from distlog.consensus.retention import Trimmer
 from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
@@ -70,12 +71,14 @@ STALE_IF_DEPOSED = (OutOfSequence, ProducerUnknown, ProducerFenced)
 
 @dataclass(frozen=True, slots=True)
 class ReplicatedLogSettings:
-    """Sizes in bytes."""
+    """Sizes in bytes, times in seconds."""
 
     proposals_size_max: int = 64 << 20
     waiting_reads_max: int = 20_000
     # The journal kept for a voter that is away may grow to this; then proposals are refused.
     journal_size_max: int = 1 << 30
+    # Between two looks at what the topics need not keep any more.
+    retention_interval_s: float = 10.0
 
 
 class ReplicatedLog:
@@ -117,6 +120,15 @@ class ReplicatedLog:
             group.state_machine, self._clock, self._settings.proposals_size_max, group.kick
         )
         group.take_proposals = self._proposals.take_entries
+        self._trimmer = Trimmer(
+            state_machine=group.state_machine,
+            clock=self._clock,
+            worker=self._read_worker,
+            is_leader=lambda: self.is_leader,
+            propose=self._propose,
+            interval_s=self._settings.retention_interval_s,
+        )
+        group.ticked = self._trimmer.tick
         group.applied = self._wake_tails
         group.leadership_changed = self._leadership_changed
 

@@ -13,6 +13,7 @@ from distlog.consensus.admission import Admission
 from distlog.consensus.commands import (
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     OpenProducer,
@@ -104,6 +105,8 @@ def test_an_append_without_a_producer_is_admitted_every_time(leader: Leader) -> 
         pytest.param(CreateTopic("default", SegmentLimits()), TopicExists, id="create twice"),
         pytest.param(TrimTopic(1, 1), OffsetOutOfRange, id="trim beyond the end"),
         pytest.param(DeleteTopic(1), InvalidRequest, id="delete default"),
+        pytest.param(ConfigureTopic(1, None, None), InvalidRequest, id="configure nothing"),
+        pytest.param(ConfigureTopic(99, 1, None), TopicNotFound, id="configure no topic"),
         pytest.param(OpenProducer(7), ProducerUnknown, id="open an unknown producer"),
     ],
 )

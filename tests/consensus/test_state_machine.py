@@ -12,6 +12,7 @@ from distlog.block import Block
 from distlog.consensus.commands import (
     Append,
     Command,
+    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     Entry,
@@ -24,6 +25,7 @@ from distlog.consensus.journal import JournalEntry
 from distlog.consensus.results import (
     AppendResult,
     ProducerOpened,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
@@ -43,6 +45,7 @@ from distlog.errors import (
     TopicNotFound,
 )
 from distlog.storage.log import StoredBatch
+from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.entries import append, blocks, comparable
@@ -146,10 +149,73 @@ def test_the_default_topic_always_exists() -> None:
     assert isinstance(refused, InvalidRequest)
 
 
-@pytest.mark.parametrize("command", [append(b"x", topic_id=9), TrimTopic(9, 0), DeleteTopic(9)])
+@pytest.mark.parametrize(
+    "command", [append(b"x", topic_id=9), TrimTopic(9, 0), DeleteTopic(9), ConfigureTopic(9, 1, 1)]
+)
 def test_a_topic_that_does_not_exist_is_refused(command: Command) -> None:
     (refused,) = Replica().apply(command)
     assert isinstance(refused, TopicNotFound)
+
+
+# --- What is kept ---------------------------------------------------------------------------------
+
+
+def retention_of(replica: Replica, name: str = "default") -> Retention:
+    topic = replica.machine.topic_by_name(name)
+    assert topic is not None
+    return topic.retention
+
+
+def test_a_topic_keeps_everything_unless_it_is_told_otherwise() -> None:
+    replica = Replica()
+    replica.apply(CreateTopic("some", SMALL), CreateTopic("few", SMALL, Retention(100, 200)))
+    assert retention_of(replica) == retention_of(replica, "some") == KEEP_ALL
+    assert retention_of(replica, "few") == Retention(100, 200)
+
+
+def test_a_configuration_changes_what_it_names_and_leaves_the_rest() -> None:
+    replica = Replica()
+    configured = [
+        replica.apply(ConfigureTopic(1, size, age_ms))
+        for size, age_ms in ((5, None), (None, 7), (6, 8), (0, None), (None, 0))
+    ]
+    expected = [(5, 0), (5, 7), (6, 8), (0, 8), (0, 0)]
+    assert configured == [[TopicConfigured(Retention(*each))] for each in expected]
+
+
+def test_a_configuration_outlives_a_checkpoint_and_a_restart() -> None:
+    replica = Replica()
+    replica.apply(CreateTopic("few", SMALL, Retention(100, 200)), ConfigureTopic(1, 5, None))
+    replica.checkpoint()
+    replica.apply(ConfigureTopic(1, None, 7))
+    for restarted in (replica.after_kill(), replica.after_crash(Random(1))):
+        assert retention_of(restarted) == Retention(5, 7)
+        assert retention_of(restarted, "few") == Retention(100, 200)
+        assert restarted.state() == replica.state()
+
+
+def test_a_configuration_cuts_nothing_by_itself() -> None:
+    replica = Replica()
+    replica.apply(append(b"x"), ConfigureTopic(1, 1, 1), append(b"y"))
+    assert replica.records() == [b"x", b"y"]
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (ConfigureTopic(1, None, None), "retention"),
+        (ConfigureTopic(1, (1 << 62) + 1, None), "retention_size"),
+        (ConfigureTopic(1, None, (1 << 62) + 1), "retention_age_ms"),
+        (CreateTopic("few", SMALL, Retention(size=1 << 63)), "retention_size"),
+        (CreateTopic("few", SMALL, Retention(age_ms=1 << 63)), "retention_age_ms"),
+    ],
+)
+def test_a_retention_that_means_nothing_is_refused(command: Command, field: str) -> None:
+    replica = Replica()
+    (refused,) = replica.apply(command)
+    assert isinstance(refused, InvalidRequest)
+    assert refused.field == field
+    assert retention_of(replica) == KEEP_ALL
 
 
 # --- Trim -----------------------------------------------------------------------------------------
@@ -348,9 +414,16 @@ PRODUCER_IDS = st.sampled_from([0, 2 << 16, 3 << 16, 3 << 16 | 1, (1 << 64) - 1]
 NAMES = st.sampled_from(["a", "b", "default", "", "no good"])
 STAMPS = st.builds(ProducerStamp, PRODUCER_IDS, st.integers(0, 2), st.integers(0, 3))
 LARGE = Block.from_records([bytes(3000)])
+RETENTIONS = st.sampled_from([None, 0, 1, 1 << 62, (1 << 62) + 1])
 COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Append, TOPIC_IDS, blocks() | st.just(LARGE), st.none() | STAMPS),
-    st.builds(CreateTopic, NAMES, st.sampled_from([SMALL, SMALL, SegmentLimits(1, 1)])),
+    st.builds(
+        CreateTopic,
+        NAMES,
+        st.sampled_from([SMALL, SMALL, SegmentLimits(1, 1)]),
+        st.sampled_from([KEEP_ALL, Retention(1, 2), Retention(0, 1 << 63)]),
+    ),
+    st.builds(ConfigureTopic, TOPIC_IDS, RETENTIONS, RETENTIONS),
     st.builds(TrimTopic, TOPIC_IDS, st.integers(0, 12)),
     st.builds(DeleteTopic, TOPIC_IDS),
     st.builds(OpenProducer, PRODUCER_IDS),
