@@ -20,17 +20,17 @@ from distlog.block import PREFIX, PREFIX_SIZE, crc32c, frames_match
 from distlog.errors import CorruptBatch
 from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk, DiskFile
-from distlog.storage.index import ROW_SIZE, Index
-from distlog.storage.mapped_file import MappedFile
-from distlog.storage.segment_check import check_index
+from distlog.storage.index import ROW_SIZE
 from distlog.storage.segment_files import INDEX, STORE, segment_path
-from distlog.storage.store import Store
 from distlog.storage.stored_batch import StoredBatch
 
 # What the seed's recovery takes for a length.
 RECORD_SIZE_MAX = 100 << 20
 # Records are handed out, and imported, in batches of about this many bytes.
 BATCH_SIZE = 1 << 20
+# Index rows, and bytes of store, that are looked at together.
+CHUNK_ROWS = 4096
+CHUNK_SIZE = 4 << 20
 
 
 class SeedSegment:
@@ -127,6 +127,25 @@ class SeedSegment:
             return 0
         return int(np.diff(self.positions).max()) - PREFIX_SIZE
 
+    def oddities(self) -> list[str]:
+        """Return what is not as the seed leaves it, in sentences; none of it keeps a record from being read."""
+        found = self._indexed[: self.record_count]
+        offsets = np.arange(self.base_offset, self.base_offset + len(found), dtype=np.uint64)
+        right = (found[:, 0] == offsets) & (found[:, 1] == self.positions[: len(found)])
+        index_path = self.path.removesuffix(STORE) + INDEX
+        sentences = []
+        if int(right.sum()) < self.record_count:
+            sentences.append(
+                f"{index_path} is right about {int(right.sum())} of {self.record_count} records; the rest was found in the store"
+            )
+        for position in range(self.store_size, self._size, CHUNK_SIZE):
+            if self._file.read_at(position, CHUNK_SIZE).strip(b"\0"):
+                sentences.append(
+                    f"{self.path}: what begins at byte {self.store_size} is no whole record, and was left out"
+                )
+                break
+        return sentences
+
     def close(self) -> None:
         self._file.close()
 
@@ -152,22 +171,54 @@ class SeedSegment:
     def _find_records(
         self, index_file: DiskFile | None, record_count_max: int | None
     ) -> npt.NDArray[np.uint64]:
-        indexed = np.empty((0, 2), dtype=np.uint64)
-        count = position = 0
-        if index_file is not None:
-            row_count = index_file.size() // ROW_SIZE
-            if record_count_max is not None:
-                row_count = min(row_count, record_count_max)
-            index = Index(MappedFile(index_file, row_count * ROW_SIZE), self.base_offset, row_count)
-            store = Store(self._file, self._size)
-            # As long as rows and frames agree, thousands are checked at once.
-            (count, position), _ = check_index(index, store, (0, 0), (row_count, self._size))
-            indexed = index.rows(0, row_count)
-            index.unmap()
-        positions = self._scan(indexed, count, position, record_count_max)
+        self._indexed = _read_rows(index_file, record_count_max)
+        # As long as rows and frames agree, thousands are checked at once.
+        count, position = self._follow_index()
+        positions = self._scan(self._indexed, count, position, record_count_max)
         if len(positions) == 2 and positions[1] == PREFIX_SIZE and self.base_offset == 0:
             return positions[:1]
         return positions
+
+    def _follow_index(self) -> tuple[int, int]:
+        """Return how many records the index is right about, from the first on, and where they end."""
+        count = position = 0
+        while count < len(self._indexed):
+            rows = self._indexed[count : count + CHUNK_ROWS]
+            good, position = self._right_rows(rows, self.base_offset + count, position)
+            count += good
+            if not good:
+                break
+        return count, position
+
+    def _right_rows(
+        self, rows: npt.NDArray[np.uint64], offset: int, position: int
+    ) -> tuple[int, int]:
+        """Return how many of `rows` are right, if the first frame is at `position`; and where they
+        end.
+        """
+        plausible = rows[:, 0] == np.arange(offset, offset + len(rows), dtype=np.uint64)
+        # Not positions + 8 <= size: a damaged row must not wrap around.
+        plausible &= rows[:, 1] <= max(0, self._size - PREFIX_SIZE)
+        plausible[0] &= int(rows[0, 1]) == position
+        plausible[1:] &= rows[1:, 1] > rows[:-1, 1]
+        # Records may be large, and what is read at once is not.
+        plausible[1:] &= rows[1:, 1] < position + CHUNK_SIZE
+        count = _leading(plausible)
+        if not count or position + PREFIX_SIZE > self._size:
+            return 0, position
+        positions = rows[:count, 1]
+        octets = np.frombuffer(
+            self._file.read_at(position, int(positions[-1]) + PREFIX_SIZE - position), np.uint8
+        )
+        starts = (positions - np.uint64(position)).astype(np.intp)
+        prefixes = octets[starts[:, None] + np.arange(PREFIX_SIZE)].view("<u8").ravel()
+        lengths = np.minimum(prefixes, np.uint64(RECORD_SIZE_MAX + 1))
+        ends = positions + np.uint64(PREFIX_SIZE) + lengths
+        # The last one may end anywhere in the file: the next row says whether it follows.
+        right = (lengths <= RECORD_SIZE_MAX) & (ends <= self._size)
+        good = _leading(right[:-1] & (ends[:-1] == positions[1:])) if count > 1 else 0
+        good += bool(right[good])
+        return good, int(ends[good - 1]) if good else position
 
     def _scan(
         self,
@@ -198,6 +249,21 @@ class SeedSegment:
             count += 1
         known = indexed[: count - len(found) + 1, 1]
         return np.concatenate([known, np.array(found, dtype=np.uint64)])
+
+
+def _read_rows(file: DiskFile | None, count_max: int | None) -> npt.NDArray[np.uint64]:
+    """Return the whole rows of an index, `count_max` at most: the columns offset and position."""
+    if file is None:
+        return np.empty((0, 2), dtype=np.uint64)
+    count = file.size() // ROW_SIZE
+    count = count if count_max is None else min(count, count_max)
+    data = file.read_at(0, count * ROW_SIZE)
+    return np.frombuffer(data, dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _leading(flags: npt.NDArray[np.bool_]) -> int:
+    """Return how many of `flags` are true before the first that is not."""
+    return len(flags) if flags.all() else int(np.argmin(flags))
 
 
 def seed_segments(disk: Disk, directory: str, bases: list[int]) -> list[SeedSegment]:

@@ -1,12 +1,11 @@
-"""Checks of one segment's files against each other: what recovery cuts by, and what `distlog
-verify` reports.
+"""Checks of one segment's files against each other: what recovery cuts by.  (`distlog verify` looks at
+everything, in segment_scan.py.)
 
 Nothing here changes a file but `rebuild_index`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,30 +15,14 @@ from distlog.block import PREFIX, PREFIX_SIZE, crc32c
 from distlog.errors import CorruptBatch, CorruptIndex
 from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.batch_table import BatchRow, BatchTable
-from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
 from distlog.storage.index import Index
+from distlog.storage.invariants import Fault as Fault
 from distlog.storage.log_mark import LogMark
 from distlog.storage.segment_files import SegmentFiles
 from distlog.storage.store import Store
 
-# Called with the bytes of a segment's store that are checked so far.
-Progress = Callable[[int], None]
-
 # Rows of index that are checked at once: enough to make the cost of one numpy call small.
 CHUNK_ROWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Where the first thing is wrong: a byte of a file, and the first offset that it touches."""
-
-    path: str
-    position: int
-    offset: int
-    problem: str
-
-    def error(self) -> CorruptBatch:
-        return CorruptBatch(path=self.path, position=self.position, problem=self.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +73,7 @@ def _too_short(files: SegmentFiles, size: int) -> CorruptBatch:
     return CorruptBatch(path=files.store.path, position=files.store.size, problem=problem)
 
 
-def walk_batches(
-    files: SegmentFiles, start: Extent, progress: Progress = lambda size: None
-) -> tuple[Extent, Fault | None]:
+def walk_batches(files: SegmentFiles, start: Extent) -> tuple[Extent, Fault | None]:
     """Check batch after batch from `start`; return how far they are whole, and why it ended there.
 
     No fault means that the rows ended, or that only rows follow that were never written.
@@ -105,7 +86,6 @@ def walk_batches(
             extent = check_batch(files, number, extent)
         except CorruptBatch as error:
             return extent, Fault(error.path, error.position, extent.next_offset, error.problem)
-        progress(extent.store_size)
     return extent, None
 
 
@@ -246,17 +226,3 @@ def rebuild_index(index: Index, store: Store, start: tuple[int, int], end: tuple
     index.reserve(len(positions))
     index.append(positions)
     return len(positions)
-
-
-def index_fault(files: SegmentFiles, extent: Extent) -> Fault | None:
-    """Return what is wrong with the index of the whole part of a segment."""
-    base_offset = files.index.base_offset
-    record_count = extent.next_offset - base_offset
-    (good, position), problem = check_index(
-        files.index, files.store, (0, 0), (record_count, extent.store_size)
-    )
-    if not problem:
-        return None
-    if good == record_count:
-        return Fault(files.store.path, position, extent.next_offset, problem)
-    return Fault(files.index.path, good * INDEX_ROW_SIZE, base_offset + good, problem)
