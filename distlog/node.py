@@ -24,7 +24,7 @@ from distlog.consensus.messages import Message
 from distlog.consensus.recovery import recover
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.rules import Rules, complete_rules
-from distlog.errors import ConfigurationInvalid, PeerRefused
+from distlog.errors import ConfigurationInvalid, DistlogError, PeerRefused
 from distlog.peer.frames import Channel
 from distlog.peer.handshake import Hello
 from distlog.peer.limits import PeerLimits
@@ -167,6 +167,20 @@ class Node:
         if not self.is_formed:
             missing = ",".join(self._formation.missing())
             logger.info("waiting for all nodes, once, to form the cluster missing=%s", missing)
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """Have another node lead, if this one does and there is another: clients go there without an election."""
+        log = self.replicated_log
+        if not log.is_leader or len(self._settings.peers) == 1:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                leader_id = await log.transfer_leadership()
+        except (DistlogError, TimeoutError) as error:
+            # The others elect one when the connections to this node are closed.
+            logger.warning("stopping as the leader problem=%s", str(error) or "time is up")
+        else:
+            logger.info("leadership handed over leader_id=%s", leader_id)
 
     async def stop(self) -> None:
         """Leave nothing undone: everything durable, a checkpoint, connections and files closed."""

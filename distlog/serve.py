@@ -31,9 +31,10 @@ from distlog.storage.disk import RealDisk
 
 logger = logging.getLogger(__name__)
 
-# Together below the 5 s that a stop may take: calls in flight, then the last fsync and checkpoint.
-CALLS_STOP_TIMEOUT_S = 2.0
-NODE_STOP_TIMEOUT_S = 2.5
+# Together below the 5 s that a stop may take: another leader, calls in flight, then the last fsync and checkpoint.
+HAND_OVER_TIMEOUT_S = 1.0
+CALLS_STOP_TIMEOUT_S = 1.7
+NODE_STOP_TIMEOUT_S = 2.0
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
@@ -114,6 +115,7 @@ async def _shut_down(node: Node, listener: Listener) -> int:
         await listener.stop(0)
         return 1
     logger.info("stopping")
+    await node.hand_over(HAND_OVER_TIMEOUT_S)
     node.replicated_log.refuse_new()
     await listener.stop(CALLS_STOP_TIMEOUT_S)
     try:

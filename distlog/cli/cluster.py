@@ -1,4 +1,4 @@
-"""Show the nodes of a cluster, or wait until they have a leader."""
+"""Show the nodes of a cluster, wait until they have a leader, or have another one lead."""
 
 from __future__ import annotations
 
@@ -36,11 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(waiting)
     wait.add_arguments(waiting)
+    transfer = actions.add_parser(
+        "transfer-leadership",
+        help="have another node lead",
+        description="Have another node lead. No write fails meanwhile; it takes a moment.",
+    )
+    add_server_argument(transfer)
+    transfer.add_argument(
+        "--to",
+        metavar="NODE_ID",
+        default="",
+        help="the node that shall lead (default: the one that is closest behind the leader)",
+    )
 
 
 def run(namespace: argparse.Namespace) -> int:
     if namespace.action == "wait":
         return wait.run(namespace)
+    if namespace.action == "transfer-leadership":
+        print(f"{asyncio.run(transfer_leadership(namespace))} leads now")
+        return 0
     nodes = asyncio.run(look(namespace))
     leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
     if namespace.json:
@@ -50,6 +65,12 @@ def run(namespace: argparse.Namespace) -> int:
         print()
         print(table(topic_columns(nodes), topic_rows(nodes)))
     return 0 if leader else 1
+
+
+async def transfer_leadership(namespace: argparse.Namespace) -> str:
+    """Return who leads now.  Raises LeadershipNotTransferred, and NoLeader or Unreachable if there is nobody to ask."""
+    async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
+        return await client.transfer_leadership(namespace.to)
 
 
 async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:

@@ -207,6 +207,23 @@ class Client:
             raise read_error(error, address) from None
         return node_status_of(answer)
 
+    async def transfer_leadership(self, node_id: str = "") -> str:
+        """Have a node lead, "" for the one that is closest behind the leader; return the id of the new leader.
+
+        Raises LeadershipNotTransferred if it did not take over.
+        """
+        request = log_pb2.TransferLeadershipRequest(node_id=node_id)
+        deadline = self._deadline()
+
+        async def call(node: Node) -> log_pb2.TransferLeadershipResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.TransferLeadershipResponse = await node.cluster.TransferLeadership(
+                request, timeout=timeout_s
+            )
+            return answer
+
+        return str((await self._routing.write(call, deadline)).leader_id)
+
     def _deadline(self) -> Deadline:
         return Deadline(self._timeout_s)
 

@@ -377,10 +377,12 @@ class ReplicatedLog:
     async def transfer_leadership(self, target: str | None = None) -> str:
         """Hand leadership over to `target`, or to the voter that has most; return the id of the new leader.
 
-        Appends that arrive meanwhile wait, and are then refused with where to go.  Raises LeadershipNotTransferred, and
-        NotLeader, NoLeader, ShuttingDown where this node does not lead.
+        This node may be named: then it goes on leading.  Appends that arrive meanwhile wait, and are then refused with where
+        to go.  Raises LeadershipNotTransferred, and NotLeader, NoLeader, ShuttingDown where this node does not lead.
         """
         self._require_leadership()
+        if target == self._node_id:
+            return target
         return await self._group.transfer_leadership(target)
 
     # --- Role and life -------------------------------------------------------------------------

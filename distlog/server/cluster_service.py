@@ -50,6 +50,13 @@ class ClusterService:
             topic = await self._log.confirmed_topic(request.topic)
         return log_pb2.DescribeTopicResponse(topic=topic_message(topic))
 
+    async def transfer_leadership(
+        self, request: log_pb2.TransferLeadershipRequest, context: Any
+    ) -> log_pb2.TransferLeadershipResponse:
+        """Have another node lead."""
+        leader_id = await self._log.transfer_leadership(request.node_id or None)
+        return log_pb2.TransferLeadershipResponse(leader_id=leader_id)
+
     async def list_topics(
         self, request: log_pb2.ListTopicsRequest, context: Any
     ) -> log_pb2.ListTopicsResponse:

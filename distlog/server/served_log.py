@@ -98,6 +98,9 @@ class ServedLog(Protocol):
     async def wait_for(self, topic: str, offset: int) -> None:
         """Return when the topic's high watermark is above `offset`; ShuttingDown, TopicNotFound."""
 
+    async def transfer_leadership(self, target: str | None = None) -> str:
+        """Have another node lead, and return its id; LeadershipNotTransferred, NotLeader, NoLeader.  It has its own deadline."""
+
     def status(self) -> NodeStatus:
         """Describe this node and what it knows of the others."""
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from distlog.cli import cluster as cluster_module
-from distlog.cli.cluster import look, node_cells, table, topic_columns, topic_rows
+from distlog.cli.cluster import (
+    look,
+    node_cells,
+    table,
+    topic_columns,
+    topic_rows,
+    transfer_leadership,
+)
+from distlog.errors import LeadershipNotTransferred
 from tests.cli.commands import distlog, parsed
 from tests.client.fake_cluster import FakeCluster
 from tests.client.running import run
@@ -43,6 +53,32 @@ def test_a_node_that_does_not_answer_is_shown_as_unreachable() -> None:
             assert [node["role"] for node in nodes] == ["leader", "follower", "unreachable"]
             assert (nodes[2]["connected"], nodes[2]["term"], nodes[2]["lag"]) == (False, None, 2)
             assert nodes[2]["topics"] == {}
+
+    run(scenario())
+
+
+def transferred(cluster: FakeCluster, *arguments: str) -> Any:
+    servers = ",".join(cluster.addresses)
+    command = ("transfer-leadership", "--server", servers, *arguments)
+    return transfer_leadership(parsed(cluster_module, None, *command))
+
+
+def test_leadership_is_handed_to_the_node_that_is_named_by_way_of_the_leader() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.leader = 1
+            assert await transferred(cluster, "--to", "n3") == "n3"
+            assert cluster.leader == 2
+            assert await transferred(cluster) == "n1"
+
+    run(scenario())
+
+
+def test_why_leadership_was_not_handed_over_is_said() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            with pytest.raises(LeadershipNotTransferred, match="n9 is not another voter"):
+                await transferred(cluster, "--to", "n9")
 
     run(scenario())
 

@@ -24,6 +24,7 @@ HELPS = {
     "consume": ["consume", "--help"],
     "cluster": ["cluster", "--help"],
     "cluster_status": ["cluster", "status", "--help"],
+    "cluster_transfer_leadership": ["cluster", "transfer-leadership", "--help"],
 }
 
 

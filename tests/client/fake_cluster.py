@@ -23,6 +23,7 @@ from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.api.status import status_of
 from distlog.errors import (
     DistlogError,
+    LeadershipNotTransferred,
     NoLeader,
     NotLeader,
     OffsetOutOfRange,
@@ -442,6 +443,23 @@ class FakeClusterService:
             topics=[self._topic_status(name) for name in sorted(self._cluster.topics)],
             version="0.1.0",
         )
+
+    async def TransferLeadership(
+        self, request: log_pb2.TransferLeadershipRequest, context: Any
+    ) -> Any:
+        await self._node.enter("TransferLeadership", context)
+        ids = [node.node_id for node in self._cluster.nodes]
+        try:
+            self._cluster.require_leader(self._node)
+            if request.node_id and request.node_id not in ids:
+                raise LeadershipNotTransferred(f"{request.node_id} is not another voter")
+        except DistlogError as error:
+            await fail(context, error)
+        else:
+            self._cluster.move_leader()
+            if request.node_id:
+                self._cluster.leader = ids.index(request.node_id)
+            return log_pb2.TransferLeadershipResponse(leader_id=ids[self._cluster.leader or 0])
 
     async def DescribeTopic(self, request: log_pb2.DescribeTopicRequest, context: Any) -> Any:
         await self._node.enter("DescribeTopic", context)

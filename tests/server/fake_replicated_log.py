@@ -229,6 +229,11 @@ class FakeReplicatedLog:
             del self.waiting[future]
             self._wake()
 
+    async def transfer_leadership(self, target: str | None = None) -> str:
+        self._ask("transfer_leadership")
+        self.change_role(is_leader=False, has_leader=True)
+        return target or "n2"
+
     def status(self) -> NodeStatus:
         return NodeStatus(
             node_id="n1",

@@ -70,6 +70,17 @@ def test_status_answers_without_a_leader() -> None:
     serve(body)
 
 
+def test_leadership_goes_to_the_node_that_is_named_or_to_any_other() -> None:
+    async def body(server: Serving) -> None:
+        request = log_pb2.TransferLeadershipRequest(node_id="n3")
+        assert (await server.cluster.TransferLeadership(request)).leader_id == "n3"
+        assert not server.fake.is_leader
+        anybody = log_pb2.TransferLeadershipRequest()
+        assert (await server.cluster.TransferLeadership(anybody)).leader_id == "n2"
+
+    serve(body)
+
+
 def test_a_topic_is_described_with_proof() -> None:
     async def body(server: Serving) -> None:
         server.fake.append(b"x", b"y")

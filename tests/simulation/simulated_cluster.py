@@ -22,6 +22,7 @@ from tests.simulation.simulated_network import SimulatedNetwork
 from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 PEER_PORT = 8401
+HAND_OVER_TIMEOUT_S = 1.0
 
 
 class PowerCut(BaseException):
@@ -157,11 +158,13 @@ class Machine:
         self.disk = SimulatedDisk()
 
     async def stop(self) -> None:
-        """Stop in order."""
+        """Stop in order, as a process does."""
         incarnation, node = self.incarnation, self.node
         try:
             if node is not None:
-                await node.stop()
+                await node.hand_over(HAND_OVER_TIMEOUT_S)
+                if self.incarnation == incarnation:
+                    await node.stop()
         except PowerCut:
             return
         if self.incarnation != incarnation:

@@ -196,6 +196,18 @@ class ConsumeBatchResponse(_message.Message):
     frames: bytes
     def __init__(self, base_offset: _Optional[int] = ..., record_count: _Optional[int] = ..., attributes: _Optional[int] = ..., timestamp_ms: _Optional[int] = ..., data_crc32c: _Optional[int] = ..., frames: _Optional[bytes] = ...) -> None: ...
 
+class TransferLeadershipRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class TransferLeadershipResponse(_message.Message):
+    __slots__ = ("leader_id",)
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    leader_id: str
+    def __init__(self, leader_id: _Optional[str] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -395,6 +395,11 @@ class ClusterStub:
                 request_serializer=log_dot_v1_dot_log__pb2.DeleteTopicRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.DeleteTopicResponse.FromString,
                 _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/log.v1.Cluster/TransferLeadership',
+                request_serializer=log_dot_v1_dot_log__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -450,6 +455,13 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransferLeadership(self, request, context):
+        """Have another node lead, which takes a moment and fails no write.  The answer means that it leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -487,6 +499,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.DeleteTopic,
                     request_deserializer=log_dot_v1_dot_log__pb2.DeleteTopicRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.DeleteTopicResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=log_dot_v1_dot_log__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.TransferLeadershipResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -679,6 +696,33 @@ class Cluster:
             '/log.v1.Cluster/DeleteTopic',
             log_dot_v1_dot_log__pb2.DeleteTopicRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.DeleteTopicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/TransferLeadership',
+            log_dot_v1_dot_log__pb2.TransferLeadershipRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.TransferLeadershipResponse.FromString,
             options,
             channel_credentials,
             insecure,
