@@ -308,7 +308,7 @@ async def fail(context: Any, error: DistlogError | Broken) -> None:
         await context.abort(status.code, status.text, status.trailers)
 
 
-class FakeLogService:
+class FakeLogService(log_pb2_grpc.LogServicer):
     def __init__(self, cluster: FakeCluster, node: FakeNode) -> None:
         self._cluster = cluster
         self._node = node
@@ -412,7 +412,7 @@ class FakeLogService:
         )
 
 
-class FakeClusterService:
+class FakeClusterService(log_pb2_grpc.ClusterServicer):
     def __init__(self, cluster: FakeCluster, node: FakeNode) -> None:
         self._cluster = cluster
         self._node = node
