@@ -10,6 +10,7 @@
     Client -> UnaryProducer --+
            -> Producer -- Window (what is not acknowledged; no I/O)
            |      +------ ProduceStream (one call)
+           -> Topics (create, configure, trim, delete)
            -> Consumer -------+--> Routing (which node) -> generated stubs
                               attempts (what a failure means, when to try again)
 
@@ -30,7 +31,15 @@ opens its producer again by its id, which stops the older instance, and reads th
 from distlog.client.client import Client
 from distlog.client.consumer import Consumer
 from distlog.client.producer import Producer
-from distlog.client.values import Headers, Member, NodeStatus, Record, Server, TopicRange
+from distlog.client.values import (
+    Headers,
+    Member,
+    NodeStatus,
+    Record,
+    Server,
+    TimePosition,
+    TopicRange,
+)
 
 __all__ = [
     "Client",
@@ -41,5 +50,6 @@ __all__ = [
     "Producer",
     "Record",
     "Server",
+    "TimePosition",
     "TopicRange",
 ]

@@ -24,6 +24,11 @@ def topic_range_of(topic: log_pb2.TopicStatus) -> TopicRange:
         start_offset=topic.start_offset,
         high_watermark=topic.high_watermark,
         last_timestamp_ms=topic.last_timestamp_ms,
+        size=topic.size,
+        segment_size_max=topic.segment_size_max,
+        segment_record_count_max=topic.segment_record_count_max,
+        retention_size=topic.retention_size,
+        retention_age_ms=topic.retention_age_ms,
     )
 
 

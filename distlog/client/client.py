@@ -16,8 +16,16 @@ from distlog.client.consumer import RECORD_TIMEOUT_S, Consumer
 from distlog.client.produce_stream import ANSWER_TIMEOUT_S
 from distlog.client.producer import Producer
 from distlog.client.routing import ASK_TIMEOUT_S, ATTEMPT_TIMEOUT_S, Node, Routing
+from distlog.client.topics import Topics
 from distlog.client.unary import UnaryProducer, open_identity
-from distlog.client.values import Headers, NodeStatus, Record, Server, TopicRange
+from distlog.client.values import (
+    Headers,
+    NodeStatus,
+    Record,
+    Server,
+    TimePosition,
+    TopicRange,
+)
 
 # How long a call, a producer or a consumer bears that the cluster does not answer.  An election takes about a second, a
 # restart some more.
@@ -50,6 +58,7 @@ class Client:
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         self._routing = Routing(addresses, retry_pause_s=retry_pause_s, random=random)
         self._unary = UnaryProducer(self._routing)
+        self._topics = Topics(self._routing)
         self._timeout_s = timeout_s
         # Made here and perhaps still open: their tasks and streams must not outlive the connections.
         self._open: list[Producer | Consumer] = []
@@ -187,6 +196,87 @@ class Client:
             return answer
 
         return topic_range_of((await self._routing.read(call, deadline, prefer)).topic)
+
+    async def offset_for_time(
+        self, timestamp_ms: int, *, topic: str = "", local: bool = False, prefer: str = ""
+    ) -> TimePosition:
+        """Find the first record whose time is `timestamp_ms` (since the Unix epoch) or later.
+
+        If there is none, which is proven with the leader unless `local`, it is the high watermark.
+        """
+        consistency = log_pb2.CONSISTENCY_LOCAL if local else log_pb2.CONSISTENCY_LINEARIZABLE
+        request = log_pb2.OffsetForTimeRequest(
+            topic=topic, timestamp_ms=timestamp_ms, consistency=consistency
+        )
+        deadline = self._deadline()
+
+        async def call(node: Node) -> log_pb2.OffsetForTimeResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.OffsetForTimeResponse = await node.log.OffsetForTime(
+                request, timeout=timeout_s
+            )
+            return answer
+
+        found = await self._routing.read(call, deadline, prefer)
+        return TimePosition(found.offset, found.found)
+
+    # --- Topics ---
+
+    async def list_topics(self) -> list[TopicRange]:
+        """Return every topic that was created before the call, by name, proven with the leader."""
+        return await self._topics.list(self._deadline())
+
+    async def create_topic(
+        self,
+        topic: str,
+        *,
+        segment_size_max: int = 0,
+        segment_record_count_max: int = 0,
+        retention_size: int = 0,
+        retention_age_ms: int = 0,
+    ) -> int:
+        """Create an empty topic; return its id.
+
+        segment_*: when a segment is full, bytes and records; 0: the default, 64 MiB or 1 Mi records.
+        retention_*: so many bytes, and what is so young, is kept at least; 0: everything.
+        Raises TopicExists, InvalidRequest, and OutcomeUnknown if the topic may be there.
+        """
+        request = log_pb2.CreateTopicRequest(
+            topic=topic,
+            segment_size_max=segment_size_max,
+            segment_record_count_max=segment_record_count_max,
+            retention_size=retention_size,
+            retention_age_ms=retention_age_ms,
+        )
+        return await self._topics.create(request, self._deadline())
+
+    async def configure_topic(
+        self,
+        topic: str = "",
+        *,
+        retention_size: int | None = None,
+        retention_age_ms: int | None = None,
+    ) -> None:
+        """Change how much of a topic is kept at least: bytes, milliseconds; 0: everything; None: as it is."""
+        request = log_pb2.ConfigureTopicRequest(
+            topic=topic, retention_size=retention_size, retention_age_ms=retention_age_ms
+        )
+        await self._topics.configure(request, self._deadline())
+
+    async def trim_topic(self, topic: str = "", *, start_offset: int) -> int:
+        """Forget the records before `start_offset`; return where the topic begins now.
+
+        Raises OffsetOutOfRange for an offset beyond the high watermark.  Files go later, in whole segments.
+        """
+        request = log_pb2.TrimTopicRequest(topic=topic, start_offset=start_offset)
+        return await self._topics.trim(request, self._deadline())
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete the topic that has this name now, with everything in it.  Raises TopicNotFound."""
+        deadline = self._deadline()
+        topic_id = (await self.describe_topic(topic)).topic_id
+        request = log_pb2.DeleteTopicRequest(topic=topic, topic_id=topic_id)
+        await self._topics.delete(request, deadline)
 
     # --- Looking at the cluster ---
 

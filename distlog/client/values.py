@@ -37,7 +37,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class TopicRange:
-    """A topic and its readable offsets, [start_offset, high_watermark)."""
+    """A topic, its readable offsets, [start_offset, high_watermark), and how much of it is kept."""
 
     name: str
     topic_id: int
@@ -45,6 +45,23 @@ class TopicRange:
     high_watermark: int
     # Of its last record; 0 while it is empty.
     last_timestamp_ms: int
+    # Bytes of store that it takes, in whole segments.
+    size: int = 0
+    # When a segment is full: bytes of store, and records.
+    segment_size_max: int = 0
+    segment_record_count_max: int = 0
+    # What is kept at least: so many bytes, and what is so young; 0: everything.
+    retention_size: int = 0
+    retention_age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TimePosition:
+    """Where the records from some time on begin."""
+
+    # The high watermark if there are none.
+    offset: int
+    found: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ wrong as `faults` says: one of them is taken for each request to produce, and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,7 @@ from distlog.errors import (
     ProducerFenced,
     ProducerUnknown,
     RecordTooLarge,
+    TopicExists,
     TopicNotFound,
 )
 from tests.client.faults import REFUSALS, UNTOLD, Fault
@@ -53,6 +54,9 @@ class Muted(Exception):
 class FakeTopic:
     records: list[log_pb2.ProduceRequest] = field(default_factory=list)
     start_offset: int = 0
+    topic_id: int = 1
+    # What was asked for when it was made, and changed since.
+    created: log_pb2.CreateTopicRequest = field(default_factory=log_pb2.CreateTopicRequest)
 
     @property
     def values(self) -> list[bytes]:
@@ -87,6 +91,8 @@ class FakeCluster:
         self.offset_error = 0
         # Ends a tail after this many records; 0: never.
         self.tail_count_max = 0
+        # Between two records of a topic.
+        self.interval_ms = 0
         # Forget every producer as soon as something was appended.
         self.expire_after_next_append = False
         self._faults: Iterator[Fault] = iter(faults)
@@ -143,6 +149,10 @@ class FakeCluster:
     def expire(self, producer_id: int) -> None:
         """Forget a producer, as the cluster does after seven days."""
         del self._producers[producer_id]
+
+    def set_faults(self, faults: Iterable[Fault]) -> None:
+        """Have the next requests that write meet these, one each."""
+        self._faults = iter(faults)
 
     # --- What the nodes ask ---
 
@@ -211,14 +221,59 @@ class FakeCluster:
         key = (request.producer_id, request.producer_epoch, request.topic or "default")
         return self._sequences.setdefault(key, [])
 
+    async def create_topic(self, request: log_pb2.CreateTopicRequest) -> Any:
+        if request.topic in self.topics:
+            raise TopicExists(request.topic)
+        topic_id = 1 + max(topic.topic_id for topic in self.topics.values())
+        self.topics[request.topic] = FakeTopic(topic_id=topic_id, created=request)
+        return log_pb2.CreateTopicResponse(topic_id=topic_id)
+
+    async def configure_topic(self, request: log_pb2.ConfigureTopicRequest) -> Any:
+        created = self.topic(request.topic).created
+        if request.HasField("retention_size"):
+            created.retention_size = request.retention_size
+        if request.HasField("retention_age_ms"):
+            created.retention_age_ms = request.retention_age_ms
+        return log_pb2.ConfigureTopicResponse(
+            retention_size=created.retention_size, retention_age_ms=created.retention_age_ms
+        )
+
+    async def trim_topic(self, request: log_pb2.TrimTopicRequest) -> Any:
+        topic = self.topic(request.topic)
+        if request.start_offset > len(topic.records):
+            raise OffsetOutOfRange(request.start_offset, topic.start_offset, len(topic.records))
+        topic.start_offset = max(topic.start_offset, request.start_offset)
+        return log_pb2.TrimTopicResponse(start_offset=topic.start_offset)
+
+    async def delete_topic(self, request: log_pb2.DeleteTopicRequest) -> Any:
+        if request.topic_id not in (0, self.topic(request.topic).topic_id):
+            raise TopicNotFound(request.topic)
+        del self.topics[request.topic]
+        return log_pb2.DeleteTopicResponse()
+
+    def offset_for_time(self, request: log_pb2.OffsetForTimeRequest) -> Any:
+        topic = self.topic(request.topic)
+        for offset in range(topic.start_offset, len(topic.records)):
+            if self.timestamp_ms(offset) >= request.timestamp_ms:
+                return log_pb2.OffsetForTimeResponse(offset=offset, found=True)
+        if self.leader is None:
+            raise NoLeader("election", 0.1)
+        return log_pb2.OffsetForTimeResponse(offset=len(topic.records))
+
+    def timestamp_ms(self, offset: int) -> int:
+        return TIMESTAMP_MS + offset * self.interval_ms
+
     async def wait_for(self, topic: FakeTopic, offset: int) -> None:
         async with self._appended:
             await self._appended.wait_for(lambda: len(topic.records) > offset)
 
     async def serve_one(
-        self, node: FakeNode, request: log_pb2.ProduceRequest
-    ) -> log_pb2.ProduceResponse:
-        """Answer one request, or fail as the next fault says.  Raises DistlogError, Broken, Muted or EOFError."""
+        self, node: FakeNode, request: Any, act: Callable[[Any], Awaitable[Any]] | None = None
+    ) -> Any:
+        """Answer one request, or fail as the next fault says.  Raises DistlogError, Broken, Muted or EOFError.
+
+        act: what the leader does with it; None: append.
+        """
         await self.gate.wait()
         fault = self.next_fault() if self.leader is not None else Fault.NONE
         if fault is Fault.BREAK_BEFORE:
@@ -234,7 +289,7 @@ class FakeCluster:
         if fault in REFUSALS:
             raise REFUSALS[fault]
         self.require_leader(node)
-        answer = await self.append(request)
+        answer = await (act or self.append)(request)
         if fault is Fault.ELECTION_AFTER:
             self.leader = None
             raise OutcomeUnknown("leadership lost")
@@ -397,6 +452,13 @@ class FakeLogService(log_pb2_grpc.LogServicer):
         else:
             return log_pb2.OpenProducerResponse(producer_id=producer_id, epoch=epoch)
 
+    async def OffsetForTime(self, request: log_pb2.OffsetForTimeRequest, context: Any) -> Any:
+        await self._node.enter("OffsetForTime", context)
+        try:
+            return self._cluster.offset_for_time(request)
+        except DistlogError as error:
+            await fail(context, error)
+
     def _check_offset(self, topic: FakeTopic, offset: int, end: int) -> None:
         if not topic.start_offset <= offset <= end:
             raise OffsetOutOfRange(offset, topic.start_offset, len(topic.records))
@@ -408,7 +470,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             offset=offset + self._cluster.offset_error,
             key=request.key if request.HasField("key") else None,
             headers=request.headers,
-            timestamp_ms=TIMESTAMP_MS,
+            timestamp_ms=self._cluster.timestamp_ms(offset),
         )
 
 
@@ -473,12 +535,49 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
             name = request.topic or "default"
             return log_pb2.DescribeTopicResponse(topic=self._topic_status(name))
 
+    async def ListTopics(self, request: log_pb2.ListTopicsRequest, context: Any) -> Any:
+        await self._node.enter("ListTopics", context)
+        if self._cluster.leader is None:
+            await fail(context, NoLeader("election", 0.1))
+        return log_pb2.ListTopicsResponse(
+            topics=[self._topic_status(name) for name in sorted(self._cluster.topics)]
+        )
+
+    async def CreateTopic(self, request: log_pb2.CreateTopicRequest, context: Any) -> Any:
+        return await self._write("CreateTopic", request, context, self._cluster.create_topic)
+
+    async def ConfigureTopic(self, request: log_pb2.ConfigureTopicRequest, context: Any) -> Any:
+        return await self._write("ConfigureTopic", request, context, self._cluster.configure_topic)
+
+    async def TrimTopic(self, request: log_pb2.TrimTopicRequest, context: Any) -> Any:
+        return await self._write("TrimTopic", request, context, self._cluster.trim_topic)
+
+    async def DeleteTopic(self, request: log_pb2.DeleteTopicRequest, context: Any) -> Any:
+        return await self._write("DeleteTopic", request, context, self._cluster.delete_topic)
+
+    async def _write(
+        self, method: str, request: Any, context: Any, act: Callable[[Any], Awaitable[Any]]
+    ) -> Any:
+        await self._node.enter(method, context)
+        try:
+            return await self._cluster.serve_one(self._node, request, act)
+        except (DistlogError, Broken) as error:
+            await fail(context, error)
+        except EOFError:
+            await fail(context, Broken())
+
     def _topic_status(self, name: str) -> log_pb2.TopicStatus:
         topic = self._cluster.topics[name]
+        end, created = len(topic.records), topic.created
         return log_pb2.TopicStatus(
             name=name,
-            topic_id=1,
+            topic_id=topic.topic_id,
             start_offset=topic.start_offset,
-            high_watermark=len(topic.records),
-            last_timestamp_ms=TIMESTAMP_MS if topic.records else 0,
+            high_watermark=end,
+            last_timestamp_ms=self._cluster.timestamp_ms(end - 1) if end else 0,
+            size=sum(8 + len(value) for value in topic.values),
+            segment_size_max=created.segment_size_max or 64 << 20,
+            segment_record_count_max=created.segment_record_count_max or 1 << 20,
+            retention_size=created.retention_size,
+            retention_age_ms=created.retention_age_ms,
         )
