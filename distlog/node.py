@@ -32,6 +32,7 @@ from distlog.peer.network import PeerNetwork
 from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
+from distlog.storage.reserve import Reserve, ReservedDisk
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 GROUP = 0
 # The journal is forgotten by whole files: at its limit it has at least so many.
 JOURNAL_FILES_MIN = 8
+RESERVE_SIZE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class NodeSettings:
     data_dir: str
     peer_listen: tuple[str, int]
     peers: Mapping[str, tuple[str, int]]
+    # Bytes of disk that are kept for what was promised: more than the largest entry costs (consensus/space.py).
+    reserve_size: int = RESERVE_SIZE
     group: GroupSettings = field(default_factory=GroupSettings)
     replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
@@ -87,6 +91,7 @@ class Node:
         self._directory = DataDirectory.open(
             ports.disk, settings.data_dir, settings.node_id, ports.random
         )
+        self._reserve = Reserve(ports.disk, self._directory.reserve_path, settings.reserve_size)
         self._workers: list[Worker] = []
         # Where clients reach each node, as it said in its last hello.
         self._addresses: dict[str, str] = {}
@@ -203,11 +208,13 @@ class Node:
         if self._group is not None:
             self._group.journal.close()
             self._group.state_machine.close()
+        self._reserve.close()
         self._directory.close()
 
     def _take_part(self, configuration: Configuration) -> None:
         """Make the configuration durable, if it is new, then open the state and begin."""
         directory, ports = self._directory, self._ports
+        disk = ReservedDisk(ports.disk, self._reserve)
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
             logger.info(
@@ -216,7 +223,7 @@ class Node:
                 ",".join(sorted(configuration.voters)),
             )
         recovered = recover(
-            ports.disk,
+            disk,
             journal_path=directory.journal_path,
             checkpoint_path=directory.checkpoint_path,
             topics_path=directory.topics_path,
@@ -234,7 +241,8 @@ class Node:
             image=recovered.image,
             checkpoint_path=directory.checkpoint_path,
             ports=GroupPorts(
-                disk=ports.disk,
+                disk=disk,
+                reserve=self._reserve,
                 clock=ports.clock,
                 random=ports.random,
                 journal_worker=self._worker("journal"),

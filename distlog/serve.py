@@ -18,11 +18,14 @@ import uvloop
 
 from distlog import __version__
 from distlog.config import ServeConfig
+from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
-from distlog.errors import DistlogError
-from distlog.node import Node, NodePorts, NodeSettings
+from distlog.consensus.space import commands_cost
+from distlog.consensus.state_machine import TOPIC_COUNT_MAX
+from distlog.errors import ConfigurationInvalid, DistlogError
+from distlog.node import RESERVE_SIZE, Node, NodePorts, NodeSettings
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
 from distlog.server.limits import ServerLimits
@@ -167,6 +170,7 @@ def node_settings(config: ServeConfig) -> NodeSettings:
     # A message holds at least one entry, whatever its size.
     frame_size_max = max(32 * MIB, entry_size_max + MIB)
     return NodeSettings(
+        reserve_size=_reserve_size(config.disk_reserve_size, entry_size_max),
         node_id=config.node_id,
         data_dir=config.data_dir,
         peer_listen=(config.peer_listen.host, config.peer_listen.port),
@@ -188,6 +192,17 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         ),
         peer_limits=PeerLimits(raft=ChannelLimits(frame_size_max, frame_size_max)),
     )
+
+
+def _reserve_size(configured: int | None, entry_size_max: int) -> int:
+    """Return the size of the reserve.  Raises ConfigurationInvalid if the largest entry would use up more."""
+    needed = commands_cost(entry_size_max, COMMAND_COUNT_MAX, TOPIC_COUNT_MAX)
+    if configured is None:
+        return max(RESERVE_SIZE, needed)
+    if configured < needed:
+        problem = f"is {configured} bytes, and the largest records that are allowed need {needed}"
+        raise ConfigurationInvalid(key="disk_reserve_size", problem=problem)
+    return configured
 
 
 # --- Logs ----------------------------------------------------------------------------------------

@@ -12,23 +12,24 @@ import time
 from collections.abc import Callable
 from random import Random, SystemRandom
 
-from distlog.cli.inspect import count_text
-from distlog.cli.verify import Progress
+from distlog.cli.amounts import count_text
+from distlog.cli.progress_bar import ProgressBar
 from distlog.config import SETTINGS, ServeConfig, load
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, write_checkpoint
+from distlog.consensus.commands import NO_OP
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal, JournalEntry
 from distlog.consensus.state_machine import (
     DEFAULT_LIMITS,
     DEFAULT_TOPIC,
     FIRST_INDEX,
-    NO_OP,
     RECORD_SIZE_MAX,
 )
 from distlog.errors import DataDirectoryUnusable
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log_mark import LogMark
+from distlog.storage.segment_files import STORE
 from distlog.storage.seed_import import import_seed, open_seed
 from distlog.storage.seed_segment import SeedSegment
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     config = _configuration(namespace)
-    with Progress("copied") as progress:
+    with ProgressBar("copied") as bar:
         mark = adopt(
             RealDisk(),
             namespace.seed_dir,
@@ -61,9 +62,9 @@ def run(namespace: argparse.Namespace) -> int:
             config.node_id,
             random=SystemRandom(),
             now_ms=time.time_ns() // 1_000_000,
-            progress=progress.of(namespace.seed_dir),
+            progress=bar.of(namespace.seed_dir, STORE),
         )
-    records = count_text(mark.next_offset - mark.start_offset, "record", "records")
+    records = count_text(mark.next_offset - mark.start_offset, "record")
     print(f"imported {records} into topic {DEFAULT_TOPIC} of {config.data_dir}")
     print(f"start it with: distlog serve --node-id {config.node_id} --data-dir {config.data_dir}")
     return 0

@@ -143,6 +143,14 @@ class ServeConfig:
         minimum=64 * KIB,
         maximum=1024 * GIB,
     )
+    disk_reserve_size: int | None = setting(
+        BYTES,
+        None,
+        "space given up piece by piece when the disk is full, so that what was promised can be kept",
+        derived="64 MiB, or what the largest record needs",
+        minimum=MIB,
+        maximum=1024 * GIB,
+    )
     retention_interval_s: float = setting(
         SECONDS,
         10.0,

@@ -20,6 +20,8 @@ from distlog.errors import EntryCorrupt, EntryUnknown, InvalidRequest
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
+# The entry with which a leader begins its term, and every journal: it is pysyncobj's, and has no commands.
+NO_OP = b"\x01"
 ENTRY_TYPE_OPAQUE = 100
 ENTRY_VERSION = 1
 ENTRY_KIND_COMMANDS = 1

@@ -22,11 +22,18 @@ class Followers:
         self._heard: dict[str, float] = {}
         # The commit index that each connected one was told last.
         self._told: dict[str, int] = {}
+        # Those whose disk is full, as they said last: they take no entries.
+        self.full: set[str] = set()
         # Those whose last refusal asked for entries before the first kept one.
         self._far_behind: set[str] = set()
 
-    def heard(self, voter: str, now: float) -> None:
+    def heard(self, voter: str, now: float, *, is_full: bool) -> None:
+        """Take that a voter has answered, and whether it has space for entries."""
         self._heard[voter] = now
+        if is_full:
+            self.full.add(voter)
+        else:
+            self.full.discard(voter)
 
     def heard_count(self, since: float) -> int:
         """Return how many have answered since then."""
@@ -61,6 +68,7 @@ class Followers:
     def drop(self, voter: str) -> None:
         """Forget what a lost connection makes doubtful."""
         self._far_behind.discard(voter)
+        self.full.discard(voter)
         self._told.pop(voter, None)
 
     def clear(self) -> None:
@@ -68,4 +76,5 @@ class Followers:
         self.matched.clear()
         self._heard.clear()
         self._told.clear()
+        self.full.clear()
         self._far_behind.clear()

@@ -30,11 +30,14 @@ from distlog.consensus.messages import RAFT_MESSAGES, Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
+from distlog.consensus.space import Space
+from distlog.consensus.space_watch import SpaceWatch
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.transfer import LeadershipTransfer
-from distlog.errors import PeerRefused, StorageFull
+from distlog.errors import LeadershipNotTransferred, PeerRefused, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
+from distlog.storage.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,9 @@ INBOX_PER_STEP = 64
 INBOX_MAX = 100_000
 # A commit is told with the next entries, or after this: under load that saves half of all messages.
 COMMIT_NEWS_DELAY_S = 0.002
+# On a full disk: pauses before the journal's write is tried again, and between checkpoints, which set files free.
+SPACE_RETRY_DELAY_S = 0.5
+FULL_CHECKPOINT_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class GroupPorts:
     """What the group reaches the outside by."""
 
     disk: Disk
+    # The space on it that this node's promises rest on.
+    reserve: Reserve
     clock: Clock
     random: Random
     journal_worker: Worker
@@ -110,6 +118,7 @@ class Group:
         self.leadership_changed: Callable[[], None] = lambda: None
         # Called a few times in a second, whatever happens or does not.
         self.ticked: Callable[[], None] = lambda: None
+        self.space = Space(ports.reserve, lambda: len(state_machine.topics()))
         self.raft = Raft(
             node_id=node_id,
             other_voters=sorted(configuration.voters.keys() - {node_id}),
@@ -119,12 +128,12 @@ class Group:
             random=ports.random,
             settings=settings.raft,
             rules=rules(self._transmit, settings.raft.in_flight_size_max),
+            space=self.space,
             apply=self._apply,
         )
         self.reads = ReadIndex(self.raft, self._transmit)
-        self._transfer = LeadershipTransfer(
-            self.raft, settings.raft.election_timeout_max_s, self.kick
-        )
+        transfer_timeout_s = settings.raft.election_timeout_max_s
+        self._transfer = LeadershipTransfer(self.raft, transfer_timeout_s, self.kick)
         self._inbox: deque[tuple[str, Message]] = deque()
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -135,6 +144,9 @@ class Group:
         # The fsync under way and the worker's future of it; None: none is.
         self._ticket: SyncTicket | None = None
         self._sync: asyncio.Future[None] | None = None
+        # That fsync's write found no space, and is tried again.
+        self._lacks_space = False
+        self._space_watch = self._watch_space()
         # The newest checkpoint, perhaps under way.
         self._checkpoint: asyncio.Task[None] | None = None
         self._checkpointed_at = ports.clock.monotonic()
@@ -144,6 +156,18 @@ class Group:
         self._draining = False
         # (leader id, term, role) as last announced.
         self._announced: tuple[str | None, int, bool] = (None, 0, False)
+
+    def _watch_space(self) -> SpaceWatch:
+        return SpaceWatch(
+            space=self.space,
+            reserve=self._ports.reserve,
+            worker=self._ports.checkpoint_worker,
+            clock=self._ports.clock,
+            is_leader=lambda: self.raft.is_leader,
+            hand_over=self._hand_over_for_space,
+            changed=self.kick,
+            guarded=self._guarded,
+        )
 
     # --- Life ----------------------------------------------------------------------------------
 
@@ -158,7 +182,11 @@ class Group:
         # What peers still send would make this go on for ever.
         self._draining = True
         self._inbox.clear()
-        while not self._stopped and (self._ticket is not None or self._unsynced):
+        while (
+            not self._stopped
+            and not self._lacks_space
+            and (self._ticket is not None or self._unsynced)
+        ):
             await self._synced_once()
         if not self._stopped:
             await self._last_checkpoint()
@@ -187,6 +215,17 @@ class Group:
         transferred = self._transfer.begin(target, avoid)
         self.kick()
         return transferred
+
+    def _hand_over_for_space(self) -> None:
+        if not self.raft.voters:
+            return
+        try:
+            transferred = self.transfer_leadership(avoid=self.raft.full)
+        except LeadershipNotTransferred as error:
+            logger.warning("no other node can lead while this one's disk is full problem=%s", error)
+            return
+        # Whether it succeeds is seen by who leads then.
+        transferred.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     # --- Events --------------------------------------------------------------------------------
 
@@ -231,6 +270,8 @@ class Group:
 
     def _step_unguarded(self) -> None:
         for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
+            if self.raft.must_apply_first:
+                break
             sender, message = self._inbox.popleft()
             if isinstance(message, RAFT_MESSAGES):
                 self.raft.receive(sender, message)
@@ -259,7 +300,7 @@ class Group:
         if self._inbox or self.raft.has_work:
             self.kick()
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
         except BaseException as error:
@@ -276,6 +317,7 @@ class Group:
             self._tick_due = True
             self._guarded(self._compact)
             self._guarded(self.ticked)
+            self._guarded(self._space_watch.look)
             self.reads.ask_again()
             self.kick()
 
@@ -309,19 +351,31 @@ class Group:
     def _start_sync(self) -> None:
         if self._ticket is not None:
             return
-        ticket = self.journal.begin_sync()
-        if ticket is None:
+        self._ticket = self.journal.begin_sync()
+        if self._ticket is not None:
+            self._write_journal()
+
+    def _write_journal(self) -> None:
+        if self._stopped or self._ticket is None:
             return
-        self._ticket = ticket
-        self._sync = self._ports.journal_worker.submit(ticket.run)
+        self._sync = self._ports.journal_worker.submit(self._ticket.run)
         self._sync.add_done_callback(lambda done: self._guarded(lambda: self._finish_sync(done)))
 
     def _finish_sync(self, done: asyncio.Future[None]) -> None:
-        ticket, self._ticket = self._ticket, None
         if self._stopped or done.cancelled():
             return
-        # A write or an fsync that failed: the page cache no longer says what the disk holds, so the process must stop.
-        done.result()
+        try:
+            # A write or an fsync that failed: the page cache no longer says what the disk holds, so the process must stop.
+            done.result()
+        except StorageFull as error:
+            # Nothing that waits for this write is promised to anybody.
+            if not self._lacks_space:
+                logger.warning("the journal waits for space on the disk problem=%s", error)
+            self._lacks_space = True
+            self._loop.call_later(SPACE_RETRY_DELAY_S, self._write_journal)
+            return
+        ticket, self._ticket = self._ticket, None
+        self._lacks_space = False
         assert ticket is not None
         self.journal.finish_sync(ticket)
         self.raft.synced()
@@ -347,6 +401,8 @@ class Group:
         due = (
             elapsed >= self._settings.checkpoint_interval_s
             or written >= self._settings.checkpoint_journal_size
+            # The files that only an older checkpoint needs are space, too.
+            or (self.space.is_full and elapsed >= FULL_CHECKPOINT_INTERVAL_S)
         )
         if due and self._may_checkpoint():
             self._begin_checkpoint()
@@ -374,9 +430,9 @@ class Group:
 
     async def _write_checkpoint(self, image: CheckpointImage) -> None:
         worker = self._ports.checkpoint_worker
-        await worker.submit(image.sync_logs)
         self._checkpointed_at = self._ports.clock.monotonic()
         try:
+            await worker.submit(image.sync_logs)
             await worker.submit(write_checkpoint, self._ports.disk, self._checkpoint_path, image)
         except StorageFull as error:
             # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.

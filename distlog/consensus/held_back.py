@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from distlog.consensus.followers import Followers
 from distlog.consensus.library import Library
 from distlog.consensus.rules.send_window import SendWindow
 
@@ -21,15 +22,17 @@ class HeldBack:
         self,
         library: Library,
         send_window: SendWindow,
+        followers: Followers,
         heartbeat_interval_s: float,
         send_heartbeat: Callable[[str], None],
     ) -> None:
         self._library = library
         self._send_window = send_window
+        self._followers = followers
         self._heartbeat_interval_s = heartbeat_interval_s
         self._send_heartbeat = send_heartbeat
         self._next_heartbeat = 0.0
-        # Their window is full.
+        # Their window is full, or their disk.
         self._paused: set[str] = set()
         # They lack entries which no journal keeps any more: they must be replaced.
         self.stranded: set[str] = set()
@@ -54,7 +57,7 @@ class HeldBack:
 
     def tend(self) -> None:
         """Call at each tick: resume the voters that have room again, and keep the others from campaigning."""
-        for voter in sorted(self._paused):
+        for voter in sorted(self._paused - self._followers.full):
             resume_at = self._send_window.resume(voter)
             if resume_at is not None:
                 self._paused.discard(voter)

@@ -2,7 +2,7 @@
 
 The library asks for entries by their place in the list, slices it, and asks for the last one very often.  What one step of the
 event loop may send or apply is bounded here: a slice gives less than it was asked for, and the library goes on from there in
-its next tick.
+its next tick.  So are the entries for which there is no space on the disk: they are applied when there is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from distlog.consensus.journal import Journal, JournalEntry
 from distlog.consensus.rules import ConsensusViolated
+from distlog.consensus.space import Space
 
 # What one step may take, in bytes and entries: larger backlogs are sent and applied in several steps.
 MESSAGE_SIZE_MAX = 1 << 20
@@ -36,9 +37,15 @@ class JournalView:
         journal: Journal,
         restore_point: RestorePoint | None,
         last_applied: Callable[[], int],
+        space: Space,
     ) -> None:
         self._journal = journal
         self._last_applied = last_applied
+        self._space = space
+        # While the library is made it only puts itself in order.
+        self._counts_costs = False
+        # Set by the library while it takes entries to apply them.
+        self.is_applying = False
         # What the library sees as the last entry, without its payload.  Only the library changes the journal's end.
         self._last = self._last_of_journal()
         self._restored_index = restore_point.last.raft_index if restore_point is not None else 1
@@ -52,6 +59,15 @@ class JournalView:
     def reveal(self) -> None:
         """Show the entries before the checkpoint too: a lagging voter may need them."""
         self._first_index = None
+
+    def count_costs(self) -> None:
+        """Hold what is not applied, and from now on what the library adds, against the space that there is."""
+        self._counts_costs = True
+        first = max(self._last_applied() + 1, self._journal.first_index)
+        self._space.begin_with(
+            self._journal.entry(raft_index)
+            for raft_index in range(first, self._journal.last_index + 1)
+        )
 
     @property
     def first_index(self) -> int:
@@ -76,14 +92,18 @@ class JournalView:
         if key.stop is None:
             return _Tail(self._journal, start)
         stop = min(self.first_index + key.stop, self._journal.last_index + 1)
-        if stop - start <= 1:
+        if not self.is_applying:
             return [self._journal.entry(index) for index in range(start, stop)]
-        # Only the apply loop asks for several: it goes on from where this ends in the next tick.
+        if self._counts_costs:
+            stop = start + self._space.applicable(max(0, stop - start))
+        # The library goes on from where this ends in the next tick.
         return list(_up_to(self._journal, start, stop, APPLY_SIZE_MAX, ENTRY_COUNT_MAX))
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         self._journal.append(command, idx, term)
         self._last = (b"", idx, term)
+        if self._counts_costs:
+            self._space.taken(idx, command)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         raft_index = self.first_index + entryFrom
@@ -91,6 +111,7 @@ class JournalView:
             raise ConsensusViolated(f"the library deletes applied entry {raft_index}")
         self._journal.truncate_from(raft_index)
         self._last = self._last_of_journal()
+        self._space.truncated(raft_index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         raise ConsensusViolated("the library compacts the journal")

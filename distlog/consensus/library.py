@@ -9,8 +9,8 @@ The hooks:
   no pipe is opened;
 - `pysyncobj.syncobj.monotonicTime` and `random`: set to this node's at every entry, the time standing still until
   it returns, so that no time budget inside can end a loop half-way;
-- `_SyncObj__doApplyCommand`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`, `_getLeader`, `_poller`, and the
-  transport's `_onMessageReceived`, `_onNodeConnected`, `_onNodeDisconnected`: used;
+- `_SyncObj__doApplyCommand`, `_SyncObj__applyLogEntries`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`,
+  `_getLeader`, `_poller`, and the transport's `_onMessageReceived`, `_onNodeConnected`, `_onNodeDisconnected`: used;
 - `conf.appendEntriesUseBatch`: flipped, since the library reads it at every use; `fullDumpFile` with `deserializer`: how it
   is told of the checkpoint.
 
@@ -123,7 +123,7 @@ class Library:
         self.enter()
         conf = _configuration(settings, view, restore_point, self._nodes, owner.state_changed)
         self._syncobj = _SyncObj(
-            owner, _Node(node_id), list(self._nodes.values()), conf, self._transport
+            owner, view, _Node(node_id), list(self._nodes.values()), conf, self._transport
         )
         self._syncobj._poller = _NoPoller()
         if restore_point is not None:
@@ -285,12 +285,14 @@ class _SyncObj(SyncObj):  # type: ignore[misc]
     def __init__(
         self,
         owner: Owner,
+        view: JournalView,
         node: LibraryNode,
         others: list[LibraryNode],
         conf: SyncObjConf,
         transport: LibraryTransport,
     ) -> None:
         self._owner = owner
+        self._view = view
         SyncObj.__init__(self, node, others, conf, nodeClass=_Node, transport=transport)
 
     def _checkCommandsToApply(self) -> None:
@@ -310,6 +312,14 @@ class _SyncObj(SyncObj):  # type: ignore[misc]
         self._applyCommand(*commands[-1], None)
         SyncObj._checkCommandsToApply(self)
         self.conf.appendEntriesUseBatch = True
+
+    def _SyncObj__applyLogEntries(self) -> Any:
+        # The only use of entries that is bounded by what can be applied now.
+        self._view.is_applying = True
+        try:
+            return SyncObj._SyncObj__applyLogEntries(self)
+        finally:
+            self._view.is_applying = False
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> Any:
         # The payload is opaque to the library, which would unpickle it.

@@ -36,7 +36,8 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
     """The answer to AppendEntries `number`.
 
     success: the sender's log equals the leader's below `next_index`, durably.
-    reset: the leader must go back to `next_index` and send from there.
+    reset: the leader must go back to `next_index` and send from there; with success, since only a part was taken.
+    is_full: the sender's disk is full, so it takes no entries for now.
     """
 
     sender_term: Unsigned
@@ -44,6 +45,7 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
     next_index: Unsigned
     success: bool
     reset: bool
+    is_full: bool = False
 
 
 class VoteRequest(msgspec.Struct, array_like=True, tag=3, gc=False):

@@ -15,15 +15,18 @@ from distlog.consensus.admission import Admission
 from distlog.consensus.commands import (
     COMMAND_COUNT_MAX,
     ENTRY_HEADER,
+    Append,
     Command,
+    CreateTopic,
     command_size,
     encode_entry,
 )
 from distlog.consensus.library import Done
 from distlog.consensus.reads import no_leader
 from distlog.consensus.results import AppendResult, Result
+from distlog.consensus.space import ENTRY_CREATED_COUNT_MAX, ENTRY_TOPIC_COUNT_MAX, Space
 from distlog.consensus.state_machine import StateMachine
-from distlog.errors import DistlogError, OutcomeUnknown, Overloaded
+from distlog.errors import DistlogError, OutcomeUnknown, Overloaded, StorageFull
 from distlog.runtime import Clock
 
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
@@ -58,10 +61,16 @@ class Proposals:
     """The proposals of one leader, from when they are taken to when they are applied."""
 
     def __init__(
-        self, state_machine: StateMachine, clock: Clock, size_max: int, kick: Callable[[], None]
+        self,
+        state_machine: StateMachine,
+        clock: Clock,
+        space: Space,
+        size_max: int,
+        kick: Callable[[], None],
     ) -> None:
         """size_max: bytes that may be on their way; kick() has the group take a step soon."""
         self._clock = clock
+        self._space = space
         self._size_max = size_max
         self._kick = kick
         self._loop = asyncio.get_running_loop()
@@ -78,8 +87,10 @@ class Proposals:
     def submit(self, command: Command) -> asyncio.Future[Any]:
         """Take a command, or recognise it; the future carries its result.
 
-        Raises Overloaded, and what refuses the command at once.
+        Raises Overloaded, StorageFull, and what refuses the command at once.
         """
+        if self._space.is_full:
+            raise StorageFull(path=self._space.path)
         size = command_size(command)
         if self._size + size > self._size_max:
             raise Overloaded(queue="bytes of proposals waiting", limit=self._size_max)
@@ -102,22 +113,38 @@ class Proposals:
         return future
 
     def take_entries(self) -> Sequence[tuple[bytes, Done]]:
-        """Pack what waits into entries, to be proposed in this step; nothing while enough is on its way."""
+        """Pack what waits into entries, to be proposed in this step; nothing while enough is on its way.
+
+        As many as there is reserved space for; the rest goes on waiting, or is refused if the disk is full by now.
+        """
         if not self._waiting or (
             len(self._proposed) >= ENTRIES_IN_FLIGHT and self._waiting_size < WAITING_SIZE_MAX
         ):
             return ()
-        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        if self._space.is_full:
+            self._refuse_waiting(StorageFull(path=self._space.path))
+            return ()
+        waiting, room = self._waiting, self._space.room
         timestamp_ms = self._clock.wall_ms()
         entries: list[tuple[bytes, Done]] = []
-        first, size = 0, ENTRY_HEADER.size
-        for position, proposal in enumerate(waiting):
-            if position > first and size + proposal.size > ENTRY_SIZE_TARGET:
-                entries.append(self._entry(waiting[first:position], timestamp_ms))
-                first, size = position, ENTRY_HEADER.size
-            size += proposal.size
-        entries.append(self._entry(waiting[first:], timestamp_ms))
+        first = 0
+        while first < len(waiting):
+            end, size = _end_of_entry(waiting, first)
+            room -= self._space.commands_cost(size, end - first)
+            if room < 0 and (entries or not self._space.may_exceed):
+                break
+            entries.append(self._entry(waiting[first:end], timestamp_ms))
+            self._waiting_size -= size - ENTRY_HEADER.size
+            first = end
+        self._waiting = waiting[first:]
         return entries
+
+    def _refuse_waiting(self, error: DistlogError) -> None:
+        """Refuse what is in no entry yet: nothing of it was written."""
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        for proposal in waiting:
+            self._forget(proposal)
+            proposal.settle(error)
 
     def _entry(self, proposals: list[Proposal], timestamp_ms: int) -> tuple[bytes, Done]:
         self._entry_count += 1
@@ -162,3 +189,23 @@ class Proposals:
         for proposals in proposed.values():
             for proposal in proposals:
                 proposal.settle(OutcomeUnknown(cause=cause))
+
+
+def _end_of_entry(waiting: Sequence[Proposal], first: int) -> tuple[int, int]:
+    """Return where the entry that begins with `waiting[first]` ends, and its size."""
+    size = ENTRY_HEADER.size
+    topic_ids: set[int] = set()
+    created_count = 0
+    for position in range(first, len(waiting)):
+        command = waiting[position].command
+        if isinstance(command, Append):
+            topic_ids.add(command.topic_id)
+        created_count += isinstance(command, CreateTopic)
+        if position > first and (
+            size + waiting[position].size > ENTRY_SIZE_TARGET
+            or len(topic_ids) + created_count > ENTRY_TOPIC_COUNT_MAX
+            or created_count > ENTRY_CREATED_COUNT_MAX
+        ):
+            return position, size
+        size += waiting[position].size
+    return len(waiting), size

@@ -6,9 +6,11 @@ receive -> rules -> library.deliver          tick -> library.tick -> send_from_l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from random import Random
 from typing import Any
+
+import msgspec
 
 from distlog.consensus.elections import Elections
 from distlog.consensus.followers import Followers
@@ -29,6 +31,7 @@ from distlog.consensus.messages import (
     VoteRequest,
 )
 from distlog.consensus.rules import ConsensusViolated, Rules
+from distlog.consensus.space import Space
 from distlog.runtime import Clock
 
 
@@ -46,6 +49,7 @@ class Raft:
         random: Random,
         settings: RaftSettings,
         rules: Rules,
+        space: Space,
         apply: Callable[[int, int, bytes], Any],
     ) -> None:
         """`apply(raft_index, term, payload)` is called for every committed entry once, in order.
@@ -55,6 +59,7 @@ class Raft:
         self.journal = journal
         self._settings = settings
         self._rules = rules
+        self._space = space
         self._apply = apply
         self.voters = frozenset(other_voters)
         self._connected: set[str] = set()
@@ -69,20 +74,25 @@ class Raft:
         # The AppendEntries being answered, and what its acknowledgement may say.
         self._answering = 0
         self._proven_next_index: int | None = None
+        # Of the AppendEntries being answered only a part was taken, for lack of space.
+        self._takes_part = False
         self._proposals: list[ProposedEntry] = []
+        view = JournalView(journal, restore_point, lambda: self.last_applied, space)
         self._library = Library(
             owner=self,
             node_id=node_id,
             other_voters=other_voters,
-            view=JournalView(journal, restore_point, lambda: self.last_applied),
+            view=view,
             restore_point=restore_point,
             clock=clock,
             random=random,
             settings=settings,
         )
+        view.count_costs()
         self._held_back = HeldBack(
             self._library,
             rules.send_window,
+            self._followers,
             settings.heartbeat_interval_s,
             self._send_heartbeat,
         )
@@ -154,6 +164,11 @@ class Raft:
         return self._followers.matched
 
     @property
+    def full(self) -> Set[str]:
+        """Return the other voters whose disk is full, as they told this leader last in this term."""
+        return self._followers.full
+
+    @property
     def stranded(self) -> frozenset[str]:
         """Return the connected voters that lack entries which no journal keeps any more: they must be replaced."""
         return frozenset(self._held_back.stranded)
@@ -167,7 +182,17 @@ class Raft:
         """Tell whether a tick now would commit, apply, propose or answer something, and not only watch the time."""
         if self._must_sync_first:
             return False
-        return self._stirred or bool(self._proposals) or self.commit_index > self.last_applied
+        return self._stirred or bool(self._proposals) or self.can_apply
+
+    @property
+    def can_apply(self) -> bool:
+        """Tell whether there is a committed entry to apply, and space for it."""
+        return self.commit_index > self.last_applied and self._space.applicable(1) > 0
+
+    @property
+    def must_apply_first(self) -> bool:
+        """Tell whether committed entries should be applied before more is received: their space is promised until then."""
+        return self._space.is_crowded and self.can_apply
 
     @property
     def _must_sync_first(self) -> bool:
@@ -307,8 +332,22 @@ class Raft:
         self.retain_from = max(self.retain_from, message.retain_from)
         self._answering = message.number
         self._proven_next_index = filtered.proven_next_index
-        self._library.deliver(sender, filtered.message)
+        admitted = self._with_space(filtered.message)
+        self._takes_part = admitted is not filtered.message
+        self._library.deliver(sender, admitted)
         self._proven_next_index = None
+        self._takes_part = False
+
+    def _with_space(self, message: AppendEntries) -> AppendEntries:
+        """Return as much of an AppendEntries as there is space for on the disk: nothing else is acknowledged."""
+        count = self._space.admissible(entry[0] for entry in message.entries)
+        if count == len(message.entries):
+            return message
+        return msgspec.structs.replace(
+            message,
+            entries=message.entries[:count],
+            commit_index=min(message.commit_index, message.previous_index + count),
+        )
 
     def _receive_reply(self, sender: str, message: AppendReply) -> None:
         if not self.is_leader or not 0 < message.next_index <= self.journal.last_index + 1:
@@ -318,12 +357,13 @@ class Raft:
         )
         if reply is None:
             return
-        self._followers.heard(sender, self._library.now)
+        self._followers.heard(sender, self._library.now, is_full=reply.is_full)
         if reply.success:
             self._rules.send_window.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)
         elif reply.reset:
             reply = self._followers.refused(sender, reply, self.journal.first_index)
+        if reply.reset:
             self._rules.send_window.rewound(sender, reply.next_index)
         self._deliver_reply(
             sender, self._rules.commit_gate.admit(sender, reply, self.journal.durable_index)
@@ -391,7 +431,7 @@ class Raft:
         append = self._append(
             voter, message["prevLogIdx"], message["prevLogTerm"], list(message["entries"])
         )
-        if not self._rules.send_window.admit(voter, append):
+        if not self._rules.send_window.admit(voter, append, is_full=voter in self._followers.full):
             self._held_back.pause(voter)
             return False
         self._send(voter, append)
@@ -423,7 +463,8 @@ class Raft:
             number=self._answering,
             next_index=next_index,
             success=success,
-            reset=message["reset"],
+            reset=message["reset"] or self._takes_part,
+            is_full=self._space.is_refusing,
         )
 
     def _start_of_conflict(self, raft_index: int) -> int:
@@ -447,7 +488,9 @@ class Raft:
         raft_index = self.last_applied + 1
         term = self.journal.term_at(raft_index)
         assert term is not None, "an entry is applied while the journal has it"
-        return self._apply(raft_index, term, payload)
+        result = self._apply(raft_index, term, payload)
+        self._space.applied(raft_index)
+        return result
 
     def state_changed(self) -> None:
         self._rules.clear()

@@ -117,7 +117,11 @@ class ReplicatedLog:
         """The cluster is formed: serve `group`, which has not started yet."""
         self._attached = group
         self._proposals = Proposals(
-            group.state_machine, self._clock, self._settings.proposals_size_max, group.kick
+            group.state_machine,
+            self._clock,
+            group.space,
+            self._settings.proposals_size_max,
+            group.kick,
         )
         group.take_proposals = self._proposals.take_entries
         self._trimmer = Trimmer(

@@ -1,9 +1,14 @@
 """Disk space before promises: what the entries that are not applied yet will cost, held against the node's reserve.
 
-An entry that is in the journal must be applied one day, whatever has filled the disk meanwhile.  So a leader proposes, and a
-follower acknowledges, only while the reserve is whole and pays for all that was taken and is not applied.  A node whose
-reserve is not whole is *full*: it takes nothing new, and goes on voting, reading, applying and compacting until there is space
-again.  The reserve itself, and who takes from it, is storage/reserve.py.
+An entry that is in the journal must be applied one day, whatever has filled the disk meanwhile.  So what is in the journal
+and not applied never costs more than the reserve can pay.  A node whose reserve is not whole is *full*:
+
+- as the leader it proposes nothing;
+- as a follower it takes what the leader proposed before, while that leaves half of the reserve, and then nothing but the empty entry
+  with which a leader begins its term: when all disks are full there is still a leader that can prove reads;
+- it goes on voting, reading, applying and compacting, for which the other half is kept, until there is space again.
+
+The reserve itself, and who takes from it, is storage/reserve.py.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from distlog.consensus.commands import COMMAND_HEADER, ENTRY_HEADER
+from distlog.consensus.commands import COMMAND_HEADER, ENTRY_HEADER, NO_OP
 from distlog.consensus.journal_entries import JournalEntry
 
 # A leader puts commands to so many different topics into one entry, and so many creations, or the cost would have no bound.
@@ -69,6 +74,8 @@ class Space:
         # (raft index, cost) of each entry that is not applied, ascending; and the sum.
         self._unapplied: deque[tuple[int, int]] = deque()
         self.promised = 0
+        # Entries were refused since the reserve was whole last.
+        self._has_refused = False
 
     def begin_with(self, entries: Iterable[JournalEntry]) -> None:
         """Take over what the journal already holds beyond the checkpoint."""
@@ -77,8 +84,15 @@ class Space:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether this node may promise nothing: something has used its reserve up, or a part of it."""
+        """Tell whether this node may propose nothing: something has used its reserve up, or a part of it."""
         return not self._reserve.is_whole
+
+    @property
+    def is_refusing(self) -> bool:
+        """Tell whether a leader had better send no entries, for lack of space, until this is False again."""
+        if self._has_refused and self._reserve.is_whole:
+            self._has_refused = False
+        return self._has_refused
 
     @property
     def path(self) -> str:
@@ -87,13 +101,11 @@ class Space:
 
     @property
     def room(self) -> int:
-        """Bytes that entries not yet in the journal may cost; 0 if the node is full.
-
-        An entry may always follow when nothing else is promised: the reserve is larger than the largest one costs.
-        """
-        if self.is_full:
-            return 0
-        return max(0, self._reserve.size - self.promised)
+        """Bytes that further entries may cost."""
+        reserve = self._reserve
+        if reserve.is_whole:
+            return max(0, reserve.size - self.promised)
+        return max(0, reserve.held - reserve.size // 2 - self.promised)
 
     @property
     def is_crowded(self) -> bool:
@@ -110,15 +122,19 @@ class Space:
 
     def admissible(self, payloads: Iterable[bytes]) -> int:
         """Return how many of these entries, from the first on, may be taken into the journal now."""
-        if self.is_full:
-            return 0
-        room, count = self._reserve.size - self.promised, 0
+        room, count = self.room, 0
         for payload in payloads:
             room -= self.cost(payload)
-            if room < 0 and (count or self._unapplied):
+            if room < 0 and payload != NO_OP and not (count == 0 and self.may_exceed):
+                self._has_refused = self._has_refused or self.is_full
                 break
             count += 1
         return count
+
+    @property
+    def may_exceed(self) -> bool:
+        """Tell whether the next entry may be taken whatever it costs: a whole reserve is larger than any costs that a leader makes."""
+        return self._reserve.is_whole and not self._unapplied
 
     def taken(self, raft_index: int, payload: bytes) -> None:
         """An entry is in the journal from now on."""
@@ -140,10 +156,14 @@ class Space:
     def applicable(self, count_max: int) -> int:
         """Return how many entries, up to `count_max`, may be applied now: what is left of the reserve pays for them.
 
-        All of them unless the node was started on a full disk, or something other than promises used the reserve up.
+        All of them while the reserve is whole; fewer if the node was started on a full disk, or something other than promises
+        has used the reserve up.
         """
         held = self._reserve.held
         if self.promised <= held:
+            return count_max
+        if self._reserve.is_whole:
+            # There is nothing to wait for.
             return count_max
         for number, (_, cost) in enumerate(self._unapplied):
             held -= cost

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from distlog.block import ATTRIBUTES_KNOWN, PREFIX_SIZE, Block
 from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.commands import (
+    NO_OP,
     Append,
     Command,
     ConfigureTopic,
@@ -84,7 +85,6 @@ RETENTION_RANGE = range((1 << 62) + 1)
 RECORD_SIZE_MAX = 32 << 20
 # Appends of one entry are stored as one batch up to this size.
 BATCH_SIZE_MAX = 4 << 20
-NO_OP = b"\x01"
 
 
 @dataclass(slots=True, eq=False)

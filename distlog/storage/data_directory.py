@@ -33,6 +33,7 @@ FORMAT_NAME = "FORMAT"
 LOCK_NAME = "LOCK"
 IDENTITY_NAME = "node.json"
 GROUPS_NAME = "groups"
+RESERVE_NAME = "reserve"
 TEMPORARY = ".tmp"
 DIRECTORY_ID_SIZE = 16
 IDENTITY_SIZE_MAX = 1 << 20
@@ -155,6 +156,10 @@ class DataDirectory:
     @property
     def group_path(self) -> str:
         return f"{self.path}/{GROUPS_NAME}/0"
+
+    @property
+    def reserve_path(self) -> str:
+        return f"{self.path}/{RESERVE_NAME}"
 
     @property
     def journal_path(self) -> str:

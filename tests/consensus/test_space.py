@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from distlog.block import Block
-from distlog.consensus.commands import Append, Command, CreateTopic, encode_entry
+from distlog.consensus.commands import NO_OP, Append, Command, CreateTopic, encode_entry
 from distlog.consensus.journal_format import operation_size
 from distlog.consensus.space import ENTRY_TOPIC_COUNT_MAX, Space, commands_cost, entry_cost
-from distlog.consensus.state_machine import NO_OP, StateMachine
+from distlog.consensus.state_machine import StateMachine
 from distlog.storage.reserve import BLOCK_SIZE
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -118,13 +118,21 @@ def test_an_entry_that_alone_costs_more_than_the_reserve_is_taken_when_nothing_e
     assert space.admissible([payload]) == 0
 
 
-def test_nothing_is_admitted_while_the_reserve_is_not_whole() -> None:
+def test_a_full_node_takes_what_was_proposed_before_while_half_of_the_reserve_is_left() -> None:
     payload = encode_entry(appends(1, [b"x"]), 0)
     space, reserve = space_of(1 << 20)
     reserve.held -= 1
-    assert space.is_full
+    assert space.is_full, "nothing may be proposed"
+    assert space.admissible([payload]) == 1, "what others have proposed is taken"
+    assert not space.is_refusing
+    reserve.held = reserve.size // 2
     assert (space.admissible([payload]), space.room) == (0, 0)
-    reserve.held += 1
+    assert space.admissible([NO_OP, NO_OP, payload]) == 2, "a leader can begin its term"
+    assert space.is_refusing
+    reserve.held = reserve.size - 1
+    assert space.is_refusing, "or the leader would send again what does not fit, as fast as it can"
+    reserve.held = reserve.size
+    assert not space.is_refusing
     assert space.admissible([payload]) == 1
 
 
@@ -139,6 +147,7 @@ def test_what_is_left_of_the_reserve_pays_for_the_entries_that_may_be_applied() 
     assert [space.applicable(count) for count in (1, 2, 3, 5)] == [1, 2, 2, 2]
     reserve.held = 0
     assert space.applicable(5) == 0
+    assert Space(Held(0, 0), lambda: 1).applicable(5) == 5, "there is nothing to wait for"
     reserve.held = 10 * cost
     assert space.applicable(5) == 5
 

@@ -19,9 +19,13 @@ from distlog.consensus.library import RaftSettings
 from distlog.consensus.messages import Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.rules import Rules, complete_rules
+from distlog.consensus.space import Space
+from distlog.storage.reserve import Reserve, ReservedDisk
 from distlog.storage.simulated_disk import SimulatedDisk
 
 HEARTBEAT_S = 0.05
+# Enough that space is no concern of a test that is not about it.
+RESERVE_SIZE = 32 << 20
 ELECTION_S = 1.2
 RulesMaker = Callable[[Callable[[str, Message], None], int], Rules]
 
@@ -53,7 +57,12 @@ class Voter:
         self.cluster = cluster
         self.disk = disk
         self.applied: list[tuple[int, bytes]] = []
-        self.journal = Journal.open(disk, "journal", file_size_max=cluster.journal_file_size_max)
+        self.reserve = Reserve(disk, "reserve", cluster.reserve_size)
+        self.journal = Journal.open(
+            ReservedDisk(disk, self.reserve),
+            "journal",
+            file_size_max=cluster.journal_file_size_max,
+        )
         self.raft = Raft(
             node_id=name,
             other_voters=[other for other in cluster.names if other != name],
@@ -67,6 +76,7 @@ class Voter:
                 step_time_max_s=cluster.step_time_max_s,
             ),
             rules=cluster.rules(self._transmit, cluster.in_flight_size_max),
+            space=Space(self.reserve, lambda: 1),
             apply=self._apply,
         )
 
@@ -99,6 +109,7 @@ class Voters:
         sync_at_once: bool = True,
         step_time_max_s: float = 60.0,
         journal_file_size_max: int = FILE_SIZE_MAX,
+        reserve_size: int = RESERVE_SIZE,
     ) -> None:
         self.names = list(names)
         self.rules = rules
@@ -106,6 +117,7 @@ class Voters:
         self.sync_at_once = sync_at_once
         self.step_time_max_s = step_time_max_s
         self.journal_file_size_max = journal_file_size_max
+        self.reserve_size = reserve_size
         self.clock = ManualClock()
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         # (command, result code) of every callback, in order.

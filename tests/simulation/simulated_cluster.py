@@ -23,6 +23,8 @@ from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 PEER_PORT = 8401
 HAND_OVER_TIMEOUT_S = 1.0
+# Small, as the entries of a simulation are: the simulated disk holds it in memory.
+RESERVE_SIZE = 256 << 10
 
 
 class PowerCut(BaseException):
@@ -92,6 +94,7 @@ class Machine:
             data_dir="data",
             peer_listen=(self.name, PEER_PORT),
             peers={name: (name, PEER_PORT) for name in cluster.names},
+            reserve_size=RESERVE_SIZE,
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=256 << 10),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,

@@ -30,9 +30,9 @@ class AcknowledgementFilter:
         """
         if reply.sender_term != term or voter not in voters:
             return None
-        if reply.reset and not reply.success:
+        if reply.reset:
             if reply.number < self._news_from.get(voter, 0):
-                # The refusal of an AppendEntries from before the rewind: it only shows that the voter lives.
+                # The answer to an AppendEntries from before the rewind: a refusal only shows that the voter lives.
                 return msgspec.structs.replace(reply, reset=False)
             self._news_from[voter] = sent + 1
         return reply

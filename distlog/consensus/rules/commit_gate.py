@@ -25,9 +25,9 @@ class CommitGate:
             return reply
         held = self._held.get(voter)
         if held is None or held.next_index <= reply.next_index:
-            self._held[voter] = reply
-        # Still delivered: the answer shows that the voter lives.
-        return msgspec.structs.replace(reply, success=False, reset=False)
+            self._held[voter] = msgspec.structs.replace(reply, reset=False)
+        # Still delivered: the answer shows that the voter lives, and where to go on.
+        return msgspec.structs.replace(reply, success=False)
 
     def release(self, durable_index: int) -> list[tuple[str, AppendReply]]:
         """Return the held acknowledgements that the finished fsync covers."""

@@ -32,15 +32,18 @@ class SendWindow:
         self._size_max = size_max
         self._voters: dict[str, _Voter] = {}
 
-    def admit(self, voter: str, message: AppendEntries) -> bool:
-        """Count `message` as sent, or refuse it: then the voter is paused at its first entry."""
+    def admit(self, voter: str, message: AppendEntries, *, is_full: bool) -> bool:
+        """Count `message` as sent, or refuse it: then the voter is paused at its first entry.
+
+        is_full: the voter has no space for entries, as it said last.
+        """
         state = self._voters.setdefault(voter, _Voter())
         if not message.entries:
             return True
         first, end = message.entries[0][1], message.entries[-1][1] + 1
         if state.paused_at is not None:
             return False
-        if state.in_flight_size >= self._size_max:
+        if is_full or state.in_flight_size >= self._size_max:
             state.paused_at = first
             return False
         size = sum(len(entry[0]) for entry in message.entries)
