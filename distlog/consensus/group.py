@@ -442,12 +442,13 @@ class Group:
         if self._stopped:
             return
         self.checkpoint_index = image.raft_index
-        self.state_machine.checkpointed(image)
+        unlink = self.state_machine.checkpointed(image)
         self._compact()
         self._journal_written_at_checkpoint = self.journal.size
         logger.info(
             "checkpoint written raft_index=%d journal_size=%d", image.raft_index, self.journal.size
         )
+        await worker.submit(unlink)
 
     def _compact(self) -> None:
         """Forget the entries that neither this node nor another voter needs any more.

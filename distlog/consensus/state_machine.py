@@ -13,7 +13,7 @@ result like any other; an exception out of here means that this node cannot go o
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from distlog.block import ATTRIBUTES_KNOWN, PREFIX_SIZE, Block
@@ -377,12 +377,12 @@ class StateMachine:
             syncs=syncs,
         )
 
-    def checkpointed(self, image: CheckpointImage) -> None:
-        """Remove the files that only an older checkpoint needed: `image` is durable.
+    def checkpointed(self, image: CheckpointImage) -> Callable[[], None]:
+        """Let go of the files that only an older checkpoint needed: `image` is durable.
 
-        What a reader holds stays until the next time.
+        What a reader holds stays until the next time.  Returns a function that unlinks them: run it in a worker, once.
         """
-        self._topics.checkpointed(image.raft_index, image.topics)
+        return self._topics.checkpointed(image.raft_index, image.topics)
 
 
 def _require_all_entries(topics: Topics, path: str, journal_first_index: int) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from distlog.consensus.checkpoint import TopicImage
 from distlog.storage.disk import Disk
 from distlog.storage.log import Log, remove_log
-from distlog.storage.log_mark import MarkFile
+from distlog.storage.log_mark import LogMark, MarkFile
+from distlog.storage.open_files import SegmentCache
 from distlog.storage.retention import KEEP_ALL, Retention
-from distlog.storage.segment_files import SegmentCache, SegmentLimits
+from distlog.storage.segment_files import SegmentLimits
 
 LOG_NAME = re.compile(r"[0-9]{20}")
 
@@ -50,6 +52,8 @@ class Topics:
         self._dirty: dict[int, int] = {}
         # (raft index of the deletion, topic) of those whose files a crash may still need, or a reader holds.
         self._deleted: list[tuple[int, Topic]] = []
+        # Raft index of the last creation whose name in the directory is not durable; 0: there is none.
+        self._created_at = 0
 
     def restore(self, images: Sequence[TopicImage]) -> None:
         """Open the topics of a checkpoint, their logs cut back to it.  Files of all others are removed.
@@ -74,10 +78,9 @@ class Topics:
         for name in self._disk.list_directory(self._path):
             if not LOG_NAME.fullmatch(name):
                 continue
-            marks = MarkFile.open(self._disk, f"{self._path}/{name}", writable=False)
+            marks = MarkFile.open(self._disk, f"{self._path}/{name}")
             if marks is None:
                 continue
-            marks.close()
             if marks.mark is not None and marks.mark.next_offset > 0:
                 return f"{self._path}/{name}"
         return None
@@ -92,8 +95,13 @@ class Topics:
         raft_index: int,
         retention: Retention = KEEP_ALL,
     ) -> None:
-        """Add an empty topic with a new id and a name that is free."""
-        log = Log.create(self._disk, self._log_path(topic_id), limits, self._cache)
+        """Add an empty topic with a new id and a name that is free.
+
+        Nothing waits for the disk: until a checkpoint has the topic, the journal does, and a restart removes what there is of it.
+        """
+        path = self._log_path(topic_id)
+        log = Log.create(self._disk, path, limits, self._cache, durable=False)
+        self._created_at = raft_index
         self._add(Topic(topic_id, name, limits, log, retention))
         self._dirty[topic_id] = raft_index
 
@@ -120,49 +128,59 @@ class Topics:
 
     def capture(self) -> tuple[tuple[TopicImage, ...], list[Callable[[], None]]]:
         """Return all topics as they are, and what makes their logs durable so far (in a worker)."""
-        syncs = [self.by_id[topic_id].log.begin_sync() for topic_id in self._dirty]
+        self._cache.begin_checkpoint()
+        syncs: list[Callable[[], None]] = []
+        for topic_id in self._dirty:
+            topic = self.by_id[topic_id]
+            sync = topic.log.begin_sync()
+            syncs.append(sync)
+            topic.image = _image(topic, sync.mark)
+        if self._created_at:
+            syncs.append(partial(self._disk.sync_directory, self._path))
         # Topics that did not change since the last capture cost nothing: there may be thousands.
-        images = [topic.image or _capture(topic) for topic in self.by_id.values()]
+        images = [topic.image or _image(topic, topic.log.mark()) for topic in self.by_id.values()]
         return tuple(images), syncs
 
-    def checkpointed(self, raft_index: int, images: Sequence[TopicImage]) -> None:
-        """Remove the files that no checkpoint needs: the one with `images`, at `raft_index`, is durable.
+    def checkpointed(self, raft_index: int, images: Sequence[TopicImage]) -> Callable[[], None]:
+        """Let go of the files that no checkpoint needs: the one with `images`, at `raft_index`, is durable.
 
-        What a reader holds stays until the next time.
+        What a reader holds stays until the next time.  Returns a function that unlinks them: run it in a worker, once.
         """
+        unlinks: list[Callable[[], None]] = []
+        for image in images:
+            start_offset = image.mark.start_offset
+            if start_offset > 0:
+                topic = self.by_id.get(image.topic_id)
+                if topic is not None and topic.log.has_trimmed(start_offset):
+                    unlinks.append(topic.log.begin_remove_trimmed(start_offset))
         self._dirty = {
             topic_id: changed_at
             for topic_id, changed_at in self._dirty.items()
             if changed_at > raft_index
         }
-        for image in images:
-            topic = self.by_id.get(image.topic_id)
-            if topic is not None and image.mark.start_offset > 0:
-                topic.log.remove_trimmed(image.mark.start_offset)
-        self._deleted = [
-            (deleted_at, topic)
-            for deleted_at, topic in self._deleted
-            if deleted_at > raft_index or not self._remove(topic.log)
-        ]
+        if self._created_at <= raft_index:
+            self._created_at = 0
+        kept: list[tuple[int, Topic]] = []
+        for deleted_at, topic in self._deleted:
+            if deleted_at > raft_index or not topic.log.discard():
+                kept.append((deleted_at, topic))
+            else:
+                unlinks.append(partial(remove_log, self._disk, topic.log.path))
+        self._deleted = kept
 
-    def _remove(self, log: Log) -> bool:
-        """Remove a deleted topic's log; False if a reader holds a part of it."""
-        log.trim(log.next_offset)
-        log.remove_trimmed(log.next_offset)
-        if len(log.describe()) > 1:
-            return False
-        log.close()
-        remove_log(self._disk, log.path)
-        return True
+        def unlink() -> None:
+            for each in unlinks:
+                each()
+
+        return unlink
 
     def close(self) -> None:
         """Close every log.  What is not in a checkpoint is applied again at the next start."""
-        for topic in (*self.by_id.values(), *(topic for _, topic in self._deleted)):
+        for topic in self.by_id.values():
             topic.log.close()
+        for _, topic in self._deleted:
+            topic.log.discard()
 
 
-def _capture(topic: Topic) -> TopicImage:
-    topic.image = TopicImage(
-        topic.topic_id, topic.name, topic.limits, topic.log.mark(), topic.retention
-    )
-    return topic.image
+def _image(topic: Topic, mark: LogMark) -> TopicImage:
+    return TopicImage(topic.topic_id, topic.name, topic.limits, mark, topic.retention)

@@ -14,7 +14,8 @@ rows: what has no row was not appended, so the end of the data is never guessed 
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,10 @@ _CRC = struct.Struct("<I")
 _OFFSET = struct.Struct("<Q")
 _TIMESTAMP = struct.Struct("<q")
 _TIMESTAMP_POSITION = 24
+# Rows that a search reads at once: a page.
+WINDOW_ROWS = 64
+# Rows that are read at once where all are looked at: a MiB.
+PIECE_ROWS = 16384
 # The fields that are searched without decoding rows.
 ROW_FIELDS = np.dtype(
     {
@@ -96,7 +101,7 @@ class BatchTable:
 
     def __init__(self, memory: MappedFile, row_count: int) -> None:
         self._memory = memory
-        # Rows that hold data.  Invariant: they are mapped; what lies beyond is zeros or leftovers.
+        # Rows that hold data.  Invariant: the file has them; what lies beyond is zeros or leftovers.
         self.row_count = row_count
 
     @property
@@ -113,14 +118,15 @@ class BatchTable:
 
     def append(self, row: BatchRow) -> None:
         """Add a row into reserved space."""
-        self._memory.view[self.size : self.size + ROW_SIZE] = row.encode()
+        self._memory.write(self.size, row.encode())
         self.row_count += 1
 
     def row(self, number: int) -> BatchRow:
         """Return row `number`.  Raises CorruptBatch if its checksum is wrong."""
         assert 0 <= number < self.row_count
         position = number * ROW_SIZE
-        row = decode_row(bytes(self._memory.view[position : position + ROW_SIZE]))
+        data = self._memory.read(position, ROW_SIZE)
+        row = decode_row(data) if len(data) == ROW_SIZE else None
         if row is None:
             raise CorruptBatch(
                 path=self.path, position=position, problem="the row's checksum is wrong"
@@ -133,27 +139,30 @@ class BatchTable:
         Ends before a damaged row.
         """
         end = min(first + count_max, self.row_count)
-        data = bytes(self._memory.view[first * ROW_SIZE : end * ROW_SIZE])
         rows: list[BatchRow] = []
-        for position in range(0, len(data), ROW_SIZE):
-            row = decode_row(data[position : position + ROW_SIZE])
-            if row is None or row.position + row.size > end_position:
+        # Most reads end after a few rows; long ones take larger and larger pieces.
+        count = WINDOW_ROWS
+        while first < end:
+            count = min(count, end - first)
+            data = self._memory.read(first * ROW_SIZE, count * ROW_SIZE)
+            for position in range(0, len(data) - ROW_SIZE + 1, ROW_SIZE):
+                row = decode_row(data[position : position + ROW_SIZE])
+                if row is None or row.position + row.size > end_position:
+                    return rows
+                rows.append(row)
+            if len(data) < count * ROW_SIZE:
                 break
-            rows.append(row)
+            first += count
+            count *= 4
         return rows
 
-    def find(self, offset: int) -> tuple[int, BatchRow]:
+    def find(self, offset: int, guess: int = 0) -> tuple[int, BatchRow]:
         """Return the row, and its number, whose batch holds `offset`, which lies in the segment.
 
+        guess: about where that row is; a good one saves reads.
         Raises CorruptBatch if that row is damaged, or the damage of another one hides it.
         """
-        view = self._memory.view
-        number = bisect_right(
-            range(self.row_count),
-            offset,
-            key=lambda row: _OFFSET.unpack_from(view, row * ROW_SIZE)[0],
-        )
-        number = max(0, number - 1)
+        number = max(0, self._count_below(offset + 1, _OFFSET, 0, guess) - 1)
         row = self.row(number)
         if not row.base_offset <= offset < row.next_offset:
             problem = f"no row from here on has the batch of offset {offset}"
@@ -166,11 +175,8 @@ class BatchTable:
         Raises CorruptBatch if that row or the one before it is damaged, or the damage of another one hides it: the two
         together are the proof.
         """
-        view = self._memory.view
-        number = bisect_left(
-            range(self.row_count),
-            timestamp_ms,
-            key=lambda row: _TIMESTAMP.unpack_from(view, row * ROW_SIZE + _TIMESTAMP_POSITION)[0],
+        number = self._count_below(
+            timestamp_ms, _TIMESTAMP, _TIMESTAMP_POSITION, self.row_count // 2
         )
         row = self.row(min(number, self.row_count - 1))
         before = self.row(number - 1).timestamp_ms if number else timestamp_ms - 1
@@ -179,43 +185,74 @@ class BatchTable:
             raise CorruptBatch(path=self.path, position=number * ROW_SIZE, problem=problem)
         return row
 
+    def _count_below(self, value: int, field: struct.Struct, position: int, guess: int) -> int:
+        """Return how many rows, from the first on, have less than `value` in a field that ascends.
+
+        The field is at `position` of each row.  Rows are read by windows, each as cheap as one row: the first at `guess`,
+        then in the middle of what is left.
+        """
+        low, high = 0, self.row_count
+        # Invariant: rows before `low` have less, those from `high` on have not.
+        while low < high:
+            first = max(low, min(guess, high) - WINDOW_ROWS // 2)
+            count = min(high - first, WINDOW_ROWS)
+            data = self._memory.read(first * ROW_SIZE, count * ROW_SIZE)
+            count = len(data) // ROW_SIZE
+            below = bisect_left(
+                range(count),
+                value,
+                key=lambda row: field.unpack_from(data, row * ROW_SIZE + position)[0],
+            )
+            if below == 0:
+                high = first
+            elif below == count:
+                low = first + count
+            else:
+                return first + below
+            guess = (low + high) // 2
+        return low
+
     def find_end_at(self, position: int) -> int | None:
         """Return the number of the first row whose batch ends at `position`, if there is one.
 
         Rows are not checked, and those behind the wanted one may be anything.
         """
-        if not self.row_count:
-            return None
-        rows = np.frombuffer(self._memory.view, ROW_FIELDS, self.row_count)
-        found = np.flatnonzero(rows["position"] + rows["size"] == position)
-        return int(found[0]) if len(found) else None
+        for first, data in self._pieces(0):
+            rows = np.frombuffer(data, ROW_FIELDS)
+            found = np.flatnonzero(rows["position"] + rows["size"] == position)
+            if len(found):
+                return first + int(found[0])
+        return None
 
     def written_after(self, first: int) -> npt.NDArray[np.intp]:
         """Return the numbers, from `first` on, of the rows that are not zeros."""
-        if first >= self.row_count:
-            return np.empty(0, dtype=np.intp)
-        count = self.row_count - first
-        words = np.frombuffer(
-            self._memory.view, "<u8", count * (ROW_SIZE // 8), first * ROW_SIZE
-        ).reshape(count, -1)
-        return np.flatnonzero(words.any(axis=1)) + first
+        found = [
+            np.flatnonzero(np.frombuffer(data, "<u8").reshape(-1, ROW_SIZE // 8).any(axis=1))
+            + number
+            for number, data in self._pieces(first)
+        ]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.intp)
+
+    def _pieces(self, first: int) -> Iterator[tuple[int, bytes]]:
+        """Yield whole rows from `first` on, many at once, and the number of the first of them."""
+        for number in range(first, self.row_count, PIECE_ROWS):
+            count = min(PIECE_ROWS, self.row_count - number)
+            data = self._memory.read(number * ROW_SIZE, count * ROW_SIZE)
+            yield number, data[: len(data) // ROW_SIZE * ROW_SIZE]
 
     def truncate(self) -> None:
-        """Give back the space beyond the data; the map stays, over what is left."""
+        """Give back the space beyond the data."""
         self._memory.truncate(self.size)
 
     def is_exact(self) -> bool:
         """Tell whether the file ends where the data does."""
         return self._memory.file.size() == self.size
 
-    def give_back(self) -> None:
-        """Cut reserved space off the file.  Safe in a worker after `unmap`."""
-        self._memory.file.truncate(self.size)
-
     def sync(self) -> None:
         self._memory.file.sync()
 
     def unmap(self) -> None:
+        """End the map; the descriptor stays."""
         self._memory.unmap()
 
     def close(self) -> None:

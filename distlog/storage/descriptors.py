@@ -119,8 +119,8 @@ class SparingDisk:
     def list_directory(self, path: str) -> list[str]:
         return self.with_descriptor(lambda: self._disk.list_directory(path))
 
-    def make_directory(self, path: str) -> None:
-        self.with_descriptor(lambda: self._disk.make_directory(path))
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
+        self.with_descriptor(lambda: self._disk.make_directory(path, durable=durable))
 
     def rename(self, old: str, new: str) -> None:
         self._disk.rename(old, new)

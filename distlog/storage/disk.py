@@ -107,8 +107,10 @@ class Disk(Protocol):
     def list_directory(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
 
-    def make_directory(self, path: str) -> None:
-        """Create a directory and its parents, if missing, and make them durable."""
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
+        """Create a directory and its parents, if missing, and make them durable; without `durable`, the directory itself is
+        so after `sync_directory` of its parent.
+        """
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, replacing what had it.  Durable after `sync_directory` of
@@ -154,7 +156,7 @@ class RealDisk:
         except OSError as error:
             raise _refusal("list", path, error) from error
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
         if os.path.isdir(path):
             return
         parent = os.path.dirname(path.rstrip("/")) or "."
@@ -163,7 +165,8 @@ class RealDisk:
             os.mkdir(path, 0o750)
         except OSError as error:
             raise _refusal("make directory", path, error) from error
-        self.sync_directory(parent)
+        if durable:
+            self.sync_directory(parent)
 
     def rename(self, old: str, new: str) -> None:
         try:

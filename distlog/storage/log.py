@@ -17,6 +17,7 @@ from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk
 from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, LogMark, MarkFile
 from distlog.storage.log_sync import LogSync
+from distlog.storage.open_files import SegmentCache, WrittenFiles
 from distlog.storage.read_plan import ReadPlan
 from distlog.storage.recovery import Recovered, Recovery
 from distlog.storage.retention import RetentionPlan, start_by_offset, start_by_size
@@ -24,7 +25,6 @@ from distlog.storage.seed_segment import SeedSegment, seed_segments
 from distlog.storage.segment import Segment
 from distlog.storage.segment_files import (
     TABLE,
-    SegmentCache,
     SegmentFiles,
     SegmentLimits,
     list_segments,
@@ -89,9 +89,8 @@ class Log:
         # What opening did beyond reading, in sentences: the caller logs them.
         self.recovery: list[str] = []
         self._marks: MarkFile | None = None
-        # What the next sync has to cover: sealed segments' files, the active ones, names.
-        self._unsynced: list[SegmentFiles] = []
-        self._active_changed = False
+        # What the next sync has to cover beside the active files: those of sealed segments, and names.
+        self._unsynced: list[WrittenFiles] = []
         self._names_changed = False
         self._last_sync: LogSync | None = None
 
@@ -99,15 +98,29 @@ class Log:
 
     @classmethod
     def create(
-        cls, disk: Disk, path: str, limits: SegmentLimits, cache: SegmentCache | None = None
+        cls,
+        disk: Disk,
+        path: str,
+        limits: SegmentLimits,
+        cache: SegmentCache | None = None,
+        *,
+        durable: bool = True,
     ) -> Log:
-        """Make an empty log in a new or empty directory.  It is durable when this returns."""
+        """Make an empty log in a new or empty directory.  It is durable when this returns.
+
+        durable: if False nothing is synced, and nothing waits for the disk.  The log is durable after its first sync and
+        one of the directory that it lies in; a crash before leaves any part of its names.
+        """
+        cache = SegmentCache() if cache is None else cache
+        if not durable:
+            disk.make_directory(path, durable=False)
+            recovered = Recovery(disk, path, limits, cache).recover(EMPTY_MARK)
+            return cls._recovered(disk, path, limits, cache, recovered, MarkFile.absent(disk, path))
         disk.make_directory(path)
         marks = MarkFile.create(disk, path)
         marks.write(EMPTY_MARK)
         # First: without a mark, files of a segment would be taken for a seed's.
         disk.sync_directory(path)
-        cache = SegmentCache() if cache is None else cache
         recovered = Recovery(disk, path, limits, cache).recover(EMPTY_MARK)
         disk.sync_directory(path)
         recovered.names_changed = False
@@ -205,20 +218,20 @@ class Log:
         active.append(block, timestamp_ms, raft_index, term)
         self.next_offset = active.next_offset
         self.last_timestamp_ms = timestamp_ms
-        self._active_changed = True
         return base_offset
 
     def _roll(self) -> Segment:
         """Seal the active segment and begin the next one."""
         assert self._active is not None
         # First the part that a full disk can refuse.
-        files = SegmentFiles.create(self._disk, self._path, self.next_offset, self._limits)
+        files = self._cache.with_room(
+            lambda: SegmentFiles.create(self._disk, self._path, self.next_offset, self._limits)
+        )
         self._unsynced.append(self._active.seal())
         active = Segment(self._disk, self._path, self.next_offset, self._cache, files)
         self._segments.append(active)
         self._active = active
         self._names_changed = True
-        self._active_changed = False
         return active
 
     # --- Read -------------------------------------------------------------------------------------
@@ -328,78 +341,95 @@ class Log:
         self.start_offset = max(self.start_offset, min(start_offset, self.next_offset))
 
     def remove_trimmed(self, start_offset: int) -> None:
-        """Unlink the sealed segments that lie below `start_offset` and that nobody reads any more.
+        """Do at once what `begin_remove_trimmed` describes."""
+        self.begin_remove_trimmed(start_offset)()
 
-        Only after a mark that contains the trim is durable.  What a reader still holds goes next
-        time.
+    def has_trimmed(self, start_offset: int) -> bool:
+        """Tell whether a sealed segment lies below `start_offset`."""
+        first = self._segments[0]
+        return first.next_offset <= start_offset and first is not self._active
+
+    def begin_remove_trimmed(self, start_offset: int) -> Callable[[], None]:
+        """Let go of the sealed segments that lie below `start_offset` and that nobody reads any more.
+
+        Only after a mark that contains the trim is durable.  What a reader still holds goes next time.  Returns a function that
+        unlinks the files: run it in a worker, once.
         """
         assert start_offset <= self.start_offset, "the files of what can be read are kept"
         self._close_synced()
-        syncing = (
-            {files.store.path for files in self._last_sync.sealed} if self._last_sync else set()
-        )
+        syncing = {files.path for files in self._last_sync.files} if self._last_sync else set()
+        removed: list[int] = []
         while (first := self._segments[0]) is not self._active:
-            assert isinstance(first, Segment)
             if first.next_offset > start_offset or len(first.readers) or first.path in syncing:
                 break
             self._forget_unsynced(first.path)
-            first.remove()
+            first.close()
+            removed.append(first.base_offset)
             del self._segments[0]
             self._names_changed = True
 
+        def unlink() -> None:
+            for base_offset in removed:
+                remove_segment(self._disk, self._path, base_offset)
+
+        return unlink
+
     def _forget_unsynced(self, path: str) -> None:
         for files in self._unsynced:
-            if files.store.path == path:
+            if files.path == path:
                 files.close()
-        self._unsynced = [files for files in self._unsynced if files.store.path != path]
+        self._unsynced = [files for files in self._unsynced if files.path != path]
 
     # --- Sync -------------------------------------------------------------------------------------
 
     def mark(self) -> LogMark:
         """Return where the log is now: what a checkpoint keeps of it."""
-        assert self._active is not None, "a seed's directory is only read"
+        active = self._active
+        assert active is not None, "a seed's directory is only read"
         return LogMark(
-            start_offset=self.start_offset,
-            next_offset=self.next_offset,
-            last_timestamp_ms=self.last_timestamp_ms,
-            segment_base_offset=self._active.base_offset,
-            store_position=self._active.store_size,
+            self.start_offset,
+            self.next_offset,
+            self.last_timestamp_ms,
+            active.base_offset,
+            active.store_size,
         )
 
-    def begin_sync(self) -> Callable[[], None]:
-        """Return a function that makes everything up to `mark()`, taken now, durable.
+    def begin_sync(self) -> LogSync:
+        """Return a function that makes everything up to its `mark`, taken now, durable.
 
-        Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises, the
+        Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises DiskFailed, the
         process must stop.
         """
         assert self._active is not None, "a seed's directory is only read"
         if self._marks is None:
-            self._marks = MarkFile.create(self._disk, self._path)
+            self._marks = MarkFile.absent(self._disk, self._path)
             self._names_changed = True
-        self._close_synced()
-        sealed, active = self._unsynced, self._active_changed
-        names = self._names_changed
-        if self._last_sync is not None:
-            # The last one never ran to its end: do its part too.
-            sealed = [*self._last_sync.sealed, *sealed]
-            active = active or self._last_sync.active is not None
-            names = names or self._last_sync.names_changed
+        written = self._unsynced
+        active = self._active.files
+        if active.changed:
+            written.append(active)
+        names_changed = self._names_changed
+        last = self._last_sync
+        if last is not None:
+            self._close_synced()
+            if not last.done:
+                # It never ran to its end: do its part too.
+                written = [*last.files, *[files for files in written if files not in last.files]]
+                names_changed = names_changed or last.names_changed
         sync = LogSync(
-            self._disk,
-            self._path if names else None,
-            sealed,
-            self._active.files if active else None,
-            self._marks,
-            self.mark(),
+            self._disk, self._path, written, self._marks, self.mark(), names_changed=names_changed
         )
-        self._unsynced, self._active_changed, self._names_changed = [], False, False
+        for files in written:
+            files.changed, files.last_sync = False, sync
+        self._unsynced, self._names_changed = [], False
         self._last_sync = sync
         return sync
 
     def _close_synced(self) -> None:
         if self._last_sync is not None and self._last_sync.done:
-            for files in self._last_sync.sealed:
-                files.close()
+            for files in self._last_sync.files:
+                if files.is_sealed:
+                    files.close()
             self._last_sync = None
 
     # --- End --------------------------------------------------------------------------------------
@@ -407,14 +437,21 @@ class Log:
     def close(self) -> None:
         """Give back reserved space, make everything durable, and close the files.  Blocks."""
         if self._active is not None:
-            if self._active.give_back():
-                self._active_changed = True
+            self._active.give_back()
             self.begin_sync()()
             self._close_synced()
         for segment in self._segments:
             segment.close()
-        if self._marks is not None:
-            self._marks.close()
+
+    def discard(self) -> bool:
+        """Close the files of a log that is about to be removed; nothing is made durable.  False if a reader holds a part of it."""
+        if any(len(segment.readers) for segment in self._segments):
+            return False
+        for files in (*self._unsynced, *(self._last_sync.files if self._last_sync else ())):
+            files.close()
+        for segment in self._segments:
+            segment.close()
+        return True
 
     def describe(self) -> list[SegmentDescription]:
         """Return what there is, segment by segment."""

@@ -14,10 +14,10 @@ or before the mark was promised; what comes after may be missing in any part.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from distlog.block import crc32c
-from distlog.storage.disk import Disk, DiskFile
+from distlog.storage.disk import Disk
 
 MARK_NAME = "synced"
 _SLOT = struct.Struct("<8sQQQqQQI")
@@ -26,9 +26,8 @@ _SLOT_SIZE = 64
 _MAGIC = b"DLOGMARK"
 
 
-@dataclass(frozen=True, slots=True)
-class LogMark:
-    """A point of a log: everything before it is there, what comes after may not be."""
+class LogMark(NamedTuple):
+    """A point of a log: everything before it is there, what comes after may not be.  A plain tuple: a checkpoint makes thousands."""
 
     start_offset: int
     next_offset: int
@@ -42,46 +41,69 @@ EMPTY_MARK = LogMark(0, 0, 0, 0, 0)
 
 
 class MarkFile:
-    """The file `synced` of one log."""
+    """The file `synced` of one log.  It is open only while it is read or written: there may be thousands of logs."""
 
-    def __init__(self, file: DiskFile, mark: LogMark | None, sequence: int) -> None:
-        self._file = file
+    def __init__(
+        self, disk: Disk, directory: str, mark: LogMark | None, sequence: int, *, exists: bool
+    ) -> None:
+        """Use `open`, `create` or `absent`."""
+        self._disk = disk
+        self._path = f"{directory}/{MARK_NAME}"
         # What the file says; None if it never said anything that can be read.
         self.mark = mark
         self._sequence = sequence
+        self._exists = exists
 
     @classmethod
-    def open(cls, disk: Disk, directory: str, *, writable: bool = True) -> MarkFile | None:
+    def open(cls, disk: Disk, directory: str) -> MarkFile | None:
         """Read the mark of a log's directory; None if there is no such file."""
         path = f"{directory}/{MARK_NAME}"
         if not disk.exists(path):
             return None
-        file = disk.open(path, writable=writable)
+        file = disk.open(path, writable=False)
         mark, sequence = None, 0
-        for slot in range(2):
-            data = file.read_at(slot * _SLOT_SIZE, _SLOT_SIZE)
-            found = _decode_slot(data)
-            if found is not None and found[1] > sequence:
-                mark, sequence = found
-        return cls(file, mark, sequence)
+        try:
+            for slot in range(2):
+                data = file.read_at(slot * _SLOT_SIZE, _SLOT_SIZE)
+                found = _decode_slot(data)
+                if found is not None and found[1] > sequence:
+                    mark, sequence = found
+        finally:
+            file.close()
+        return cls(disk, directory, mark, sequence, exists=True)
 
     @classmethod
     def create(cls, disk: Disk, directory: str) -> MarkFile:
         """Make the file; it says nothing yet."""
-        return cls(disk.open(f"{directory}/{MARK_NAME}", create=True), None, 0)
+        marks = cls.absent(disk, directory)
+        marks.make()
+        return marks
+
+    @classmethod
+    def absent(cls, disk: Disk, directory: str) -> MarkFile:
+        """Return what stands for a file that `make` or `write` will make."""
+        return cls(disk, directory, None, 0, exists=False)
+
+    def make(self) -> None:
+        """Make the file if there is none.  Its name is durable after `sync_directory`."""
+        if not self._exists:
+            self._disk.open(self._path, create=True).close()
+            self._exists = True
 
     def write(self, mark: LogMark) -> None:
         """Make `mark` durable.  Blocks; what it speaks of is durable already."""
         if mark == self.mark:
             return
+        self.make()
+        data = _encode_slot(mark, self._sequence + 1)
+        file = self._disk.open(self._path)
+        try:
+            file.write_at((self._sequence + 1) % 2 * _SLOT_SIZE, [data])
+            file.sync()
+        finally:
+            file.close()
         self._sequence += 1
-        data = _encode_slot(mark, self._sequence)
-        self._file.write_at(self._sequence % 2 * _SLOT_SIZE, [data])
-        self._file.sync()
         self.mark = mark
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def damaged_slots(disk: Disk, directory: str) -> list[int]:

@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from distlog.storage.disk import Disk
 from distlog.storage.log_mark import LogMark, MarkFile
-from distlog.storage.segment_files import SegmentFiles
+
+if TYPE_CHECKING:
+    from distlog.storage.open_files import WrittenFiles
 
 
 class LogSync:
     """Makes everything durable that a log held when `mark` was taken."""
 
+    __slots__ = ("_directory", "_disk", "_marks", "done", "files", "mark", "names_changed")
+
     def __init__(
         self,
         disk: Disk,
-        directory: str | None,
-        sealed: Sequence[SegmentFiles],
-        active: SegmentFiles | None,
+        directory: str,
+        files: Sequence[WrittenFiles],
         marks: MarkFile,
         mark: LogMark,
+        *,
+        names_changed: bool,
     ) -> None:
-        """`directory` is given if names in it changed, `active` if it was written to."""
+        """`files` are those that were written, in the order of their offsets; names in `directory` may have changed too."""
         self._disk = disk
         self._directory = directory
-        self.sealed = sealed
-        self.active = active
+        self.files = files
+        self.names_changed = names_changed
         self._marks = marks
         self.mark = mark
-        # Set last, by the worker: the sealed files may be closed.
+        # Set last, by the worker.
         self.done = False
 
     def __call__(self) -> None:
         """Sync files, then names, then the mark that speaks of them.  Blocks.
 
-        Raises DiskFailed: then nobody knows what the disk holds, and the process must stop.
+        Raises DiskFailed: then nobody knows what the disk holds, and the process must stop.  StorageFull and
+        DescriptorsExhausted are refusals: the next sync does the part of this one too.
         """
-        for files in self.sealed:
-            # Exact sizes say, to every later start, that the segment was complete and synced.
-            files.give_back()
+        for files in self.files:
             files.sync()
-        if self.active is not None:
-            self.active.sync()
-        if self._directory is not None:
+        if self.names_changed:
+            self._marks.make()
             self._disk.sync_directory(self._directory)
         self._marks.write(self.mark)
         self.done = True
-
-    @property
-    def names_changed(self) -> bool:
-        return self._directory is not None

@@ -1,74 +1,92 @@
-"""A file whose first bytes are mapped into memory: how the files of a segment are written, and
-index and table read.
+"""A file of a segment: written with pwrite in space reserved before, read through a map while it is written, with pread otherwise.
 
-Space is reserved in steps before it is written, so that a full disk is an error and never a SIGBUS
-in the middle of a write.
+Both see the same pages, so what was written is read back at once.  Writes do not go through the map: the first touch of a mapped page
+may have to wait for the file system's journal, and nothing can be done meanwhile (docs/decisions/0007).  Nor do reads of files that
+are not written any more: a cold page of a map would stop every thread until the disk has answered.
+
+Space is reserved in steps, so that a full disk is an error before anything has changed.
 """
 
 from __future__ import annotations
 
-from distlog.storage.disk import DiskFile, DiskMap
+from distlog.errors import DescriptorsExhausted
+from distlog.storage.disk import DiskFile, DiskMap, Octets
 
 # The first step of reserved space; each further one doubles the file, up to its limit.
 RESERVE_SIZE_MIN = 64 << 10
 
 
 class MappedFile:
-    """A file and the map of [0, len(view)).  `view` is replaced when the map grows: never keep
-    it.
-    """
+    """A file of which bytes [0, size) may be read and, where it is written, written."""
 
     def __init__(self, file: DiskFile, size: int, *, size_max: int | None = None) -> None:
-        """Map the first `size` bytes: to be read, or, with `size_max`, to be written and grown.
+        """`size` bytes exist, to be read; or, with `size_max`, to be written too, and to grow.
 
         `size_max` is where doubling ends; a single larger need is met exactly.
         """
         self.file = file
-        self.view = memoryview(b"")
+        # Bytes that exist and may be used.
+        self.size = size
         self._size_max = size_max
+        # Of bytes [0, len(view)), made by the first read and ended when the size changes.
         self._map: DiskMap | None = None
-        self._map_bytes(size)
+        self._view = memoryview(b"")
 
     @property
     def path(self) -> str:
         return self.file.path
 
+    # --- Space --------------------------------------------------------------------------------------
+
     def reserve(self, size: int) -> None:
-        """Make bytes [0, size) writable through `view`.  Raises StorageFull; the file is then
-        as it was.
-        """
-        if size > len(self.view):
-            self._grow(size)
+        """Make bytes [0, size) writable.  Raises StorageFull; the file is then as it was."""
+        if size > self.size:
+            assert self._size_max is not None, f"{self.path} was opened to be read"
+            step = max(size, min(max(2 * self.size, RESERVE_SIZE_MIN), self._size_max))
+            # A map ends where the file did.
+            self.unmap()
+            self.size = min(step, self.file.reserve(size, step))
 
     def truncate(self, size: int) -> None:
-        """Give back the space beyond `size`, and map what is left."""
+        """Give back the space beyond `size`."""
         self.unmap()
         self.file.truncate(size)
-        self._map_bytes(size)
+        self.size = size
+
+    # --- Bytes --------------------------------------------------------------------------------------
+
+    def write(self, position: int, data: Octets) -> None:
+        """Write into reserved space."""
+        assert position + len(data) <= self.size, "space is reserved before it is written"
+        self.file.write_at(position, (data,))
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return `size` bytes from `position`; fewer only where the file is shorter than was said."""
+        end = position + size
+        if self._size_max is None or end > self.size:
+            return self.file.read_at(position, size)
+        if end > len(self._view):
+            self.unmap()
+            if not end:
+                return b""
+            try:
+                self._map = self.file.map(self.size, writable=False)
+            except DescriptorsExhausted:
+                # A map takes one too.
+                return self.file.read_at(position, size)
+            self._view = self._map.view()
+        return bytes(self._view[position:end])
+
+    # --- End ----------------------------------------------------------------------------------------
 
     def unmap(self) -> None:
-        """End the map; the file stays open, to be synced."""
-        self.view.release()
-        self.view = memoryview(b"")
+        """End the map; the next read makes it again."""
         if self._map is not None:
+            self._view.release()
+            self._view = memoryview(b"")
             self._map.close()
             self._map = None
 
     def close(self) -> None:
         self.unmap()
         self.file.close()
-
-    def _grow(self, size: int) -> None:
-        assert self._size_max is not None, f"{self.path} is mapped to be read"
-        mapped = len(self.view)
-        step = max(size, min(max(2 * mapped, RESERVE_SIZE_MIN), self._size_max))
-        self.unmap()
-        try:
-            mapped = min(step, self.file.reserve(size, step))
-        finally:
-            self._map_bytes(mapped)
-
-    def _map_bytes(self, size: int) -> None:
-        if size:
-            self._map = self.file.map(size, writable=self._size_max is not None)
-            self.view = self._map.view()

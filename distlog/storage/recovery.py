@@ -13,12 +13,13 @@ found by the read that needs the byte).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from distlog.errors import CorruptBatch
 from distlog.storage.disk import Disk
 from distlog.storage.log_mark import LogMark
+from distlog.storage.open_files import SegmentCache
 from distlog.storage.segment import Segment
 from distlog.storage.segment_check import (
     Extent,
@@ -35,7 +36,6 @@ from distlog.storage.segment_files import (
     STORE,
     SUFFIXES,
     Counts,
-    SegmentCache,
     SegmentFiles,
     SegmentLimits,
     list_segments,
@@ -140,7 +140,7 @@ class Recovery:
             # Its names never were promised either.
             remove_segment(self._disk, self._directory, mark.next_offset)
             del self._found[mark.next_offset]
-        return replace(mark, segment_base_offset=mark.next_offset, store_position=0)
+        return mark._replace(segment_base_offset=mark.next_offset, store_position=0)
 
     def _remove_trimmed(self, mark: LogMark) -> None:
         """Remove what a trim left behind: it was durable, the removal was not."""

@@ -127,8 +127,8 @@ class ReservedDisk:
     def list_directory(self, path: str) -> list[str]:
         return self._disk.list_directory(path)
 
-    def make_directory(self, path: str) -> None:
-        self._with_room(NAME_SIZE, lambda: self._disk.make_directory(path))
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
+        self._with_room(NAME_SIZE, lambda: self._disk.make_directory(path, durable=durable))
 
     def rename(self, old: str, new: str) -> None:
         self._with_room(NAME_SIZE, lambda: self._disk.rename(old, new))
@@ -159,6 +159,9 @@ class _ReservedFile:
 
     def read_at(self, position: int, size: int) -> bytes:
         return self._file.read_at(position, size)
+
+    def read_into(self, position: int, buffer: memoryview) -> int:
+        return self._file.read_into(position, buffer)
 
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         try:

@@ -65,7 +65,6 @@ def import_seed(
     )
     marks = MarkFile.create(disk, log_path)
     marks.write(mark)
-    marks.close()
     disk.sync_directory(log_path)
     return mark
 

@@ -1,8 +1,8 @@
 """One segment of a log: a range of offsets in three files.
 
-A segment is active (the last one of its log: written and read through its maps, on the log's
-thread) or sealed (complete, read from any thread through files that the cache lends).  It never
-becomes active again while the log is open.
+A segment is active (the last one of its log: written and read on the log's thread) or sealed
+(complete, read from any thread through files that the cache lends).  It never becomes active again
+while the log is open.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from weakref import WeakSet
 
 from distlog.block import PREFIX, PREFIX_SIZE, Block, crc32c, frame_positions
-from distlog.errors import CorruptBatch, CorruptIndex
+from distlog.errors import CorruptBatch, CorruptIndex, DistlogError
 from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk
+from distlog.storage.open_files import SegmentCache, WrittenFiles
 from distlog.storage.segment_files import (
     STORE,
     Counts,
-    SegmentCache,
     SegmentFiles,
     SegmentLimits,
-    remove_segment,
     segment_path,
 )
 from distlog.storage.stored_batch import StoredBatch
@@ -45,7 +44,9 @@ class Segment:
         self._disk = disk
         self._directory = directory
         self._cache = cache
-        self._active = files
+        self._active: WrittenFiles | None = None
+        if files is not None:
+            self._active = WrittenFiles(disk, directory, base_offset, cache, files)
         self.base_offset = base_offset
         # One past the last record.  Invariant: next_offset - base_offset rows of index are data.
         self.next_offset = base_offset
@@ -79,57 +80,65 @@ class Segment:
 
     def append(self, block: Block, timestamp_ms: int, raft_index: int, term: int) -> None:
         """Append one batch.  Raises StorageFull, and then nothing was appended."""
-        files = self._active
-        assert files is not None, "only the active segment is written"
-        record_count = block.record_count
-        files.reserve(block.size, record_count)
-        position = files.store.append(block.frames)
-        if record_count == 1:
-            files.index.append_one(position)
-        else:
-            files.index.append(frame_positions(block.lengths) + position)
-        files.table.append(
-            BatchRow(
-                self.next_offset,
-                position,
-                record_count,
-                block.size,
-                timestamp_ms,
-                raft_index,
-                term,
-                block.attributes,
-                block.data_crc32c,
+        active = self._active
+        assert active is not None, "only the active segment is written"
+        files = active.open()
+        record_count, size = block.record_count, block.size
+        files.reserve(size, record_count)
+        active.changed = True
+        counts = files.counts
+        try:
+            position = files.store.append(block.frames)
+            if record_count == 1:
+                files.index.append_one(position)
+            else:
+                files.index.append(frame_positions(block.lengths) + position)
+            files.table.append(
+                BatchRow(
+                    self.next_offset,
+                    position,
+                    record_count,
+                    size,
+                    timestamp_ms,
+                    raft_index,
+                    term,
+                    block.attributes,
+                    block.data_crc32c,
+                )
             )
-        )
+        except DistlogError:
+            # What has no row was not appended: the next batch goes over it.
+            files.narrow(counts)
+            raise
         self.next_offset += record_count
-        self.store_size = files.store.size
+        self.store_size = position + size
         self.batch_count += 1
 
     def measure(self) -> None:
         """Take sizes and counts from the active files, which recovery has narrowed."""
-        assert self._active is not None
-        self.next_offset = self.base_offset + self._active.index.row_count
-        self.store_size = self._active.store.size
-        self.batch_count = self._active.table.row_count
+        self.store_size, record_count, self.batch_count = self.files.counts
+        self.next_offset = self.base_offset + record_count
 
     @property
-    def files(self) -> SegmentFiles:
+    def files(self) -> WrittenFiles:
         """The active segment's files, to be synced."""
         assert self._active is not None
         return self._active
 
     def give_back(self) -> bool:
         """Cut reserved space off the active files; tell whether there was any."""
-        if self.files.is_exact():
+        files = self.files.open()
+        if files.is_exact():
             return False
-        self.files.truncate()
+        self.files.changed = True
+        files.truncate()
         return True
 
-    def seal(self) -> SegmentFiles:
-        """Make the segment complete.  Returns its files, unmapped: to be synced, then closed."""
+    def seal(self) -> WrittenFiles:
+        """Make the segment complete.  Returns its files: to be synced, then closed."""
         files = self._active
         assert files is not None, "only the active segment is sealed"
-        files.unmap()
+        files.seal()
         self._active = None
         return files
 
@@ -143,7 +152,8 @@ class Segment:
         that is the first one.
         """
         with self._files() as files:
-            number, first = files.table.find(offset)
+            guess = (offset - self.base_offset) * self.batch_count // self.record_count
+            number, first = files.table.find(offset, guess)
             position = first.position
             more = files.table.rows_within(number + 1, position + size_max, BATCHES_MAX - 1)
             rows = [first, *more]
@@ -185,9 +195,10 @@ class Segment:
         """
         with self._files() as files:
             try:
-                position = files.index.position(offset)
-                last = offset + 1 == self.next_offset
-                end = self.store_size if last else files.index.position(offset + 1)
+                if offset + 1 == self.next_offset:
+                    position, end = files.index.position(offset), self.store_size
+                else:
+                    position, end = files.index.span(offset)
             except CorruptIndex:
                 position = end = 0
             if position + PREFIX_SIZE <= end <= self.store_size:
@@ -229,7 +240,7 @@ class Segment:
         if self.quarantine is not None:
             raise CorruptBatch(**self.quarantine.fields())
         if self._active is not None:
-            yield self._active
+            yield self._active.open()
             return
         files = self._cache.take(self.path)
         if files is None:
@@ -243,12 +254,6 @@ class Segment:
         self._cache.put(files)
 
     # --- End --------------------------------------------------------------------------------------
-
-    def remove(self) -> None:
-        """Unlink the files of a sealed segment that nobody reads."""
-        assert self._active is None, "the active segment is never removed"
-        self._cache.drop(self.path)
-        remove_segment(self._disk, self._directory, self.base_offset)
 
     def close(self) -> None:
         """Close what is open.  A clean close gives back reserved space before."""

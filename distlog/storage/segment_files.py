@@ -1,13 +1,11 @@
-"""The three files of one segment, open together; and how they are named, kept open and let go.
+"""The three files of one segment, open together; and how they are named.
 
 A segment of base offset B is `B.log` (store), `B.idx` (index) and `B.batch` (batch table), B as 20
-digits.  The active segment holds its files open; those of sealed segments are opened on demand and
-kept by a `SegmentCache`, so that a long log does not use up descriptors and maps.
+digits.  Which of them are open is open_files.py's business.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +20,6 @@ from distlog.storage.store import Store
 
 STORE, INDEX, TABLE = ".log", ".idx", ".batch"
 SUFFIXES = (STORE, INDEX, TABLE)
-OPEN_SEGMENTS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +62,27 @@ class Counts(NamedTuple):
     record_count: int
     batch_count: int
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Bytes of data in each file, in the order of SUFFIXES."""
+        return (
+            self.store_size,
+            self.record_count * INDEX_ROW_SIZE,
+            self.batch_count * TABLE_ROW_SIZE,
+        )
+
 
 class SegmentFiles:
     """A store with its index and its batch table."""
 
-    def __init__(self, store: Store, index: Index, table: BatchTable) -> None:
+    def __init__(
+        self, store: Store, index: Index, table: BatchTable, limits: SegmentLimits | None = None
+    ) -> None:
         self.store = store
         self.index = index
         self.table = table
+        # None if they were opened to be read.
+        self.limits = limits
 
     @classmethod
     def create(
@@ -117,41 +127,40 @@ class SegmentFiles:
         that gives back its space may run at the same time.
         """
         files = _open_files(disk, directory, base_offset, writable=False)
-        store, index, table = files
+        sizes = counts.sizes
         try:
-            _require_size(table, counts.batch_count * TABLE_ROW_SIZE)
-            _require_size(index, counts.record_count * INDEX_ROW_SIZE)
-            _require_size(store, counts.store_size)
-            index_memory = MappedFile(index, counts.record_count * INDEX_ROW_SIZE)
-            table_memory = MappedFile(table, counts.batch_count * TABLE_ROW_SIZE)
+            # The table first: it says most about what is missing.
+            for file, size in reversed(list(zip(files, sizes, strict=True))):
+                _require_size(file, size)
         except DistlogError:
             _close_files(files)
             raise
+        store, index, table = map(MappedFile, files, sizes)
         return cls(
             Store(store, counts.store_size),
-            Index(index_memory, base_offset, counts.record_count),
-            BatchTable(table_memory, counts.batch_count),
+            Index(index, base_offset, counts.record_count),
+            BatchTable(table, counts.batch_count),
         )
 
     @classmethod
     def _of(
         cls, files: list[DiskFile], base_offset: int, limits: SegmentLimits | None
     ) -> SegmentFiles:
-        store_file, index_file, table_file = files
-        store_size = store_file.size()
-        index_rows = index_file.size() // INDEX_ROW_SIZE
-        table_rows = table_file.size() // TABLE_ROW_SIZE
-        index_max = table_max = store_memory = None
+        store_size, index_size, table_size = [file.size() for file in files]
+        counts = Counts(store_size, index_size // INDEX_ROW_SIZE, table_size // TABLE_ROW_SIZE)
+        room: tuple[int | None, ...] = (None, None, None)
         if limits is not None:
-            index_max = limits.row_count_max * INDEX_ROW_SIZE
-            table_max = limits.row_count_max * TABLE_ROW_SIZE
-            store_memory = MappedFile(store_file, store_size, size_max=limits.store_size_max)
-        index_memory = MappedFile(index_file, index_rows * INDEX_ROW_SIZE, size_max=index_max)
-        table_memory = MappedFile(table_file, table_rows * TABLE_ROW_SIZE, size_max=table_max)
+            row_count_max = limits.row_count_max
+            room = Counts(limits.store_size_max, row_count_max, row_count_max).sizes
+        store, index, table = [
+            MappedFile(file, size, size_max=size_max)
+            for file, size, size_max in zip(files, counts.sizes, room, strict=True)
+        ]
         return cls(
-            Store(store_file, store_size, store_memory),
-            Index(index_memory, base_offset, index_rows),
-            BatchTable(table_memory, table_rows),
+            Store(store, counts.store_size),
+            Index(index, base_offset, counts.record_count),
+            BatchTable(table, counts.batch_count),
+            limits,
         )
 
     def narrow(self, counts: Counts) -> None:
@@ -185,12 +194,6 @@ class SegmentFiles:
         self.index.truncate()
         self.store.truncate()
 
-    def give_back(self) -> None:
-        """Cut reserved space off the files.  Safe in a worker after `unmap`."""
-        self.store.give_back()
-        self.index.give_back()
-        self.table.give_back()
-
     def sync(self) -> None:
         """Make all three durable.  Blocks."""
         self.store.sync()
@@ -198,7 +201,7 @@ class SegmentFiles:
         self.table.sync()
 
     def unmap(self) -> None:
-        """End the maps; the descriptors stay, to be synced."""
+        """End the maps; the descriptors stay."""
         self.store.unmap()
         self.index.unmap()
         self.table.unmap()
@@ -231,45 +234,3 @@ def _require_size(file: DiskFile, size: int) -> None:
     if found < size:
         problem = f"the file ends here and had {size} bytes"
         raise CorruptBatch(path=file.path, position=found, problem=problem)
-
-
-class SegmentCache:
-    """Idle open files of sealed segments, the least recently used closed first.
-
-    Threads take files out and put them back; files that are out belong to who took them, and two
-    threads that read one segment have a set each.  Every step is one operation of OrderedDict,
-    which the interpreter does not interrupt, so no lock is needed.
-    """
-
-    def __init__(self, open_max: int = OPEN_SEGMENTS_MAX) -> None:
-        self._open_max = open_max
-        self._idle: OrderedDict[str, SegmentFiles] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._idle)
-
-    def take(self, path: str) -> SegmentFiles | None:
-        """Return the idle files of the segment whose store is `path`, if there are any."""
-        return self._idle.pop(path, None)
-
-    def put(self, files: SegmentFiles) -> None:
-        """Keep `files` for the next reader, or close them."""
-        if self._idle.setdefault(files.store.path, files) is not files:
-            files.close()
-        while len(self._idle) > self._open_max:
-            try:
-                _, oldest = self._idle.popitem(last=False)
-            except KeyError:
-                break
-            oldest.close()
-
-    def close_idle(self) -> None:
-        """Close all idle files: their descriptors are needed elsewhere."""
-        for path in list(self._idle):
-            self.drop(path)
-
-    def drop(self, path: str) -> None:
-        """Close the idle files of a segment, if there are any."""
-        files = self.take(path)
-        if files is not None:
-            files.close()

@@ -117,15 +117,18 @@ class SimulatedDisk:
     def list_directory(self, path: str) -> list[str]:
         return sorted(self._directory("list", path).names)
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
         if self.is_directory(path):
             return
         self._operation("make directory", path)
         directory = self._root
-        for name in _names(path):
+        names = _names(path)
+        for place, name in enumerate(names, 1):
             node = directory.names.get(name)
             if node is None:
-                node = directory.names[name] = directory.durable_names[name] = MediumDirectory()
+                node = directory.names[name] = MediumDirectory()
+                if durable or place < len(names):
+                    directory.durable_names[name] = node
             if not isinstance(node, MediumDirectory):
                 raise DiskFailed(path=path, operation="make directory", problem="Not a directory")
             directory = node

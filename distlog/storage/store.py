@@ -2,23 +2,19 @@
 else.
 
 The store knows no records: it appends frames that a checked block brings, and returns bytes by
-position.  The active segment's store is written and read through its map; a sealed one is read with
-pread, so that a bad sector is an error and a cold page does not stop every thread.
+position.
 """
 
 from __future__ import annotations
 
 from distlog.errors import CorruptBatch
-from distlog.storage.disk import DiskFile
 from distlog.storage.mapped_file import MappedFile
 
 
 class Store:
     """Frames, appended in blocks, read by position."""
 
-    def __init__(self, file: DiskFile, size: int, memory: MappedFile | None = None) -> None:
-        """`memory` maps `file` for writing; without it the store can only be read."""
-        self._file = file
+    def __init__(self, memory: MappedFile, size: int) -> None:
         self._memory = memory
         # Bytes that hold frames.  Invariant: size <= the file's size; what lies beyond was never
         # promised.
@@ -26,18 +22,16 @@ class Store:
 
     @property
     def path(self) -> str:
-        return self._file.path
+        return self._memory.path
 
     def reserve(self, size: int) -> None:
         """Make sure that `size` more bytes can be appended.  Raises StorageFull."""
-        assert self._memory is not None, f"{self.path} was opened to be read"
         self._memory.reserve(self.size + size)
 
     def append(self, frames: bytes) -> int:
         """Write `frames` into reserved space and return their position."""
-        assert self._memory is not None, f"{self.path} was opened to be read"
         position = self.size
-        self._memory.view[position : position + len(frames)] = frames
+        self._memory.write(position, frames)
         self.size = position + len(frames)
         return position
 
@@ -47,34 +41,26 @@ class Store:
         Raises CorruptBatch if the store ends before: another file promised what this one lacks.
         """
         if position + size <= self.size:
-            if self._memory is not None:
-                return bytes(self._memory.view[position : position + size])
-            data = self._file.read_at(position, size)
+            data = self._memory.read(position, size)
             if len(data) == size:
                 return data
         problem = f"{size} bytes were expected here and the store ends before"
         raise CorruptBatch(path=self.path, position=position, problem=problem)
 
     def truncate(self) -> None:
-        """Give back the space beyond the data; the map stays, over what is left."""
-        assert self._memory is not None, f"{self.path} was opened to be read"
+        """Give back the space beyond the data."""
         self._memory.truncate(self.size)
 
     def is_exact(self) -> bool:
         """Tell whether the file ends where the data does."""
-        return self._file.size() == self.size
-
-    def give_back(self) -> None:
-        """Cut reserved space off the file.  Safe in a worker after `unmap`."""
-        self._file.truncate(self.size)
+        return self._memory.file.size() == self.size
 
     def sync(self) -> None:
-        self._file.sync()
+        self._memory.file.sync()
 
     def unmap(self) -> None:
-        if self._memory is not None:
-            self._memory.unmap()
+        """End the map; the descriptor stays."""
+        self._memory.unmap()
 
     def close(self) -> None:
-        self.unmap()
-        self._file.close()
+        self._memory.close()

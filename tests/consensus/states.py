@@ -64,7 +64,7 @@ class Replica:
         image = self.capture()
         image.sync_logs()
         write_checkpoint(self.disk, CHECKPOINT, image)
-        self.machine.checkpointed(image)
+        self.machine.checkpointed(image)()
         return image
 
     def state(self) -> bytes:

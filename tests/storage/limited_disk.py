@@ -49,10 +49,10 @@ class LimitedDisk:
         self._pass(path)
         return self.disk.list_directory(path)
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, *, durable: bool = True) -> None:
         if not self.disk.is_directory(path):
             self._pass(path)
-        self.disk.make_directory(path)
+        self.disk.make_directory(path, durable=durable)
 
     def rename(self, old: str, new: str) -> None:
         self.disk.rename(old, new)

@@ -15,7 +15,8 @@ from distlog.errors import DescriptorsExhausted
 from distlog.storage.descriptors import SpareDescriptors, SparingDisk
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log import Log
-from distlog.storage.segment_files import SegmentCache, SegmentLimits
+from distlog.storage.open_files import SegmentCache
+from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.storage.limited_disk import LimitedDisk
 
@@ -135,7 +136,7 @@ def test_a_log_rolls_and_reads_on_at_the_limit_and_loses_nothing() -> None:
     cache = SegmentCache()
     log = Log.create(sparing, "/top/log", SMALL, cache)
     spares.close_idle = cache.close_idle
-    disk.limit = disk.open_count
+    disk.limit = disk.open_count_max = disk.open_count
     records = [b"%05d" % number + b"." * 1000 for number in range(200)]
     for number, record in enumerate(records):
         block = Block.from_records([record])

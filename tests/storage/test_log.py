@@ -12,8 +12,8 @@ from distlog.block import Block
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, OffsetOutOfRange, StorageFull
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log import Log, SegmentLimits, remove_log
+from distlog.storage.open_files import SegmentCache
 from distlog.storage.segment import BATCHES_MAX
-from distlog.storage.segment_files import SegmentCache
 from distlog.storage.simulated_disk import SimulatedDisk
 
 LIMITS = SegmentLimits()
@@ -280,7 +280,7 @@ def test_a_long_log_keeps_few_files_open(tmp_path: Path) -> None:
         for link in Path("/proc/self/fd").iterdir()
         if str(tmp_path) in (target := str(link.resolve()))
     }
-    assert len(opened) == 3 * 3 + 3 + 1, "three idle segments, the active one, and the mark"
+    assert len(opened) == 3 * 3 + 3, "three idle segments, and the active one"
     log.close()
 
 
@@ -341,7 +341,7 @@ def test_a_sealed_segment_can_be_read_while_a_sync_gives_back_its_space() -> Non
     sync = log.begin_sync()
 
     def sync_now(operation: str, path: str) -> None:
-        if operation == "map" and path.endswith(".idx"):
+        if operation == "open" and path.endswith(".idx"):
             disk.hook = None
             sync()
 

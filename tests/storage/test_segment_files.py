@@ -16,8 +16,14 @@ from distlog.storage.batch_table import ROW_SIZE, BatchRow, BatchTable, decode_r
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.index import Index
 from distlog.storage.mapped_file import RESERVE_SIZE_MIN, MappedFile
+from distlog.storage.open_files import SegmentCache
 from distlog.storage.segment import Segment
-from distlog.storage.segment_files import SegmentCache, SegmentFiles, SegmentLimits, segment_path
+from distlog.storage.segment_files import (
+    SegmentFiles,
+    SegmentLimits,
+    remove_segment,
+    segment_path,
+)
 from distlog.storage.simulated_disk import SimulatedDisk
 
 LIMITS = SegmentLimits()
@@ -140,7 +146,7 @@ def test_an_index_row_that_names_another_offset_is_corrupt(place: tuple[Disk, st
     index, memory = new_index(place, base_offset=16)
     index.reserve(2)
     index.append(np.array([0, 9], dtype=np.uint64))
-    memory.view[16] = 99
+    memory.write(16, b"\x63")
     assert index.position(16) == 0
     with pytest.raises(CorruptIndex) as caught:
         index.position(17)
@@ -246,8 +252,9 @@ def test_parity_b04_a_segment_starts_at_its_base_and_is_full_by_index_or_by_stor
     assert not segment.has_room(one, by_store)
     segment.seal().close()
     assert segment.read_record(18) == b"x" * 100
-    segment.remove()
+    segment.close()
     disk, directory = place
+    remove_segment(disk, directory, 16)
     assert disk.list_directory(directory) == []
 
 
@@ -355,7 +362,7 @@ def test_space_is_reserved_in_steps_that_double_up_to_the_limit() -> None:
     sizes = []
     for size in range(1, 7 * RESERVE_SIZE_MIN, 1000):
         memory.reserve(size)
-        assert len(memory.view) >= size
+        assert memory.size >= size
         if not sizes or sizes[-1] != file.size():
             sizes.append(file.size())
     assert [size / RESERVE_SIZE_MIN for size in sizes[:4]] == [1, 2, 4, 5]
