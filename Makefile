@@ -13,15 +13,16 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 SEEDS ?= 500
 FIRST_SEED ?= 0
 ROUNDS ?= 60
+TRIALS ?= 50
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture bench clean
+.PHONY: help up n1 n2 n3 test check fix proto simulate torture bench bench-failover clean
 
 help:
-	@sed -n 's/^\([a-z0-9 ]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
 up: $(VENV)/installed ## start the three nodes of the Procfile on loopback; Ctrl-C stops them
 	@exec honcho start
@@ -53,6 +54,9 @@ torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
 	python -m benchmarks.produce_latency
+
+bench-failover: $(VENV)/installed-dev ## kill -9 of the leader, TRIALS=50 times: how long until the next write
+	python -m benchmarks.failover --trials $(TRIALS)
 
 clean: ## remove what these targets made, the data of the three nodes included
 	rm -rf $(VENV) build dist *.egg-info data .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ from pathlib import Path
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
 START_DEADLINE_S = 20.0
+NAMES = ("n1", "n2", "n3")
 
 
 def free_ports(count: int) -> list[int]:
@@ -28,39 +29,69 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+class BenchCluster:
+    """Three nodes on fresh directories below `root`, each a process that can be killed and started again."""
+
+    def __init__(self, root: Path) -> None:
+        ports = free_ports(2 * len(NAMES))
+        peer_ports = ports[len(NAMES) :]
+        self._root = root
+        self._peers = ",".join(
+            f"{name}=127.0.0.1:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
+        )
+        self._addresses = {
+            name: f"127.0.0.1:{port}" for name, port in zip(NAMES, ports[: len(NAMES)], strict=True)
+        }
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients reach the nodes."""
+        return list(self._addresses.values())
+
+    def start(self, name: str) -> None:
+        """Start a node that does not run."""
+        command = [sys.executable, "-m", "distlog", "serve", "--node-id", name]
+        command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
+        command += ["--listen", self._addresses[name]]
+        with (self._root / f"{name}.out").open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def kill(self, name: str) -> None:
+        """End a node with -9."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        """Stop the nodes that run."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes.values():
+            process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def running_cluster(directory: Path | None = None) -> Iterator[BenchCluster]:
+    """Run three nodes on fresh directories, which are removed afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
+    cluster = BenchCluster(root)
+    try:
+        for name in NAMES:
+            cluster.start(name)
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(root)
+
+
 @contextlib.contextmanager
 def three_nodes(directory: Path | None = None) -> Iterator[list[str]]:
     """Run three nodes on fresh directories and yield their client addresses, the leader's first."""
-    ports = free_ports(6)
-    names = ("n1", "n2", "n3")
-    peers = ",".join(
-        f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports[3:], strict=True)
-    )
-    root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for name, port in zip(names, ports[:3], strict=True):
-            command = [
-                sys.executable,
-                "-m",
-                "distlog",
-                "serve",
-                "--node-id",
-                name,
-                "--peers",
-                peers,
-            ]
-            command += ["--data-dir", str(root / name), "--listen", f"127.0.0.1:{port}"]
-            with (root / f"{name}.out").open("wb") as output:
-                processes.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
-        addresses = [f"127.0.0.1:{port}" for port in ports[:3]]
-        yield leader_first(addresses)
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(timeout=10)
-        shutil.rmtree(root)
+    with running_cluster(directory) as cluster:
+        yield leader_first(cluster.addresses)
 
 
 def leader_first(addresses: list[str]) -> list[str]:

@@ -62,11 +62,36 @@ class NoAcknowledgementFilter:
     def clear(self) -> None: ...
 
 
+class NoPreVote:
+    """Every voter campaigns without asking when its election time-out is over."""
+
+    is_asking = False
+
+    def __init__(self, _transmit: Any) -> None:
+        self._term: int | None = None
+
+    def begin(self, term: int) -> int:
+        self._term = term
+        return 0
+
+    def abandon(self) -> None:
+        self._term = None
+
+    def take(self, *_: Any) -> None: ...
+
+    def is_won(self, term: int, _voters: Any) -> bool:
+        return self._term == term
+
+    def grants(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
 MISSING: dict[str, Callable[[Any], Any]] = {
     "persistence_gate": NoPersistenceGate,
     "commit_gate": NoCommitGate,
     "append_filter": NoAppendFilter,
     "vote_filter": NoVoteFilter,
+    "pre_vote": NoPreVote,
     "acknowledgements": NoAcknowledgementFilter,
 }
 

@@ -131,6 +131,12 @@ class Machine:
         if self.node is not None:
             self._die(self.disk.crash(self.cluster.random))
 
+    def kill(self) -> None:
+        """End the process with -9: its peers see their connections closed, and the disk keeps what was written."""
+        if self.node is not None:
+            self.cluster.network.kill(self.name)
+            self._die(self.disk.kill())
+
     def crash_within(self, operation_count: int) -> None:
         """Lose power in the middle of the disk operation that many from now."""
         remaining = operation_count
