@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distlog.cli.arguments import add_server_argument, count, seconds
 from distlog.cli.connecting import connected
+from distlog.cli.units import MOMENT_WORDS, is_offset, moment_ms
 from distlog.errors import ConfigurationInvalid, OffsetOutOfRange
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         default="start",
-        metavar="OFFSET|start|end",
-        help="where to begin (default start, the first record that is kept)",
+        metavar="OFFSET|start|end|TIME",
+        help="where to begin (default start, the first record that is kept); a time is the first record of that "
+        "time or later: 2026-01-31T12:00:00Z",
     )
     parser.add_argument("--count", type=count, metavar="N", help="end after this many records")
     parser.add_argument(
@@ -54,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(namespace: argparse.Namespace) -> int:
-    if namespace.start not in ("start", "end") and not namespace.start.isdecimal():
-        raise ConfigurationInvalid(
-            "--from", f"must be an offset, start or end, not {namespace.start!r}"
-        )
+    start = namespace.start
+    if start not in ("start", "end") and not is_offset(start) and moment_ms(start) is None:
+        problem = f"must be an offset, start, end or {MOMENT_WORDS}, not {start!r}"
+        raise ConfigurationInvalid("--from", problem)
     if sys.stdout is None:
         raise BrokenPipeError
     asyncio.run(consume(namespace, sys.stdout.buffer))
@@ -90,8 +92,15 @@ async def range_of(client: Client, namespace: argparse.Namespace) -> tuple[int, 
     """Return where to begin, and before which offset to end: None to go on for ever."""
     if namespace.follow and namespace.start.isdecimal():
         return int(namespace.start), None
+    timestamp_ms = moment_ms(namespace.start)
+    position = None
+    if timestamp_ms is not None:
+        position = await client.offset_for_time(timestamp_ms, topic=namespace.topic)
     topic = await client.describe_topic(namespace.topic)
     known = {"start": topic.start_offset, "end": topic.high_watermark}
+    if position is not None:
+        # The topic may have been trimmed since.
+        known[namespace.start] = max(position.offset, topic.start_offset)
     start = known[namespace.start] if namespace.start in known else int(namespace.start)
     if not topic.start_offset <= start <= topic.high_watermark:
         raise OffsetOutOfRange(start, topic.start_offset, topic.high_watermark)

@@ -36,6 +36,7 @@ COMMANDS = (
     Command("produce", "distlog.cli.produce", "append each line of a file or a pipe as a record"),
     Command("consume", "distlog.cli.consume", "print records"),
     Command("cluster", "distlog.cli.cluster", "show the nodes, or wait until they have a leader"),
+    Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
     Command(
         "inspect",
         "distlog.cli.inspect",

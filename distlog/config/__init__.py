@@ -12,7 +12,7 @@ which names it, the problem, and the nearest name that is known; a ServeConfig t
 Deliberately absent: settings that weaken what an acknowledgement means.
 """
 
-from distlog.config.kinds import Address, parse_address
+from distlog.config.kinds import Address, parse_address, parse_bytes
 from distlog.config.load import check_environment, load, nearest
 from distlog.config.table import SETTINGS, ServeConfig, Setting
 
@@ -25,4 +25,5 @@ __all__ = [
     "load",
     "nearest",
     "parse_address",
+    "parse_bytes",
 ]

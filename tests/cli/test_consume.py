@@ -11,7 +11,7 @@ import pytest
 
 from distlog.cli import consume
 from distlog.cli.lines import wait_until_readable
-from distlog.errors import OffsetOutOfRange, TopicNotFound
+from distlog.errors import ConfigurationInvalid, OffsetOutOfRange, TopicNotFound
 from tests.cli.commands import distlog, finish, parsed, start
 from tests.client.fake_cluster import TIMESTAMP_MS, FakeCluster
 from tests.client.running import run
@@ -65,6 +65,39 @@ def test_it_begins_and_ends_where_it_is_told(arguments: tuple[str, ...], output:
             assert await consumed(cluster, *arguments) == output
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (("--from", "2023-11-14T22:13:20Z"), b"2\n3\n4\n"),
+        (("--from", "2023-11-14T22:13:50Z"), b"3\n4\n"),
+        (("--from", "2023-11-14T23:13:49.999+01:00"), b"3\n4\n"),
+        (("--from", "2023-11-14T22:13:50.001Z", "--follow", "--count", "1"), b"4\n"),
+        (("--from", "2023-11-14T22:14:01Z"), b""),
+        (("--from", "1969-12-31T00:00:00Z"), b"2\n3\n4\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_time_is_the_first_record_of_that_time_or_later(
+    arguments: tuple[str, ...], output: bytes
+) -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.fill([b"0", b"1", b"2", b"3", b"4"])
+            cluster.interval_ms = 10_000
+            cluster.topics["default"].start_offset = 2
+            assert await consumed(cluster, *arguments) == output
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "start", ["yesterday", "-1", "2023-11-14", "2023-11-14T22:13:50", "9" * 30, "2023-13-14T00:00Z"]
+)
+def test_a_start_that_is_none_is_refused_before_anybody_is_called(start: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="must be an offset, start, end or a time"):
+        consume.run(parsed(consume, None, f"--from={start}"))
 
 
 @pytest.mark.parametrize(

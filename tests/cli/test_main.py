@@ -24,6 +24,11 @@ HELPS = {
     "consume": ["consume", "--help"],
     "cluster": ["cluster", "--help"],
     "cluster_status": ["cluster", "status", "--help"],
+    "topic": ["topic", "--help"],
+    "topic_create": ["topic", "create", "--help"],
+    "topic_configure": ["topic", "configure", "--help"],
+    "topic_trim": ["topic", "trim", "--help"],
+    "topic_delete": ["topic", "delete", "--help"],
     "cluster_transfer_leadership": ["cluster", "transfer-leadership", "--help"],
 }
 
@@ -81,7 +86,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
             ["consume", "--count", "-1"],
             "--count: must be a number, at least 0, not '-1'; see distlog consume --help",
         ),
-        (["consume", "--from", "now"], "--from: must be an offset, start or end, not 'now'"),
+        (
+            ["consume", "--from", "now"],
+            "--from: must be an offset, start, end or a time with its zone like 2026-01-31T12:00:00Z, not 'now'",
+        ),
         (
             ["produce", "--timeout", "0"],
             "--timeout: must be a number of seconds above 0, not '0'; see distlog produce --help",
