@@ -29,9 +29,9 @@ from distlog.errors import DataDirectoryUnusable
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log_mark import LogMark
-from distlog.storage.segment_files import STORE
 from distlog.storage.seed_import import import_seed, open_seed
 from distlog.storage.seed_segment import SeedSegment
+from distlog.storage.segment_files import STORE
 
 # The settings of a node that an import needs.
 NEEDED = ("node_id", "data_dir")

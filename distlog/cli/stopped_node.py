@@ -6,52 +6,47 @@ writing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from distlog.cli.journal_survey import JournalSurvey, survey_journal
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, read_checkpoint
-from distlog.consensus.journal_format import OperationKind, decode_vote
-from distlog.consensus.journal_recovery import OperationReader
+from distlog.consensus.configuration import Configuration
 from distlog.consensus.state_machine import DEFAULT_TOPIC, FIRST_INDEX
-from distlog.errors import CorruptCheckpoint, CorruptJournal, DataDirectoryUnusable
+from distlog.errors import CorruptCheckpoint, DataDirectoryUnusable, DiskFailed
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
-from distlog.storage.segment_check import Fault
-from distlog.storage.survey import LogSurvey, survey_log
+from distlog.storage.invariants import Fault, Invariant
+from distlog.storage.log_mark import MARK_NAME
+from distlog.storage.segment_files import SUFFIXES
+from distlog.storage.survey import FAULT_COUNT_MAX, LogSurvey, survey_log
 
 Progress = Callable[[int], None]
 
-
-@dataclass(slots=True)
-class JournalSurvey:
-    """What the journal holds."""
-
-    first_index: int = 0
-    # 0 if there is no entry.
-    last_index: int = 0
-    # Term of each entry from `first_index` on.
-    terms: list[int] = field(default_factory=list)
-    term: int = 0
-    vote: str | None = None
-    operation_count: int = 0
-    size: int = 0
-
-    def term_at(self, raft_index: int) -> int | None:
-        if self.terms and self.first_index <= raft_index <= self.last_index:
-            return self.terms[raft_index - self.first_index]
-        return None
+# What belongs where; anything else is left alone, and said.
+TOPIC_NAME = re.compile(r"[0-9]{20}")
+LOG_NAMES = re.compile(
+    rf"[0-9]{{20}}({'|'.join(re.escape(each) for each in SUFFIXES)})|{MARK_NAME}"
+)
+DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found")
+GROUP_NAMES = re.compile(r"journal|checkpoint|topics|incoming")
+# What an interrupted replacement leaves behind.
+TEMPORARY_NAMES = re.compile(r"(FORMAT|node\.json)\.tmp|checkpoint\.new")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSurvey:
     """One log, and the topic that it is."""
 
-    # None if only the journal knows it.
+    # None if nothing says it.
     name: str | None
     # None outside a data directory.
     topic_id: int | None
     log: LogSurvey
+    # As the checkpoint has it; None if it has not.
+    image: TopicImage | None = None
 
 
 @dataclass(slots=True)
@@ -64,15 +59,18 @@ class Look:
     checkpoint: CheckpointImage | None = None
     journal: JournalSurvey | None = None
     topics: list[TopicSurvey] = field(default_factory=list)
-    # Faults outside the logs; each log has its own.
+    # Faults outside the logs and the journal, which have their own.
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def all_faults(self) -> list[Fault]:
-        return [*self.faults, *(fault for topic in self.topics for fault in topic.log.faults)]
+        journal = self.journal.faults if self.journal else []
+        logs = [fault for topic in self.topics for fault in topic.log.faults]
+        return [*self.faults, *journal, *logs]
 
     def all_notes(self) -> list[str]:
-        return [*self.notes, *(note for topic in self.topics for note in topic.log.notes)]
+        journal = self.journal.notes if self.journal else []
+        return [*self.notes, *journal, *(note for topic in self.topics for note in topic.log.notes)]
 
 
 def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda size: None) -> Look:
@@ -81,19 +79,23 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     deep: check every byte.  progress: called with the bytes of frames checked so far.
     Raises DataDirectoryInUse if a node runs on it, DataDirectoryUnusable if it is none of these.
     """
+    path = path.rstrip("/") or "/"
     if not disk.is_directory(path):
         problem = "it is a file" if disk.exists(path) else "there is no such directory"
         raise DataDirectoryUnusable(path=path, problem=problem)
     if not DataDirectory.is_at(disk, path):
         _require_unlocked(disk, path)
         log = survey_log(disk, path, deep=deep, progress=progress)
-        return Look(path, topics=[TopicSurvey(None, None, log)])
+        look = Look(path, topics=[TopicSurvey(None, None, log)])
+        _note_strangers(disk, look, path, LOG_NAMES)
+        return look
     directory = DataDirectory.open_offline(disk, path)
     try:
         look = Look(path, directory)
-        _look_at_checkpoint(disk, look)
-        _look_at_journal(disk, look)
-        _look_at_topics(disk, look, deep, progress)
+        _look_at_names(disk, look, directory)
+        _look_at_checkpoint(disk, look, directory)
+        look.journal = survey_journal(disk, directory.journal_path, look.checkpoint, deep=deep)
+        _look_at_topics(disk, look, directory, deep, progress)
     finally:
         directory.close()
     return look
@@ -103,104 +105,145 @@ def _require_unlocked(disk: Disk, path: str) -> None:
     """Refuse the log of a node that runs: DATA_DIR/groups/0/topics/ID lies four levels below
     its lock.
     """
-    parts = path.rstrip("/").split("/")
+    parts = path.split("/")
     above = "/".join(parts[:-4]) or ("/" if path.startswith("/") else ".")
     if len(parts) > 4 and DataDirectory.is_at(disk, above):
         DataDirectory.open_offline(disk, above).close()
 
 
-def _look_at_checkpoint(disk: Disk, look: Look) -> None:
-    assert look.directory is not None
+# --- Names ----------------------------------------------------------------------------------------
+
+
+def _look_at_names(disk: Disk, look: Look, directory: DataDirectory) -> None:
+    _note_strangers(disk, look, directory.path, DIRECTORY_NAMES)
+    groups_path = directory.group_path.rpartition("/")[0]
+    _note_strangers(disk, look, groups_path, re.compile("0"))
+    _note_strangers(disk, look, directory.group_path, GROUP_NAMES)
+    _note_strangers(disk, look, directory.topics_path, TOPIC_NAME)
+
+
+def _note_strangers(disk: Disk, look: Look, path: str, known: re.Pattern[str]) -> None:
+    """Say which names in a directory are none of those that belong there."""
+    for name in disk.list_directory(path) if disk.is_directory(path) else ():
+        if known.fullmatch(name):
+            continue
+        if TEMPORARY_NAMES.fullmatch(name):
+            said = "was left by a write that was interrupted: nothing needs it"
+        else:
+            said = "is none of distlog's: left alone"
+        look.notes.append(f"{path}/{name} {said}")
+
+
+# --- The parts of a data directory ----------------------------------------------------------------
+
+
+def _look_at_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> None:
+    problem = _misfit(directory)
+    if problem:
+        path = f"{directory.path}/node.json"
+        look.faults.append(Fault(path, 0, None, problem, Invariant.IDENTITY_FITS))
+    path = directory.checkpoint_path
     try:
-        look.checkpoint = read_checkpoint(disk, look.directory.checkpoint_path)
+        look.checkpoint = image = read_checkpoint(disk, path)
     except CorruptCheckpoint as error:
-        look.faults.append(Fault(error.path, 0, 0, error.problem))
+        fault = Fault(error.path, 0, None, error.problem, Invariant.CHECKPOINT_READABLE)
+        look.faults.append(fault)
         return
-    image = look.checkpoint
-    if image is not None and dict(image.configuration.voters) != look.directory.voters:
-        path = look.directory.checkpoint_path
-        look.faults.append(Fault(path, 0, 0, "its voters are not those of node.json"))
-
-
-def _look_at_journal(disk: Disk, look: Look) -> None:
-    assert look.directory is not None
-    path, image = look.directory.journal_path, look.checkpoint
-    look.journal = journal = JournalSurvey()
-    if not disk.exists(path):
-        if image is not None:
-            look.faults.append(Fault(path, 0, 0, "the directory is missing"))
+    if image is None:
         return
-    reader = OperationReader(disk, path, image.durable_sequence if image else 0)
-    try:
-        for operation in reader:
-            journal.operation_count += 1
-            if operation.kind == OperationKind.ENTRY:
-                if not journal.terms:
-                    journal.first_index = operation.raft_index
-                journal.terms.append(operation.term)
-            elif operation.kind == OperationKind.TRUNCATE_FROM:
-                del journal.terms[max(0, operation.raft_index - journal.first_index) :]
-            else:
-                journal.term, journal.vote = operation.term, decode_vote(operation.payload)
-    except CorruptJournal as error:
-        look.faults.append(Fault(error.path, error.position, 0, error.problem))
-    journal.last_index = journal.first_index + len(journal.terms) - 1 if journal.terms else 0
-    journal.size = sum(file.size for file in reader.files)
-    look.notes += reader.notes
-    if image is not None:
-        problem = _misfit(journal, image)
-        if problem:
-            look.faults.append(Fault(path, 0, 0, problem))
+    configuration = image.configuration
+    for what, found, expected in (
+        ("voters", dict(configuration.voters), directory.voters),
+        ("cluster id", configuration.cluster_id, directory.cluster_id),
+    ):
+        if found != expected:
+            problem = f"its {what} and those of node.json are not the same"
+            look.faults.append(Fault(path, 0, None, problem, Invariant.IDENTITY_FITS))
 
 
-def _misfit(journal: JournalSurvey, image: CheckpointImage) -> str:
-    """Return why a node would not start from this journal and this checkpoint; empty if it
-    would.
-    """
-    if journal.last_index < image.raft_index:
-        return f"it ends before the checkpoint at entry {image.raft_index}"
-    if journal.first_index > image.raft_index - 1:
-        return (
-            f"it begins at entry {journal.first_index}, after the checkpoint at {image.raft_index}"
-        )
-    if journal.term_at(image.raft_index) != image.term:
-        return f"its entry {image.raft_index} is not the checkpoint's"
+def _misfit(directory: DataDirectory) -> str:
+    """Return what does not fit in node.json; empty if all of it does."""
+    if directory.voters is None:
+        return ""
+    if directory.voters.get(directory.node_id) != directory.directory_id:
+        return f"its voters do not have {directory.node_id} with this directory's id"
+    if directory.cluster_id != Configuration.form(directory.voters).cluster_id:
+        return "its cluster id is not the one that its voters come to"
     return ""
 
 
-def _look_at_topics(disk: Disk, look: Look, deep: bool, progress: Progress) -> None:
-    directory, image = look.directory, look.checkpoint
-    assert directory is not None
-    known: dict[int, TopicImage] = (
-        {topic.topic_id: topic for topic in image.topics} if image else {}
-    )
-    names = disk.list_directory(directory.topics_path) if disk.exists(directory.topics_path) else []
-    topic_ids = {int(name) for name in names if len(name) == 20 and name.isdecimal()}
+def _look_at_topics(
+    disk: Disk, look: Look, directory: DataDirectory, deep: bool, progress: Progress
+) -> None:
+    known = {topic.topic_id: topic for topic in look.checkpoint.topics} if look.checkpoint else {}
+    path = directory.topics_path
+    names = disk.list_directory(path) if disk.is_directory(path) else []
+    topic_ids = {int(name) for name in names if TOPIC_NAME.fullmatch(name)}
     checked = 0
     for topic_id in sorted(known.keys() | topic_ids):
         path, topic = directory.topic_path(topic_id), known.get(topic_id)
         if topic_id not in topic_ids:
-            look.faults.append(Fault(path, 0, 0, "the directory is missing"))
+            fault = Fault(path, 0, None, "the directory is missing", Invariant.FILE_PRESENT)
+            look.faults.append(fault)
             continue
-        try:
-            log = survey_log(
-                disk,
-                path,
-                topic.mark if topic else None,
-                deep=deep,
-                progress=partial(_report, progress, checked),
-            )
-        except DataDirectoryUnusable:
-            look.notes.append(f"{path} holds no log: its creation was interrupted")
+        log = _survey(disk, look, path, topic, deep, partial(_report, progress, checked))
+        if log is None:
             continue
         checked += log.store_size
-        name = topic.name if topic else (DEFAULT_TOPIC if topic_id == FIRST_INDEX else None)
-        if topic is None and image is not None:
-            look.notes.append(
-                f"{path} is not in the checkpoint: the next start removes it, and makes it anew if "
-                "the journal says so"
-            )
-        look.topics.append(TopicSurvey(name, topic_id, log))
+        look.topics.append(TopicSurvey(_name(look, topic_id, topic), topic_id, log, topic))
+        _note_strangers(disk, look, path, LOG_NAMES)
+        if topic is None and look.checkpoint is not None:
+            look.notes.append(_unknown(look, path, topic_id))
+
+
+def _survey(
+    disk: Disk,
+    look: Look,
+    path: str,
+    topic: TopicImage | None,
+    deep: bool,
+    progress: Progress,
+) -> LogSurvey | None:
+    """Look at one topic's log; None if it cannot be, which is then said."""
+    journal, image = look.journal, look.checkpoint
+    provenance = None
+    if journal is not None and not journal.faults:
+        provenance = journal.provenance(image.raft_index if image else journal.last_index)
+    remaining = max(1, FAULT_COUNT_MAX - len(look.all_faults()))
+    try:
+        return survey_log(
+            disk,
+            path,
+            topic.mark if topic else None,
+            deep=deep,
+            fault_count_max=remaining,
+            provenance=provenance,
+            progress=progress,
+        )
+    except DataDirectoryUnusable:
+        look.notes.append(f"{path} holds no log: its creation was interrupted")
+    except DiskFailed as error:
+        look.faults.append(Fault(error.path, 0, None, str(error), Invariant.READABLE))
+    return None
+
+
+def _name(look: Look, topic_id: int, topic: TopicImage | None) -> str | None:
+    if topic is not None:
+        return topic.name
+    if topic_id == FIRST_INDEX:
+        return DEFAULT_TOPIC
+    return look.journal.topic_name(topic_id) if look.journal else None
+
+
+def _unknown(look: Look, path: str, topic_id: int) -> str:
+    """Return what the next start does to a log that the checkpoint does not have."""
+    name = look.journal.topic_name(topic_id) if look.journal else None
+    if name is None:
+        return f"{path} is not in the checkpoint: the next start removes it"
+    return (
+        f"{path} is topic {name}, created after the checkpoint: the next start makes it anew from "
+        "the journal"
+    )
 
 
 def _report(progress: Progress, before: int, size: int) -> None:

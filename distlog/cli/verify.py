@@ -1,36 +1,29 @@
 """Check everything in a data directory, while no node runs on it.
 
 PATH is a node's data directory, the directory of one log, or a directory of the seed system. Every
-checksum is computed and every file is held against the others; nothing is changed. With --compare
-the logs of two directories must have the same bytes, for the offsets that both keep. Fails if
-anything is wrong.
+checksum is computed and every file is held against the others; nothing is changed. The first fault
+is named with its file, byte and offset and with what to do; up to 100 are counted. With --compare
+the logs of two directories must have the same bytes, for the offsets that both keep. Fails (exit
+code 1) if anything is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
-from distlog.cli.inspect import extent_text, size_text, title
+from distlog.cli.amounts import count_text
+from distlog.cli.inspect import extent_text, title
+from distlog.cli.progress_bar import ProgressBar
+from distlog.cli.remedies import DIFFERENT, remedy_of
 from distlog.cli.stopped_node import Look, TopicSurvey, look_at
-from distlog.cli.terminal import CLEAR_LINE, PROGRESS_INTERVAL_S, is_terminal
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable
 from distlog.storage.comparison import compare_logs
 from distlog.storage.disk import Disk, RealDisk
-from distlog.storage.segment_check import Fault
-from distlog.storage.segment_files import INDEX
-
-REBUILD = "the next start rebuilds it from the store"
-REPLACE = (
-    "stop using this directory as it is: restore the file from a copy, or move the directory away "
-    "and let the node come back as a new member"
-)
-DIFFERENT = "one of the two was changed after it was written: verify each of them alone"
+from distlog.storage.invariants import Fault
+from distlog.storage.segment_files import STORE
+from distlog.storage.survey import FAULT_COUNT_MAX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +40,8 @@ def run(namespace: argparse.Namespace) -> int:
         raise ConfigurationInvalid("distlog verify", problem)
     disk = RealDisk()
     paths = namespace.compare or [namespace.path]
-    with Progress("checked") as progress:
-        looks = [look_at(disk, path, deep=True, progress=progress.of(path)) for path in paths]
+    with ProgressBar("checked") as bar:
+        looks = [look_at(disk, path, deep=True, progress=bar.of(path, STORE)) for path in paths]
         differences: list[Fault] = []
         notes: list[str] = []
         if namespace.compare:
@@ -57,13 +50,7 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.json:
         print(json.dumps(as_json(looks, differences, notes), indent=2))
     else:
-        for look in looks:
-            print_look(look)
-        for note in notes:
-            print(f"note: {note}")
-        for fault in differences:
-            print_fault(fault, DIFFERENT)
-        print(conclusion(looks, len(faults), len(differences)))
+        print("\n".join(as_lines(looks, differences, notes)))
     return 1 if faults or differences else 0
 
 
@@ -81,19 +68,29 @@ def compare(disk: Disk, one: Look, other: Look) -> tuple[list[Fault], list[str]]
             notes.append(f"only {one.path} has {title(topic)}")
             continue
         faults += compare_logs(disk, topic.log, twin.log)
-        first = max(topic.log.start_offset, twin.log.start_offset)
-        end = min(topic.log.next_offset, twin.log.next_offset)
-        if first < end:
-            notes.append(f"{title(topic)}: compared offsets {first} to {end - 1}")
-        else:
-            notes.append(f"{title(topic)}: no offset is in both")
+        notes += compared_text(one, topic, other, twin)
     notes += [f"only {other.path} has {title(topic)}" for topic in others.values()]
     return faults, notes
 
 
-def remedy_of(fault: Fault) -> str:
-    """Return what to do about a fault."""
-    return REBUILD if fault.path.endswith(INDEX) else REPLACE
+def compared_text(one: Look, topic: TopicSurvey, other: Look, twin: TopicSurvey) -> list[str]:
+    """Return which offsets of two logs were compared, and what only one of them keeps."""
+    logs = (topic.log, twin.log)
+    first = max(log.start_offset for log in logs)
+    end = min(log.next_offset for log in logs)
+    if first >= end:
+        return [f"{title(topic)}: no offset is in both"]
+    sentences = [f"{title(topic)}: compared offsets {first} to {end - 1}"]
+    for look, log in zip((one, other), logs, strict=True):
+        if log.start_offset < first:
+            sentences.append(
+                f"{title(topic)}: only {look.path} keeps offsets {log.start_offset} to {first - 1}"
+            )
+        if log.next_offset > end:
+            sentences.append(
+                f"{title(topic)}: only {look.path} goes on, with offsets {end} to {log.next_offset - 1}"
+            )
+    return sentences
 
 
 # --- What is said ---------------------------------------------------------------------------------
@@ -106,7 +103,9 @@ def as_json(looks: list[Look], differences: list[Fault], notes: list[str]) -> di
             {
                 "path": look.path,
                 "topics": [_topic_json(topic) for topic in look.topics],
-                "faults": [_fault_json(fault, remedy_of(fault)) for fault in look.all_faults()],
+                "faults": [
+                    _fault_json(fault, remedy_of(fault, look)) for fault in look.all_faults()
+                ],
                 "notes": look.all_notes(),
             }
             for look in looks
@@ -129,33 +128,53 @@ def _topic_json(topic: TopicSurvey) -> dict[str, Any]:
 def _fault_json(fault: Fault, remedy: str) -> dict[str, Any]:
     return {
         "path": fault.path,
-        "position": fault.position,
+        "byte": fault.position,
         "offset": fault.offset,
+        "invariant": fault.invariant.value,
         "problem": fault.problem,
         "remedy": remedy,
     }
 
 
-def print_look(look: Look) -> None:
-    for topic in look.topics:
-        verdict = "damaged" if topic.log.faults else "whole"
-        print(f"{look.path}: {title(topic)}: {extent_text(topic)}: {verdict}")
-    for note in look.all_notes():
-        print(f"note: {note}")
-    for fault in look.all_faults():
-        print_fault(fault, remedy_of(fault))
+def as_lines(looks: list[Look], differences: list[Fault], notes: list[str]) -> list[str]:
+    """Return what a person reads."""
+    lines: list[str] = []
+    for look in looks:
+        for topic in look.topics:
+            verdict = "damaged" if topic.log.faults else "whole"
+            lines.append(f"{look.path}: {title(topic)}: {extent_text(topic)}: {verdict}")
+        lines += [f"note: {note}" for note in look.all_notes()]
+        remedies: set[str] = set()
+        for fault in look.all_faults():
+            lines += _fault_lines(fault, remedy_of(fault, look), remedies)
+    lines += [f"note: {note}" for note in notes]
+    said: set[str] = set()
+    for fault in differences:
+        lines += _fault_lines(fault, DIFFERENT, said)
+    return [*lines, conclusion(looks, differences)]
 
 
-def print_fault(fault: Fault, remedy: str) -> None:
-    print(f"fault: {fault.path} at byte {fault.position}, offset {fault.offset}: {fault.problem}")
-    print(f"  {remedy}")
+def _fault_lines(fault: Fault, remedy: str, said: set[str]) -> list[str]:
+    """Return a fault, and its remedy if that was not said yet."""
+    offset = "" if fault.offset is None else f", offset {fault.offset}"
+    lines = [
+        f"fault: {fault.path} at byte {fault.position}{offset}: {fault.problem} ({fault.invariant})"
+    ]
+    if remedy not in said:
+        said.add(remedy)
+        lines.append(f"  what to do: {remedy}")
+    return lines
 
 
-def conclusion(looks: list[Look], fault_count: int, difference_count: int) -> str:
+def conclusion(looks: list[Look], differences: list[Fault]) -> str:
     """Return the last line."""
+    counts = [len(look.all_faults()) for look in looks]
     wrong = [
-        f"{count} {noun}{'s' if count > 1 else ''}"
-        for count, noun in ((fault_count, "fault"), (difference_count, "difference"))
+        ("at least " if most else "") + count_text(count, noun)
+        for count, noun, most in (
+            (sum(counts), "fault", max(counts) >= FAULT_COUNT_MAX),
+            (len(differences), "difference", False),
+        )
         if count
     ]
     if wrong:
@@ -165,33 +184,3 @@ def conclusion(looks: list[Look], fault_count: int, difference_count: int) -> st
     )
     equal = ", and the two are equal" if len(looks) > 1 else ""
     return f"nothing is wrong with {records} records{equal}"
-
-
-class Progress:
-    """One line on the terminal that says how far it is; nothing where there is no terminal."""
-
-    def __init__(self, done: str) -> None:
-        """done: what happened to the bytes."""
-        self._done = done
-        self._shown = is_terminal(sys.stderr)
-        self._next = 0.0
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
-
-    def of(self, path: str) -> Callable[[int], None]:
-        """Return what is to be called with the bytes checked so far."""
-        name = os.path.basename(path.rstrip("/")) or path
-
-        def show(size: int) -> None:
-            if self._shown and time.monotonic() >= self._next:
-                self._next = time.monotonic() + PROGRESS_INTERVAL_S
-                sys.stderr.write(f"{CLEAR_LINE}{name}: {size_text(size)} {self._done}")
-                sys.stderr.flush()
-
-        return show

@@ -11,7 +11,7 @@ import numpy as np
 from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.disk import Disk
 from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
-from distlog.storage.segment_check import Fault
+from distlog.storage.invariants import Fault, Invariant
 from distlog.storage.segment_files import INDEX, STORE, TABLE, segment_path
 from distlog.storage.survey import LogSurvey, SegmentSurvey
 
@@ -27,9 +27,13 @@ def compare_logs(disk: Disk, one: LogSurvey, other: LogSurvey) -> list[Fault]:
     for base_offset in sorted(segments.keys() | others.keys()):
         path = segment_path(one.path, base_offset, STORE)
         if base_offset not in segments:
-            faults.append(Fault(path, 0, base_offset, f"only {other.path} has this segment"))
+            faults.append(
+                Fault(path, 0, base_offset, f"only {other.path} has this segment", Invariant.EQUAL)
+            )
         elif base_offset not in others:
-            faults.append(Fault(path, 0, base_offset, f"{other.path} has no such segment"))
+            faults.append(
+                Fault(path, 0, base_offset, f"{other.path} has no such segment", Invariant.EQUAL)
+            )
         else:
             pair = (segments[base_offset], others[base_offset])
             fault = _compare_segments(disk, (one.path, other.path), pair, end)
@@ -67,14 +71,20 @@ def _compare_segments(
         position = _first_difference(disk, files[0], files[1], size)
         if position is not None:
             offset = _offset_at(disk, paths[0], base_offset, suffix, position)
-            return Fault(files[0], position, offset, f"{files[1]} differs from here on")
+            return Fault(
+                files[0], position, offset, f"{files[1]} differs from here on", Invariant.EQUAL
+            )
     if (
         pair[0].next_offset != pair[1].next_offset
         and max(segment.next_offset for segment in pair) <= end
     ):
         problem = f"{paths[1]} ends this segment at offset {pair[1].next_offset}"
         return Fault(
-            segment_path(paths[0], base_offset, STORE), store_size, pair[0].next_offset, problem
+            segment_path(paths[0], base_offset, STORE),
+            store_size,
+            pair[0].next_offset,
+            problem,
+            Invariant.EQUAL,
         )
     return None
 

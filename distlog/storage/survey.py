@@ -45,6 +45,9 @@ class SegmentSurvey:
     # None in an empty segment, and in one of the seed, which kept no time.
     first_timestamp_ms: int | None
     last_timestamp_ms: int | None
+    # Entry and term that brought the first batch, and the last; None where nothing says it, and in a deep survey.
+    first_entry: tuple[int, int] | None = None
+    last_entry: tuple[int, int] | None = None
 
     @property
     def record_count(self) -> int:
@@ -336,22 +339,23 @@ class _Survey:
 
 
 def _describe(files: SegmentFiles, extent: Extent) -> SegmentSurvey:
-    first = last = None
+    base_offset, counts = files.index.base_offset, (extent.batch_count, extent.store_size)
     try:
         if extent.batch_count:
-            first = files.table.row(0).timestamp_ms
-            last = files.table.row(extent.batch_count - 1).timestamp_ms
+            first, last = files.table.row(0), files.table.row(extent.batch_count - 1)
+            return SegmentSurvey(
+                base_offset,
+                extent.next_offset,
+                *counts,
+                first.timestamp_ms,
+                last.timestamp_ms,
+                (first.raft_index, first.term),
+                (last.raft_index, last.term),
+            )
     except CorruptBatch:
         # It is among the faults if anybody looks for them.
         pass
-    return SegmentSurvey(
-        files.index.base_offset,
-        extent.next_offset,
-        extent.batch_count,
-        extent.store_size,
-        first,
-        last,
-    )
+    return SegmentSurvey(base_offset, extent.next_offset, *counts, None, None)
 
 
 def _survey_seed(disk: Disk, path: str, bases: list[int]) -> LogSurvey:

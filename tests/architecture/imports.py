@@ -39,6 +39,11 @@ LAYERS = (
     Layer("distlog.api", ("distlog.errors",), GRPC, NO_LOOP),
     # Files.  No event loop: a caller decides which thread runs it.
     Layer("distlog.storage", VALUES, ("numpy",), NO_LOOP),
+    # What checks gigabytes computes checksums where the bytes are, without a copy.
+    *(
+        Layer(name, (*VALUES, "distlog.storage"), ("numpy", "google_crc32c"), NO_LOOP)
+        for name in ("distlog.storage.segment_scan", "distlog.storage.table_scan")
+    ),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
         "distlog.peer",
@@ -103,7 +108,28 @@ LAYERS = (
             f"distlog.cli.{name}",
             (*VALUES, "distlog.storage", "distlog.consensus", "distlog.config", "distlog.cli"),
         )
-        for name in ("stopped_node", "inspect", "verify", "import_seed")
+        for name in (
+            "stopped_node",
+            "journal_listing",
+            "producer_rows",
+            "inspect",
+            "inspect_json",
+            "inspect_lines",
+            "verify",
+            "remedies",
+            "import_seed",
+        )
+    ),
+    Layer(
+        "distlog.cli.journal_survey",
+        (*VALUES, "distlog.storage", "distlog.consensus", "distlog.cli"),
+        ("numpy",),
+    ),
+    # Records with a key are messages of the API, also on the disk.
+    Layer(
+        "distlog.cli.stored_records",
+        (*VALUES, "distlog.storage", "distlog.api", "distlog.cli"),
+        ("numpy", "google.protobuf"),
     ),
     Layer("distlog.__main__", ("distlog.cli.main",)),
 )
