@@ -90,6 +90,8 @@ class BatchRow(NamedTuple):
 
 def decode_row(data: bytes) -> BatchRow | None:
     """Return the row, or None if these 64 bytes are none: torn, changed, or never written."""
+    if len(data) != ROW_SIZE:
+        return None
     fields = ROW.unpack(data)
     if fields[11] != crc32c(data[:_CHECKED_SIZE]) or fields[8] or fields[9] or not fields[2]:
         return None
@@ -126,7 +128,7 @@ class BatchTable:
         assert 0 <= number < self.row_count
         position = number * ROW_SIZE
         data = self._memory.read(position, ROW_SIZE)
-        row = decode_row(data) if len(data) == ROW_SIZE else None
+        row = decode_row(data)
         if row is None:
             raise CorruptBatch(
                 path=self.path, position=position, problem="the row's checksum is wrong"
@@ -162,6 +164,10 @@ class BatchTable:
         guess: about where that row is; a good one saves reads.
         Raises CorruptBatch if that row is damaged, or the damage of another one hides it.
         """
+        # Where all batches have the same size, it is right at once.
+        row = decode_row(self._memory.read(guess * ROW_SIZE, ROW_SIZE)) if guess else None
+        if row is not None and row.base_offset <= offset < row.next_offset:
+            return guess, row
         number = max(0, self._count_below(offset + 1, _OFFSET, 0, guess) - 1)
         row = self.row(number)
         if not row.base_offset <= offset < row.next_offset:

@@ -268,6 +268,12 @@ class RealFile:
 
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         try:
+            if len(parts) == 1:
+                # Most writes: without the price of a list.
+                written = os.pwrite(self._descriptor, parts[0], position)
+                if written < len(parts[0]):
+                    self._write_rest(position + written, bytes(parts[0][written:]))
+                return
             for first in range(0, len(parts), PARTS_MAX):
                 some = parts[first : first + PARTS_MAX]
                 size = sum(map(len, some))

@@ -23,10 +23,13 @@ from distlog.storage.segment_files import (
     SegmentLimits,
     segment_path,
 )
+from distlog.storage.store import Store
 from distlog.storage.stored_batch import StoredBatch
 
 # Batches that one read returns at most: about 3 ms of Python, also where they are tiny.
 BATCHES_MAX = 1024
+# Batches of this many bytes, on average, are read one by one, smaller ones together.
+APART_SIZE_MIN = 32 << 10
 
 
 class Segment:
@@ -48,6 +51,8 @@ class Segment:
         if files is not None:
             self._active = WrittenFiles(disk, directory, base_offset, cache, files)
         self.base_offset = base_offset
+        # The path of the store, which names the segment.
+        self.path = segment_path(directory, base_offset, STORE)
         # One past the last record.  Invariant: next_offset - base_offset rows of index are data.
         self.next_offset = base_offset
         # Bytes of store, and rows of batch table, that are data.
@@ -59,11 +64,6 @@ class Segment:
         self._time_range: tuple[int, int] | None = None
         # Reads that may still need the files; they leave by being finished or forgotten.
         self.readers: WeakSet[object] = WeakSet()
-
-    @property
-    def path(self) -> str:
-        """The path of the store, which names the segment."""
-        return segment_path(self._directory, self.base_offset, STORE)
 
     @property
     def record_count(self) -> int:
@@ -86,7 +86,6 @@ class Segment:
         record_count, size = block.record_count, block.size
         files.reserve(size, record_count)
         active.changed = True
-        counts = files.counts
         try:
             position = files.store.append(block.frames)
             if record_count == 1:
@@ -108,7 +107,7 @@ class Segment:
             )
         except DistlogError:
             # What has no row was not appended: the next batch goes over it.
-            files.narrow(counts)
+            files.narrow(Counts(self.store_size, self.record_count, self.batch_count))
             raise
         self.next_offset += record_count
         self.store_size = position + size
@@ -154,15 +153,14 @@ class Segment:
         with self._files() as files:
             guess = (offset - self.base_offset) * self.batch_count // self.record_count
             number, first = files.table.find(offset, guess)
-            position = first.position
-            more = files.table.rows_within(number + 1, position + size_max, BATCHES_MAX - 1)
-            rows = [first, *more]
-            data = files.store.read(position, rows[-1].end_position - position)
+            rows, end = [first], first.position + size_max
+            if first.end_position < end:
+                rows += files.table.rows_within(number + 1, end, BATCHES_MAX - 1)
+            frames = _frames_of(files.store, rows)
         batches: list[StoredBatch] = []
         try:
-            for row in rows:
-                start = row.position - position
-                batches.append(self._batch(row, data[start : start + row.size]))
+            for row, data in zip(rows, frames, strict=True):
+                batches.append(self._batch(row, data))
         except CorruptBatch:
             if not batches:
                 raise
@@ -193,18 +191,23 @@ class Segment:
 
         Raises CorruptBatch if index and store disagree and the batch is not whole either.
         """
-        with self._files() as files:
-            try:
-                if offset + 1 == self.next_offset:
-                    position, end = files.index.position(offset), self.store_size
-                else:
-                    position, end = files.index.span(offset)
-            except CorruptIndex:
-                position = end = 0
+        files = self._take()
+        try:
+            if offset + 1 == self.next_offset:
+                position, end = files.index.position(offset), self.store_size
+            else:
+                position, end = files.index.span(offset)
             if position + PREFIX_SIZE <= end <= self.store_size:
                 frame = files.store.read(position, end - position)
                 if PREFIX.unpack_from(frame)[0] == len(frame) - PREFIX_SIZE:
+                    self._put(files)
                     return frame[PREFIX_SIZE:]
+        except CorruptIndex:
+            pass
+        except BaseException:
+            self._drop(files)
+            raise
+        self._put(files)
         # The index is a cache: the batch says itself what it holds.
         batch = self.read(offset, 0)[0]
         for number, record in enumerate(batch.records(), batch.base_offset):
@@ -216,7 +219,8 @@ class Segment:
     def batch_of(self, offset: int) -> BatchRow:
         """Return the row of the batch that holds `offset`."""
         with self._files() as files:
-            return files.table.find(offset)[1]
+            guess = (offset - self.base_offset) * self.batch_count // self.record_count
+            return files.table.find(offset, guess)[1]
 
     def time_range(self) -> tuple[int, int]:
         """Return the times of the first and the last batch; there is one.
@@ -237,21 +241,33 @@ class Segment:
     @contextmanager
     def _files(self) -> Iterator[SegmentFiles]:
         """Lend the segment's files for one read."""
+        files = self._take()
+        try:
+            yield files
+        except BaseException:
+            self._drop(files)
+            raise
+        self._put(files)
+
+    def _take(self) -> SegmentFiles:
         if self.quarantine is not None:
             raise CorruptBatch(**self.quarantine.fields())
         if self._active is not None:
-            yield self._active.open()
-            return
+            return self._active.open()
         files = self._cache.take(self.path)
         if files is None:
             counts = Counts(self.store_size, self.record_count, self.batch_count)
             files = SegmentFiles.open_sealed(self._disk, self._directory, self.base_offset, counts)
-        try:
-            yield files
-        except BaseException:
+        return files
+
+    def _put(self, files: SegmentFiles) -> None:
+        if files.limits is None:
+            self._cache.put(files)
+
+    def _drop(self, files: SegmentFiles) -> None:
+        """Do not lend files again that a read failed with, but for those that are written."""
+        if files.limits is None:
             files.close()
-            raise
-        self._cache.put(files)
 
     # --- End --------------------------------------------------------------------------------------
 
@@ -260,3 +276,14 @@ class Segment:
         self._cache.drop(self.path)
         if self._active is not None:
             self._active.close()
+
+
+def _frames_of(store: Store, rows: list[BatchRow]) -> list[bytes]:
+    """Return the bytes of batches that follow each other."""
+    first = rows[0].position
+    size = rows[-1].end_position - first
+    if size >= len(rows) * APART_SIZE_MIN:
+        # A copy of each would cost more than a read of each.
+        return [store.read(row.position, row.size) for row in rows]
+    data = store.read(first, size)
+    return [data[row.position - first : row.end_position - first] for row in rows]
