@@ -340,7 +340,8 @@ class Raft:
 
     def _with_space(self, message: AppendEntries) -> AppendEntries:
         """Return as much of an AppendEntries as there is space for on the disk: nothing else is acknowledged."""
-        count = self._space.admissible(entry[0] for entry in message.entries)
+        older_count = sum(entry[2] < message.sender_term for entry in message.entries)
+        count = self._space.admissible((entry[0] for entry in message.entries), older_count)
         if count == len(message.entries):
             return message
         return msgspec.structs.replace(

@@ -120,12 +120,19 @@ class Space:
         """Return what an entry of so many commands would cost at most."""
         return commands_cost(size, command_count, self._topic_count())
 
-    def admissible(self, payloads: Iterable[bytes]) -> int:
-        """Return how many of these entries, from the first on, may be taken into the journal now."""
+    def admissible(self, payloads: Iterable[bytes], older_count: int = 0) -> int:
+        """Return how many of these entries, from the first on, may be taken into the journal now.
+
+        older_count: so many of them, from the first on, are of an older term than their leader's.  A whole reserve takes those whatever
+        they cost: before the leader's own first entry, which is behind them, none is known to be committed, so waiting until some are
+        applied would be waiting for ever.
+        """
         room, count = self.room, 0
+        older_count = older_count if self._reserve.is_whole else 0
         for payload in payloads:
             room -= self.cost(payload)
-            if room < 0 and payload != NO_OP and not (count == 0 and self.may_exceed):
+            is_free = payload == NO_OP or count < older_count or (count == 0 and self.may_exceed)
+            if room < 0 and not is_free:
                 self._has_refused = self._has_refused or self.is_full
                 break
             count += 1

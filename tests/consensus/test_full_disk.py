@@ -162,3 +162,17 @@ def test_full_voters_still_vote_and_one_may_lead() -> None:
         "the entry of its own term is one that it promised nobody"
     )
     assert [command for _, command in cluster["b"].applied] == [b"first"]
+
+
+def test_a_new_leader_is_not_refused_what_its_first_entry_lies_behind() -> None:
+    """Nothing that is in the journals is known to be committed, so nothing can be applied to make room."""
+    cluster = led_by_a()
+    cluster.propose("a", *LARGE[:8])
+    cluster.tick("a")
+    cluster.deliver("a", "b")
+    assert cluster["b"].journal.last_index < cluster["a"].journal.last_index, "all the room is used"
+    cluster.lose("a")
+    cluster.elect("a", "b")
+    cluster.settle("a", "b")
+    assert cluster["a"].applied == cluster["b"].applied
+    assert len(cluster["b"].applied) == 9

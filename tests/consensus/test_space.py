@@ -118,6 +118,17 @@ def test_an_entry_that_alone_costs_more_than_the_reserve_is_taken_when_nothing_e
     assert space.admissible([payload]) == 0
 
 
+def test_entries_of_older_terms_are_taken_whatever_they_cost_while_the_reserve_is_whole() -> None:
+    payload = encode_entry(appends(1, [bytes(1000)]), 0)
+    space, reserve = space_of(2 * entry_cost(payload, 1))
+    space.taken(1, payload)
+    assert space.admissible([payload] * 5) == 1
+    assert space.admissible([payload] * 5, older_count=3) == 3
+    assert space.admissible([payload, payload, NO_OP], older_count=2) == 3
+    reserve.held -= 1
+    assert space.admissible([payload] * 5, older_count=3) == 0
+
+
 def test_a_full_node_takes_what_was_proposed_before_while_half_of_the_reserve_is_left() -> None:
     payload = encode_entry(appends(1, [b"x"]), 0)
     space, reserve = space_of(1 << 20)
