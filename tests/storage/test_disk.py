@@ -161,8 +161,10 @@ def test_the_real_disk_tells_a_full_one_from_a_broken_one(
     with pytest.raises(StorageFull, match="a: free space"):
         file.reserve(100)
     assert file.size() == 3, "a refused reservation must not leave the file grown"
-    with pytest.raises(StorageFull):
-        file.write_at(3, [b"def"])
+    monkeypatch.setattr(os, "pwrite", refuse)
+    for parts in ([b"def"], [b"d", b"ef"]):
+        with pytest.raises(StorageFull):
+            file.write_at(3, parts)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
@@ -195,7 +197,9 @@ def test_the_real_disk_goes_on_after_short_writes(
     monkeypatch.setattr(os, "pwrite", lambda fd, data, position: pwrite(fd, data[:2], position))
     file = RealDisk().open(f"{tmp_path}/a", create=True)
     file.write_at(1, [b"abcd", b"efgh", b"i"])
-    assert file.read_at(0, 20) == b"\0abcdefghi"
+    file.write_at(10, [b"jklmn"])
+    file.write_at(15, [memoryview(b"opqrs")])
+    assert file.read_at(0, 30) == b"\0abcdefghijklmnopqrs"
 
 
 def test_a_failed_fdatasync_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
