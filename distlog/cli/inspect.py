@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topic", help=f"of which topic to show batches or a record (default {DEFAULT_TOPIC})"
     )
     one = parser.add_mutually_exclusive_group()
-    one.add_argument(
-        "--batches",
-        metavar="FIRST-LAST",
-        nargs="?",
-        const="",
-        help="each batch, or those with one of these offsets",
-    )
+    one.add_argument("--batches", action="store_true", help="each batch")
     one.add_argument(
         "--record", metavar="OFFSET", type=count, help="one record, with key and headers"
     )
@@ -63,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--producers", action="store_true", help="each producer that the checkpoint knows"
     )
     parser.add_argument(
+        "--offsets", metavar="FIRST-LAST", help="with --batches: those that hold one of these"
+    )
+    parser.add_argument(
         "--raw", action="store_true", help="with --record: the bytes of its value and nothing else"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -71,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     if namespace.raw and (namespace.record is None or namespace.json):
         raise ConfigurationInvalid("--raw", "goes with --record, and without --json")
+    if namespace.offsets is not None and not namespace.batches:
+        raise ConfigurationInvalid("--offsets", "goes with --batches")
     disk = RealDisk()
     look = look_at(disk, namespace.path, deep=False)
     if namespace.raw:
@@ -87,9 +86,9 @@ def run(namespace: argparse.Namespace) -> int:
 
 def asked_json(disk: Disk, look: Look, namespace: argparse.Namespace) -> dict[str, Any]:
     """Return what a flag asks for, under a name of its own."""
-    if namespace.batches is not None:
+    if namespace.batches:
         topic = chosen(look, namespace.topic)
-        batches = batches_of(disk, topic.log, *offsets(namespace.batches))
+        batches = batches_of(disk, topic.log, *offsets(namespace.offsets))
         return {"batches": [batch_json(batch) for batch in batches]}
     if namespace.record is not None:
         topic = chosen(look, namespace.topic)
@@ -104,9 +103,11 @@ def asked_json(disk: Disk, look: Look, namespace: argparse.Namespace) -> dict[st
 
 def asked_lines(disk: Disk, look: Look, namespace: argparse.Namespace) -> Iterable[str]:
     """Return what a person asked for; long lists one line after the other."""
-    if namespace.batches is not None:
+    if namespace.batches:
         topic = chosen(look, namespace.topic)
-        return map(batch_line, batches_of(disk, topic.log, *offsets(namespace.batches)))
+        if topic.log.is_seed:
+            return ["the seed system kept no batches"]
+        return map(batch_line, batches_of(disk, topic.log, *offsets(namespace.offsets)))
     if namespace.record is not None:
         topic = chosen(look, namespace.topic)
         return record_lines(topic, record_of(disk, topic.log, namespace.record))
@@ -129,14 +130,14 @@ def chosen(look: Look, name: str | None) -> TopicSurvey:
     raise TopicNotFound(name or DEFAULT_TOPIC)
 
 
-def offsets(text: str) -> tuple[int, int]:
-    """Return the first offset of `--batches` and one past the last."""
-    if not text:
+def offsets(text: str | None) -> tuple[int, int]:
+    """Return the first offset of `--offsets` and one past the last."""
+    if text is None:
         return 0, 1 << 64
     first, dash, last = text.partition("-")
     if first.isdecimal() and (last.isdecimal() or not dash):
         return int(first), int(last or first) + 1
-    raise ConfigurationInvalid("--batches", f"must be OFFSET or FIRST-LAST, not {text!r}")
+    raise ConfigurationInvalid("--offsets", f"must be OFFSET or FIRST-LAST, not {text!r}")
 
 
 def journal_path(look: Look) -> str:

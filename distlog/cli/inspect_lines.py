@@ -187,6 +187,8 @@ def producer_lines(look: Look) -> Iterator[str]:
     """Yield each producer of the checkpoint, the least recently used first."""
     image: CheckpointImage | None = look.checkpoint
     names = {topic.topic_id: topic.name for topic in image.topics} if image else {}
+    if not image or not image.producer_rows:
+        yield "the checkpoint knows no producers"
     for row in image.producer_rows if image else ():
         producer = producer_of(row)
         yield f"producer {producer.producer_id}, epoch {producer.epoch}, last used {time_text(producer.last_used_ms)}"
