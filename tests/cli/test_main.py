@@ -30,6 +30,9 @@ HELPS = {
     "topic_trim": ["topic", "trim", "--help"],
     "topic_delete": ["topic", "delete", "--help"],
     "cluster_transfer_leadership": ["cluster", "transfer-leadership", "--help"],
+    "inspect": ["inspect", "--help"],
+    "verify": ["verify", "--help"],
+    "import": ["import", "--help"],
 }
 
 

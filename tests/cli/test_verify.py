@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -12,9 +16,14 @@ import pytest
 
 from distlog.block import Block
 from distlog.cli.main import main
+from distlog.cli.progress_bar import line
+from distlog.cli.terminal import CLEAR_LINE
+from distlog.consensus.journal_format import HEADER
+from distlog.consensus.journal_recovery import read_operations
+from distlog.storage.batch_table import decode_row
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import RealDisk
-from distlog.storage.log import Log
+from distlog.storage.log import Log, SegmentLimits
 from tests.cli.directories import (
     LIMITS,
     SEED,
@@ -172,3 +181,216 @@ def test_compare_finds_a_record_that_differs_though_both_copies_are_whole(
 def test_compare_does_not_mix_kinds(node: Path, log_path: Path, capsys: Capture) -> None:
     assert main(["verify", "--compare", str(node), str(log_path)]) == 1
     assert "compare like with like" in capsys.readouterr().err
+
+
+# --- More than one fault --------------------------------------------------------------------------
+
+
+def test_verify_names_the_first_fault_and_counts_the_others(
+    log_path: Path, capsys: Capture
+) -> None:
+    first, second = (log_path / f"{base:020d}" for base in (0, 16))
+    flip(first.with_suffix(".log"), 4 * 16 + 9)
+    flip(first.with_suffix(".batch"), 9 * 64 + 30)
+    flip(second.with_suffix(".idx"), 2 * 16 + 3)
+    code, shown = json_of(capsys, "verify", str(log_path))
+    found = [
+        (Path(fault["path"]).name, fault["byte"], fault["offset"], fault["invariant"])
+        for fault in shown["directories"][0]["faults"]
+    ]
+    assert code == 1
+    assert found == [
+        (f"{0:020d}.log", 4 * 16, 4, "batch-checksum"),
+        (f"{0:020d}.batch", 9 * 64, 9, "row-checksum"),
+        (f"{16:020d}.idx", 2 * 16, 18, "index-matches"),
+    ]
+    assert main(["verify", str(log_path)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "3 faults"
+
+
+def test_verify_stops_counting_at_a_hundred(tmp_path: Path, capsys: Capture) -> None:
+    log = Log.create(RealDisk(), f"{tmp_path}/log", SegmentLimits(row_count_max=1000))
+    for number in range(300):
+        log.append(Block.from_records([b"x"]), timestamp_ms=number, raft_index=number, term=1)
+    log.close()
+    for number in range(0, 300, 2):
+        flip(tmp_path / "log" / f"{0:020d}.log", 9 * number + 8)
+    assert main(["verify", f"{tmp_path}/log"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "at least 100 faults"
+    assert sum(line.startswith("fault: ") for line in lines) == 100
+
+
+def test_what_to_do_is_said_once_for_faults_that_share_it(log_path: Path, capsys: Capture) -> None:
+    for number in (3, 5):
+        flip(log_path / f"{0:020d}.log", 16 * number + 9)
+    assert main(["verify", str(log_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "fault",
+        "what to do",
+        "fault",
+        "2 faults",
+    ]
+
+
+# --- A data directory -----------------------------------------------------------------------------
+
+
+def test_what_is_nobodys_is_noted_and_no_fault(node: Path, capsys: Capture) -> None:
+    for name in (
+        "notes.txt",
+        "node.json.tmp",
+        "groups/1",
+        "groups/0/checkpoint.new",
+        "groups/0/topics/latest",
+        f"groups/0/topics/{1:020d}/core",
+        "groups/0/journal/old",
+    ):
+        (node / name).write_text("")
+    (node / "groups" / "0" / "topics" / f"{77:020d}").mkdir()
+    code, shown = json_of(capsys, "verify", str(node))
+    notes = shown["directories"][0]["notes"]
+    assert (code, len(notes)) == (0, 8)
+    for name in ("notes.txt", "groups/1", "topics/latest", f"{1:020d}/core", "journal/old"):
+        assert any(f"{name} is " in note and "left alone" in note for note in notes)
+    for name in ("node.json.tmp", "checkpoint.new", f"{77:020d}"):
+        assert any(f"{name} " in note and "interrupted" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("directory_id", "ab" * 16),
+        ("cluster_id", "0123456789abcdef"),
+        ("voters", {"n1": "cd" * 16}),
+    ],
+)
+def test_a_changed_identity_is_a_fault(
+    node: Path, capsys: Capture, key: str, value: object
+) -> None:
+    identity = json.loads((node / "node.json").read_text())
+    (node / "node.json").write_text(json.dumps({**identity, key: value}))
+    code, shown = json_of(capsys, "verify", str(node))
+    faults = shown["directories"][0]["faults"]
+    assert code == 1
+    assert {fault["invariant"] for fault in faults} == {"identity-fits"}
+    assert {fault["offset"] for fault in faults} == {None}
+
+
+def test_a_mark_that_does_not_reach_the_checkpoint_is_a_fault(node: Path, capsys: Capture) -> None:
+    path = topic_path(node)
+    Log.create(RealDisk(), f"{path}/other", LIMITS).close()
+    shutil.copy(path / "other" / "synced", path / "synced")
+    shutil.rmtree(path / "other")
+    code, shown = json_of(capsys, "verify", str(node))
+    (fault,) = shown["directories"][0]["faults"]
+    assert (code, fault["invariant"], fault["offset"]) == (1, "mark-fits", 0)
+    assert fault["path"] == str(path / "synced")
+
+
+def test_every_byte_of_the_mark_that_counts_is_checked(node: Path, capsys: Capture) -> None:
+    path = topic_path(node) / "synced"
+    data = path.read_bytes()
+    written = [at for at in (0, 64) if data[at : at + 64].strip(b"\0")]
+    for at in written:
+        for position in range(at, at + 64):
+            flip(path, position)
+            code, shown = json_of(capsys, "verify", str(node))
+            (fault,) = shown["directories"][0]["faults"]
+            assert (code, fault["invariant"], fault["byte"]) == (1, "mark-readable", at)
+            path.write_bytes(data)
+
+
+def test_a_batch_that_the_journal_never_had_is_a_fault(node: Path, capsys: Capture) -> None:
+    table = topic_path(node) / f"{0:020d}.batch"
+    row = decode_row(table.read_bytes())
+    assert row is not None
+    for changed in (row._replace(raft_index=9), row._replace(term=5)):
+        table.write_bytes(changed.encode())
+        code, shown = json_of(capsys, "verify", str(node))
+        (fault,) = shown["directories"][0]["faults"]
+        assert (code, fault["invariant"]) == (1, "provenance")
+
+
+def test_every_flipped_bit_of_a_small_data_directory_is_found_or_harmless(
+    node: Path, capsys: Capture
+) -> None:
+    """Harmless are the zeros between the operations of the journal, which nothing reads."""
+    random = Random(5)
+    operations = list(read_operations(RealDisk(), str(node / "groups" / "0" / "journal")))
+    ends = [each.position + HEADER.size + len(each.payload) for each in operations]
+    padding = {end + at for end in ends for at in range(-end % 8)}
+    for path in sorted(each for each in node.rglob("*") if each.is_file() and each.stat().st_size):
+        data = path.read_bytes()
+        for position in random.sample(range(len(data)), min(len(data), 40)):
+            flip(path, position)
+            code = main(["verify", str(node)])
+            seen = capsys.readouterr()
+            harmless = path.suffix == ".journal" and position in padding
+            assert bool(code) != harmless, f"{path} {position}: {seen.out}"
+            path.write_bytes(data)
+
+
+# --- Where nothing can be written -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[Path]:
+    """Yield `path` as it is on a file system that is mounted read-only."""
+    target = path.parent / "read-only"
+    target.mkdir()
+    subprocess.run(["mount", "--bind", str(path), str(target)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(target)], check=True)
+        yield target
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI has it")
+def test_a_read_only_file_system_is_enough_to_look_at(
+    node: Path, log_path: Path, capsys: Capture
+) -> None:
+    for path in (node, log_path):
+        with read_only(path) as mounted:
+            with pytest.raises(OSError, match="Read-only"):
+                (mounted / "x").touch()
+            assert main(["verify", str(mounted)]) == 0
+            assert main(["inspect", str(mounted)]) == 0
+            assert main(["inspect", str(mounted), "--record", "3"]) == 0
+        (path.parent / "read-only").rmdir()
+    capsys.readouterr()
+
+
+# --- The bar --------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_bar_that_goes_away(
+    log_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert main(["verify", str(log_path)]) == 0
+    shown = terminal.getvalue().split(CLEAR_LINE)
+    assert shown[1].startswith("log: [")
+    assert shown[1].endswith(" of 330 B checked")
+    assert shown[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "text"),
+    [
+        (0, 1 << 30, "x: [........................]   0% 0 B of 1.0 GiB"),
+        (1 << 29, 1 << 30, "x: [############............]  50% 512.0 MiB of 1.0 GiB"),
+        (9, 8, "x: [########################] 100% 8 B of 8 B"),
+        (0, 0, "x: [########################] 100% 0 B of 0 B"),
+    ],
+)
+def test_the_bar_says_how_much_of_how_much(size: int, total: int, text: str) -> None:
+    assert line("x", size, total) == text
