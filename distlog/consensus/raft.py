@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from random import Random
 from typing import Any
 
-import msgspec
-
 from distlog.consensus.elections import Elections
 from distlog.consensus.followers import Followers
+from distlog.consensus.following import Following
 from distlog.consensus.held_back import HeldBack
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_view import JournalView, RestorePoint
@@ -62,20 +61,17 @@ class Raft:
         self._space = space
         self._apply = apply
         self.voters = frozenset(other_voters)
-        self._connected: set[str] = set()
+        # In the order in which they connected.
+        self._connected: dict[str, None] = {}
         # The other voters, as this leader knows them.
         self._followers = Followers()
+        self._following = Following(journal, rules.append_filter, space)
         # Every voter has every entry below this one durably.  Never falls.
         self.retain_from = max(1, journal.first_index)
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
         # A message has arrived that a tick could make something of.
         self._stirred = False
-        # The AppendEntries being answered, and what its acknowledgement may say.
-        self._answering = 0
-        self._proven_next_index: int | None = None
-        # Of the AppendEntries being answered only a part was taken, for lack of space.
-        self._takes_part = False
         self._proposals: list[ProposedEntry] = []
         view = JournalView(journal, restore_point, lambda: self.last_applied, space)
         self._library = Library(
@@ -99,7 +95,7 @@ class Raft:
         self._elections = Elections(
             node_id=node_id,
             voters=self.voters,
-            connected=self._connected,
+            connected=self._connected.keys(),
             journal=journal,
             library=self._library,
             pre_vote=rules.pre_vote,
@@ -262,6 +258,17 @@ class Raft:
         """Tell whether this leader has committed something that a connected voter was not told."""
         return self.is_leader and bool(self._followers.untold(self._connected, self.commit_index))
 
+    def successors(self) -> list[str]:
+        """Return the connected voters, the best one to hand over to first.
+
+        It has what is committed, or the most; of several the one that has been there for longest, to which clients find back.
+        """
+        return sorted(
+            self._connected,
+            key=lambda voter: min(self.matched.get(voter, 0), self.commit_index),
+            reverse=True,
+        )
+
     def has_everything(self, voter: str) -> bool:
         """Tell whether all that was proposed to this leader is applied here, and durable at `voter`."""
         last_index = self.journal.last_index
@@ -301,13 +308,13 @@ class Raft:
     def peer_connected(self, voter: str) -> None:
         if voter in self.voters:
             self._library.enter()
-            self._connected.add(voter)
+            self._connected[voter] = None
             self._library.connected(voter)
 
     def peer_disconnected(self, voter: str) -> None:
         if voter in self.voters:
             self._library.enter()
-            self._connected.discard(voter)
+            self._connected.pop(voter, None)
             self._held_back.drop(voter)
             self._followers.drop(voter)
             self._rules.drop(voter)
@@ -322,33 +329,10 @@ class Raft:
             return
         if self.is_leader and message.sender_term == self.term:
             raise ConsensusViolated(f"{sender} leads term {self.term}, and so does this node")
-        filtered = self._rules.append_filter.admit(
-            message,
-            first_index=self.journal.first_index,
-            last_index=self.journal.last_index,
-            last_applied=self.last_applied,
-            term_at=self.journal.term_at,
-        )
+        admitted = self._following.admit(message, self.last_applied)
         self.retain_from = max(self.retain_from, message.retain_from)
-        self._answering = message.number
-        self._proven_next_index = filtered.proven_next_index
-        admitted = self._with_space(filtered.message)
-        self._takes_part = admitted is not filtered.message
         self._library.deliver(sender, admitted)
-        self._proven_next_index = None
-        self._takes_part = False
-
-    def _with_space(self, message: AppendEntries) -> AppendEntries:
-        """Return as much of an AppendEntries as there is space for on the disk: nothing else is acknowledged."""
-        older_count = sum(entry[2] < message.sender_term for entry in message.entries)
-        count = self._space.admissible((entry[0] for entry in message.entries), older_count)
-        if count == len(message.entries):
-            return message
-        return msgspec.structs.replace(
-            message,
-            entries=message.entries[:count],
-            commit_index=min(message.commit_index, message.previous_index + count),
-        )
+        self._following.done()
 
     def _receive_reply(self, sender: str, message: AppendReply) -> None:
         if not self.is_leader or not 0 < message.next_index <= self.journal.last_index + 1:
@@ -398,7 +382,9 @@ class Raft:
         if kind == "append_entries":
             return self._send_append(voter, message)
         if kind == "next_node_idx":
-            self._send(voter, self._reply(message))
+            # Below `retain_from` all voters agree, and the leader may have forgotten it.
+            lowest = max(self.last_applied, self.retain_from)
+            self._send(voter, self._following.reply(message, term=self.term, lowest=lowest))
         elif kind == "request_vote":
             self._send(
                 voter,
@@ -452,30 +438,6 @@ class Raft:
             retain_from=self.retain_from,
             entries=entries,
         )
-
-    def _reply(self, message: dict[str, Any]) -> AppendReply:
-        next_index, success = message["next_node_idx"], message["success"]
-        if success and self._proven_next_index is not None:
-            next_index = self._proven_next_index
-        elif not success and message["reset"] and next_index <= self.journal.last_index:
-            next_index = self._start_of_conflict(next_index)
-        return AppendReply(
-            sender_term=self.term,
-            number=self._answering,
-            next_index=next_index,
-            success=success,
-            reset=message["reset"] or self._takes_part,
-            is_full=self._space.is_refusing,
-        )
-
-    def _start_of_conflict(self, raft_index: int) -> int:
-        """Return the first entry of the conflicting term: the leader skips it whole and not one entry per round trip."""
-        # Below `retain_from` all voters agree, and the leader may have forgotten it.
-        lowest = max(self.last_applied, self.journal.first_index, self.retain_from) + 1
-        term = self.journal.term_at(raft_index)
-        while raft_index > lowest and self.journal.term_at(raft_index - 1) == term:
-            raft_index -= 1
-        return raft_index
 
     # --- The library's callbacks ---------------------------------------------------------------
 

@@ -69,10 +69,10 @@ class LeadershipTransfer:
             if target not in raft.connected:
                 raise LeadershipNotTransferred(problem=f"{target} is not connected")
             return target
-        candidates = sorted(raft.connected - set(avoid))
+        candidates = [voter for voter in raft.successors() if voter not in avoid]
         if not candidates:
             raise LeadershipNotTransferred(problem="no other voter that may lead is connected")
-        return max(candidates, key=lambda voter: raft.matched.get(voter, 0))
+        return candidates[0]
 
     def progressed(self) -> None:
         """Call after each step: the target may have everything, or lead."""

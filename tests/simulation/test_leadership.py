@@ -247,7 +247,7 @@ def test_a_leader_with_a_majority_leads_on() -> None:
 def test_under_load_leadership_goes_round_and_no_append_fails(seed: int) -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await settled_leader(cluster)
-        loads = [Load(cluster) for _ in range(4)]
+        loads = [Load(cluster) for _ in range(3)]
         tasks = [asyncio.ensure_future(load.run()) for load in loads]
         for _ in range(6):
             leader = await settled_leader(cluster)
