@@ -386,6 +386,17 @@ class ConfigurationInvalid(DistlogError):
 
 
 @dataclass(eq=False)
+class LibraryUnsuitable(DistlogError):
+    """A library that the promises rest on is not the one that they were proven with."""
+
+    reason = "LIBRARY_UNSUITABLE"
+    text = "{library} is needed exactly as it was published, but {problem}: run {install}"
+    library: str
+    problem: str
+    install: str
+
+
+@dataclass(eq=False)
 class DataDirectoryInUse(DistlogError):
     reason = "DATA_DIRECTORY_IN_USE"
     text = "{path} is in use by another process: stop that one, or choose another --data-dir"

@@ -14,12 +14,14 @@ The hooks:
 - `conf.appendEntriesUseBatch`: flipped, since the library reads it at every use; `fullDumpFile` with `deserializer`: how it
   is told of the checkpoint.
 
-Private names change without notice, so another version of the library is refused at start.
+Private names change without notice, so any other source than the pinned one is refused at start (pinned_library.py), and
+tests/consensus/contract holds each hook against it.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -33,10 +35,10 @@ from pysyncobj.transport import Transport as LibraryTransport
 
 from distlog.consensus.journal_view import MESSAGE_SIZE_MAX, JournalView, RestorePoint
 from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply, VoteRequest
+from distlog.consensus.pinned_library import check_library
 from distlog.consensus.rules import ConsensusViolated
 from distlog.runtime import Clock
 
-LIBRARY_VERSION = "0.3.17"
 ROLES = ("follower", "candidate", "leader")
 
 # Beyond the reach of its clock: when to campaign is not left to the library (elections.py).
@@ -48,12 +50,13 @@ ProposedEntry = tuple[bytes, Done]
 # The messages that the library knows, in their typed form.
 Translated = AppendEntries | AppendReply | VoteRequest | VoteReply
 
-if library.VERSION != LIBRARY_VERSION:
-    raise ImportError(
-        f"pysyncobj {LIBRARY_VERSION} is required and {library.VERSION} is installed: the rules around it are "
-        "proven for that version only. Install the pinned one: pip install pysyncobj=="
-        + LIBRARY_VERSION
-    )
+
+def _source(name: str) -> bytes:
+    module = sys.modules[f"pysyncobj.{name}"]
+    return bytes(module.__spec__.loader.get_data(module.__file__))  # type: ignore[union-attr]
+
+
+check_library(library.VERSION, _source)
 
 
 def _take_journal_as_it_is(journal: JournalView) -> JournalView:
