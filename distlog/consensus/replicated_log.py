@@ -38,6 +38,7 @@ from distlog.consensus.results import (
 )
 from distlog.consensus.retention import Trimmer
 from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
+from distlog.consensus.tails import Tails
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
@@ -107,9 +108,7 @@ class ReplicatedLog:
         self._read_worker = read_worker
         self._settings = settings
         self._address_of = address_of
-        self._loop = asyncio.get_running_loop()
-        # Per topic id: those who wait for the high watermark to pass an offset.
-        self._tails: dict[int, dict[asyncio.Future[None], int]] = {}
+        self._tails = Tails(settings.waiting_reads_max)
         self._role_callbacks: list[Callable[[], None]] = []
         self._closing = False
 
@@ -343,29 +342,14 @@ class ReplicatedLog:
             return
         if self._closing:
             raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
-        waiting = self._tails.setdefault(found.topic_id, {})
-        if len(waiting) >= self._settings.waiting_reads_max:
-            raise Overloaded(
-                queue="readers waiting at the end", limit=self._settings.waiting_reads_max
-            )
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiting[future] = offset
-        try:
-            await future
-        finally:
-            waiting.pop(future, None)
+        await self._tails.wait(found.topic_id, offset)
 
     def _wake_tails(self) -> None:
-        for topic_id, waiting in list(self._tails.items()):
-            topic = self._state.topic_by_id(topic_id)
-            if topic is None:
-                _fail(waiting, TopicNotFound(topic=f"id {topic_id}"))
-                del self._tails[topic_id]
-                continue
-            high_watermark = topic.log.next_offset
-            for future, offset in list(waiting.items()):
-                if offset < high_watermark and not future.done():
-                    future.set_result(None)
+        self._tails.wake(self._high_watermark)
+
+    def _high_watermark(self, topic_id: int) -> int | None:
+        topic = self._state.topic_by_id(topic_id)
+        return None if topic is None else topic.log.next_offset
 
     def _find(self, name: str) -> Topic | None:
         return self._state.topic_by_name(name or DEFAULT_TOPIC)
@@ -465,8 +449,7 @@ class ReplicatedLog:
     def refuse_new(self) -> None:
         """Stop taking writes and waits; what is in flight goes on."""
         self._closing = True
-        for waiting in self._tails.values():
-            _fail(waiting, ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S))
+        self._tails.fail(ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S))
         for callback in self._role_callbacks:
             callback()
 
@@ -476,12 +459,6 @@ class ReplicatedLog:
         if self._attached is not None:
             cause = "this node stopped before the append was committed"
             self._proposals.abandon(cause, self._refusal)
-
-
-def _fail(waiting: dict[asyncio.Future[None], int], error: DistlogError) -> None:
-    for future in list(waiting):
-        if not future.done():
-            future.set_exception(error)
 
 
 def describe(topic: Topic) -> TopicDescription:

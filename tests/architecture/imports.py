@@ -50,11 +50,12 @@ LAYERS = (
         ("distlog.errors", "distlog.block", "distlog.runtime"),
         ("msgspec", "google_crc32c"),
     ),
-    # The protocol, the journal and the state machine are sync; five modules drive them from the event loop.
+    # The protocol, the journal and the state machine are sync; six modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
+    Layer("distlog.consensus.tails", ("distlog.errors",)),
     Layer("distlog.consensus.proposals", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.replicated_log", (*CONSENSUS, "distlog.consensus")),
     # The rules around the library are pure: messages in, messages out.
