@@ -403,6 +403,7 @@ class Group:
             or written >= self._settings.checkpoint_journal_size
             # The files that only an older checkpoint needs are space, too.
             or (self.space.is_full and elapsed >= FULL_CHECKPOINT_INTERVAL_S)
+            or self.state_machine.is_short_of_files
         )
         if due and self._may_checkpoint():
             self._begin_checkpoint()

@@ -349,6 +349,11 @@ class StateMachine:
         self._topics.changed(topic, self.last_applied_index)
         return TopicConfigured(topic.retention)
 
+    @property
+    def is_short_of_files(self) -> bool:
+        """Tell whether more logs are written to than may have files open before they are synced: a checkpoint is due."""
+        return self._topics.is_short_of_files
+
     # --- Checkpoint ------------------------------------------------------------------------------
 
     def capture(

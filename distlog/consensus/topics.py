@@ -44,7 +44,7 @@ class Topics:
         self._disk = disk
         self._path = path
         # Of all logs together, so that many topics do not use up the descriptors.
-        self._cache = SegmentCache()
+        self._cache = SegmentCache.within(disk.open_max())
         # Both hold the same topics, in the order of their creation.
         self.by_id: dict[int, Topic] = {}
         self.by_name: dict[str, Topic] = {}
@@ -123,6 +123,11 @@ class Topics:
 
     def _log_path(self, topic_id: int) -> str:
         return f"{self._path}/{topic_id:020d}"
+
+    @property
+    def is_short_of_files(self) -> bool:
+        """Tell whether more logs are written to than may have files open before they are synced: a checkpoint is due."""
+        return self._cache.is_short
 
     # --- Checkpoint ------------------------------------------------------------------------------
 

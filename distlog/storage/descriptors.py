@@ -137,6 +137,9 @@ class SparingDisk:
     def free_space(self, path: str) -> int:
         return self._disk.free_space(path)
 
+    def open_max(self) -> int:
+        return self._disk.open_max()
+
 
 class _SparingFile:
     """A file of a `SparingDisk`: a map takes a descriptor of its own."""

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -131,6 +132,9 @@ class Disk(Protocol):
     def free_space(self, path: str) -> int:
         """Return the bytes that this process may still write to the file system of `path`."""
 
+    def open_max(self) -> int:
+        """Return how many files this process may have open, maps and connections counted in."""
+
 
 class RealDisk:
     """The machine's file system."""
@@ -222,6 +226,9 @@ class RealDisk:
         except OSError as error:
             raise _refusal("measure", path, error) from error
         return status.f_bavail * status.f_frsize
+
+    def open_max(self) -> int:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class RealFile:

@@ -190,6 +190,9 @@ class Log:
         log.recovery = recovered.notes
         log._names_changed = recovered.names_changed
         log._marks = marks
+        if log._active is not None:
+            # A log that nobody uses has nothing open.
+            log._active.files.close()
         return log
 
     @property

@@ -26,8 +26,9 @@ Result = TypeVar("Result")
 
 # Sealed segments whose files wait for the next reader: three descriptors each.
 SEALED_MAX = 64
-# Segments whose files are open to be written: three descriptors each, and one more for each file that is mapped.
-WRITTEN_MAX = 256
+# Segments whose files are open to be written, at most: three descriptors each, and one more for each file that is mapped.
+WRITTEN_MAX = 10_240
+WRITTEN_DESCRIPTORS = 6
 # How many of those that were not used for longest are looked at for one that can be closed without a sync.
 LOOKED_AT_MAX = 16
 
@@ -40,7 +41,7 @@ class SegmentCache:
     lock is needed.  Written segments belong to the thread of their logs.
     """
 
-    def __init__(self, open_max: int = SEALED_MAX, written_max: int = WRITTEN_MAX) -> None:
+    def __init__(self, open_max: int = SEALED_MAX, written_max: int = 256) -> None:
         self._open_max = open_max
         self._idle: OrderedDict[str, SegmentFiles] = OrderedDict()
         self._written_max = written_max
@@ -52,6 +53,13 @@ class SegmentCache:
         self._give_way = False
         # A sync was needed to close something: a checkpoint would make many of them free at once.
         self.is_short = False
+
+    @classmethod
+    def within(cls, open_max: int) -> SegmentCache:
+        """Return one for a process that may have `open_max` files open: a half of them for written segments, and more than enough
+        for sealed ones.
+        """
+        return cls(written_max=max(1, min(WRITTEN_MAX, open_max // 2 // WRITTEN_DESCRIPTORS)))
 
     def __len__(self) -> int:
         """Return how many sealed segments wait for the next reader."""

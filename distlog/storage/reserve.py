@@ -145,6 +145,9 @@ class ReservedDisk:
     def free_space(self, path: str) -> int:
         return self._disk.free_space(path)
 
+    def open_max(self) -> int:
+        return self._disk.open_max()
+
 
 class _ReservedFile:
     """A file of a `ReservedDisk`, open to be written."""

@@ -32,6 +32,8 @@ from distlog.storage.simulated_medium import (
 
 # Free space of a disk without a capacity.
 UNLIMITED = 1 << 50
+# What many systems grant by themselves.
+OPEN_MAX = 1024
 
 Hook = Callable[[str, str], None]
 
@@ -175,6 +177,9 @@ class SimulatedDisk:
 
     def free_space(self, path: str) -> int:
         return UNLIMITED if self.capacity is None else max(0, self.capacity - self.used)
+
+    def open_max(self) -> int:
+        return OPEN_MAX
 
     # --- Below the operations -------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ class LimitedDisk:
     def free_space(self, path: str) -> int:
         return self.disk.free_space(path)
 
+    def open_max(self) -> int:
+        return self.limit
+
     def _pass(self, path: str) -> None:
         """Need a descriptor for a moment."""
         self.take(path)
