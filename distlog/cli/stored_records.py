@@ -60,19 +60,19 @@ class ShownRecord:
 
 def batches_of(disk: Disk, log: LogSurvey, first: int, end: int) -> Iterator[ShownBatch]:
     """Yield the batches that hold one of the offsets [first, end); what is damaged is left out."""
-    for segment in log.segments:
-        if segment.next_offset <= first or segment.base_offset >= end:
+    # Not where the survey says that a segment ends: it may have stopped at what is damaged.
+    bases = [segment.base_offset for segment in log.segments]
+    for base_offset, following in zip(bases, [*bases[1:], log.next_offset], strict=True):
+        if following <= first or base_offset >= end or log.is_seed:
             continue
-        path = segment_path(log.path, segment.base_offset, TABLE)
-        if log.is_seed or not disk.exists(path):
+        path = segment_path(log.path, base_offset, TABLE)
+        if not disk.exists(path):
             continue
         file = disk.open(path, writable=False)
         try:
-            for run in TableScan(file, segment.base_offset):
+            for run in TableScan(file, base_offset):
                 if isinstance(run, Run):
-                    yield from _shown(
-                        segment.base_offset, run, first, min(end, segment.next_offset)
-                    )
+                    yield from _shown(base_offset, run, first, min(end, following))
         finally:
             file.close()
 
