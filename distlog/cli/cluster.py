@@ -93,6 +93,7 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "term": status.term if status else None,
                 "applied_index": status.applied_index if status else None,
                 "lag": member.lag if member else None,
+                "storage_full": status.is_storage_full if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
             }
@@ -119,7 +120,8 @@ def topics_of(status: NodeStatus | None) -> dict[str, dict[str, int]]:
 
 # --- The table for people ---
 
-NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED")
+NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK")
+DISK_WORDS = {True: "full", False: "ok", None: UNKNOWN}
 
 
 def node_cells(node: dict[str, Any]) -> list[str]:
@@ -131,6 +133,7 @@ def node_cells(node: dict[str, Any]) -> list[str]:
         cell(node["applied_index"]),
         cell(node["lag"]),
         "yes" if node["connected"] else "no",
+        DISK_WORDS[node["storage_full"]],
     ]
 
 

@@ -47,6 +47,7 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         members=tuple(member_of(member) for member in answer.members),
         topics=tuple(topic_range_of(topic) for topic in answer.topics),
         version=answer.version,
+        is_storage_full=answer.storage_full,
     )
 
 
@@ -57,6 +58,7 @@ def member_of(member: log_pb2.MemberStatus) -> Member:
         is_leader=member.is_leader,
         is_connected=member.connected,
         lag=member.lag if member.HasField("lag") else None,
+        is_storage_full=member.storage_full,
     )
 
 

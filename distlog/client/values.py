@@ -74,6 +74,8 @@ class Member:
     is_connected: bool
     # Entries that it is behind; None unless the node that was asked is the leader.
     lag: int | None
+    # Its disk is full, as it told the leader, or knows of itself.
+    is_storage_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,5 @@ class NodeStatus:
     members: tuple[Member, ...]
     topics: tuple[TopicRange, ...]
     version: str
+    # Its disk is full: it takes no writes until there is space again.
+    is_storage_full: bool = False

@@ -425,6 +425,7 @@ class ReplicatedLog:
             checkpoint_index=group.checkpoint_index,
             members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
             topics=self.topics(),
+            is_storage_full=group.space.is_full,
         )
 
     def _member(self, voter: str) -> MemberStatus:
@@ -440,6 +441,7 @@ class ReplicatedLog:
             connected=own or voter in raft.connected,
             match_index=match_index,
             lag=None if match_index is None else group.journal.last_index - match_index,
+            is_storage_full=group.space.is_full if own else voter in raft.full,
         )
 
     def on_role_change(self, callback: Callable[[], None]) -> None:

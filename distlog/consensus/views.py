@@ -73,6 +73,8 @@ class MemberStatus:
     # Last raft index known to be durable there, and how many entries it is behind: None unless this node is the leader.
     match_index: int | None
     lag: int | None
+    # Its disk is full, as it told this node, which leads, or as this node knows of itself.
+    is_storage_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +101,5 @@ class NodeStatus:
     members: tuple[MemberStatus, ...]
     # In the order of their names.
     topics: tuple[TopicDescription, ...]
+    # This node takes no writes until there is space on its disk again.
+    is_storage_full: bool = False

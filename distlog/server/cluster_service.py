@@ -39,6 +39,7 @@ class ClusterService:
             members=[member_message(member) for member in status.members],
             topics=[topic_message(topic) for topic in status.topics],
             version=self._version,
+            storage_full=status.is_storage_full,
         )
 
     async def describe_topic(
@@ -126,6 +127,7 @@ def member_message(member: MemberStatus) -> log_pb2.MemberStatus:
         connected=member.connected,
         match_index=member.match_index,
         lag=member.lag,
+        storage_full=member.is_storage_full,
     )
 
 

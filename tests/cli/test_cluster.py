@@ -93,7 +93,7 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         "n1    leader",
         "n2    unreachable",
     ]
-    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no"]
+    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-"]
     assert topic_columns(nodes) == [
         "TOPIC",
         "START OFFSET",
@@ -112,6 +112,7 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "term": number,
         "applied_index": number,
         "lag": number,
+        "storage_full": None if number is None else False,
         "version": "0",
         "topics": topics,
     }

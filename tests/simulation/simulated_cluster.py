@@ -23,8 +23,8 @@ from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 PEER_PORT = 8401
 HAND_OVER_TIMEOUT_S = 1.0
-# Small, as the entries of a simulation are: the simulated disk holds it in memory.
-RESERVE_SIZE = 256 << 10
+# More than the largest entry of a simulation costs, and little memory.
+RESERVE_SIZE = 1 << 20
 
 
 class PowerCut(BaseException):

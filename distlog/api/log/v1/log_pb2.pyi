@@ -213,7 +213,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version")
+    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,7 @@ class StatusResponse(_message.Message):
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FULL_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: str
@@ -242,23 +243,26 @@ class StatusResponse(_message.Message):
     members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
     topics: _containers.RepeatedCompositeFieldContainer[TopicStatus]
     version: str
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+    storage_full: bool
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag")
+    __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag", "storage_full")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     IS_LEADER_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FULL_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     client_address: str
     is_leader: bool
     connected: bool
     match_index: int
     lag: int
-    def __init__(self, node_id: _Optional[str] = ..., client_address: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ..., match_index: _Optional[int] = ..., lag: _Optional[int] = ...) -> None: ...
+    storage_full: bool
+    def __init__(self, node_id: _Optional[str] = ..., client_address: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ..., match_index: _Optional[int] = ..., lag: _Optional[int] = ..., storage_full: _Optional[bool] = ...) -> None: ...
 
 class TopicStatus(_message.Message):
     __slots__ = ("name", "topic_id", "start_offset", "high_watermark", "last_timestamp_ms", "size", "segment_size_max", "segment_record_count_max", "retention_size", "retention_age_ms")
