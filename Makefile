@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture bench bench-failover clean
+.PHONY: help up n1 n2 n3 test check fix proto simulate torture crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ simulate: $(VENV)/installed-dev ## many simulated crash schedules: SEEDS=500 FIR
 
 torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS=60
 	python -m pytest tests/processes --rounds $(ROUNDS) --timeout 0
+
+crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at every byte and every disk operation
+	python -m pytest tests/storage/crash tests/consensus/crash --full-matrix --timeout 0
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
 	python -m benchmarks.produce_latency

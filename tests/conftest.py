@@ -11,6 +11,10 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.crash_tally import CrashTally
+
+TALLY = pytest.StashKey[CrashTally]()
+
 # No deadline: a test machine may stall.  A failing example prints the line that repeats it.
 hypothesis.settings.register_profile("distlog", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("distlog")
@@ -31,9 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=15,
         help="rounds of kill -9 in the process tests (default: 15)",
     )
+    group.addoption(
+        "--full-matrix",
+        action="store_true",
+        help="the complete product of the crash matrix (minutes) instead of what fits into a test run",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = CrashTally(full=bool(config.getoption("--full-matrix")))
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
     )
@@ -60,6 +70,23 @@ def names_of(mark: pytest.Mark) -> list[str]:
 def rounds(request: pytest.FixtureRequest) -> int:
     """How many rounds of kill -9 a process test runs: `--rounds`."""
     return int(request.config.getoption("--rounds"))
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> CrashTally:
+    """Where the cases of the crash matrix are counted."""
+    return request.config.stash[TALLY]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print how many cases the crash matrix had."""
+    lines = list(config.stash[TALLY].table())
+    if lines:
+        terminalreporter.section("cases of the crash matrix")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

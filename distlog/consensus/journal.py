@@ -48,6 +48,7 @@ from distlog.consensus.journal_format import (
 from distlog.consensus.journal_recovery import JournalFile, OperationReader, read_operations
 from distlog.errors import CorruptJournal
 from distlog.storage.disk import Disk, DiskFile
+from distlog.storage.rewriting import rewrite
 
 __all__ = ["Journal", "JournalEntry", "SyncTicket", "read_operations"]
 
@@ -197,8 +198,10 @@ class Journal:
                 reader.notes.append(f"{last} holds no whole operation: removed")
                 reader.files.pop()
             else:
-                # A killed process leaves in the page cache what a power cut would still take away.
+                # A killed process leaves in the page cache what a power cut would still take away,
+                # and if its sync had failed, only what is written again is written at all.
                 file = self._disk.open(last)
+                rewrite(file, *reader.unproven_bytes)
                 file.sync()
                 file.close()
             self._disk.sync_directory(self._directory)

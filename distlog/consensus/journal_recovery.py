@@ -21,6 +21,7 @@ CorruptJournal.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -88,6 +89,10 @@ class OperationReader:
         self.files: list[JournalFile] = []
         # What an operator should know, in sentences.
         self.notes: list[str] = []
+        # (sequence, first byte) of the operations of the last file that nothing has proven durable.
+        self._unproven: deque[tuple[int, int]] = deque()
+        # One past the last byte of the last whole operation of the last file.
+        self._whole_size = 0
 
     def __iter__(self) -> Iterator[Operation]:
         firsts = self._file_sequences()
@@ -102,6 +107,12 @@ class OperationReader:
         followings: list[int | None] = [*firsts[1:], None]
         for first, following in zip(firsts, followings, strict=False):
             yield from self._read_file(first, following)
+
+    @property
+    def unproven_bytes(self) -> tuple[int, int]:
+        """Where the last file's whole operations are that may be in the page cache only: first byte, one past the last."""
+        first = self._unproven[0][1] if self._unproven else self._whole_size
+        return first, self._whole_size
 
     @property
     def last_file_is_void(self) -> bool:
@@ -126,10 +137,13 @@ class OperationReader:
             size = file.size()
             self.files.append(JournalFile(first, size))
             position, problem = size, "the file ends"
+            self._unproven.clear()
+            self._whole_size = 0
             try:
                 for operation in _whole_operations(file, first, size):
                     self._check_fits(path, operation)
                     self.sequence, self.crc32c = operation.sequence, operation.crc32c
+                    self._note_proof(operation)
                     yield operation
                     if operation.sequence + 1 == following:
                         return
@@ -141,6 +155,13 @@ class OperationReader:
             self._end_in(file, position, problem)
         finally:
             file.close()
+
+    def _note_proof(self, operation: Operation) -> None:
+        self._unproven.append((operation.sequence, operation.position))
+        self._whole_size = operation.position + operation_size(len(operation.payload))
+        proven = max(operation.durable_sequence, self._proven_sequence)
+        while self._unproven and self._unproven[0][0] <= proven:
+            self._unproven.popleft()
 
     def _check_fits(self, path: str, operation: Operation) -> None:
         """Raise CorruptJournal if a whole operation cannot come after the one before."""

@@ -41,6 +41,9 @@ def recover(
 
     Raises CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull; nothing was lost by trying.
     """
+    if disk.exists(checkpoint_path):
+        # A killed process may have left the new one without its name being durable.  What only the old one needs goes below.
+        disk.sync_directory(checkpoint_path.rpartition("/")[0] or ".")
     image = read_checkpoint(disk, checkpoint_path)
     journal = Journal.open(
         disk,

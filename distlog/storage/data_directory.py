@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
+from distlog.block import crc32c
 from distlog.errors import (
     DataDirectoryInUse,
     DataDirectoryUnusable,
@@ -37,6 +38,9 @@ RESERVE_NAME = "reserve"
 TEMPORARY = ".tmp"
 DIRECTORY_ID_SIZE = 16
 IDENTITY_SIZE_MAX = 1 << 20
+IDENTITY_KEYS = frozenset({"node_id", "directory_id", "cluster_id", "voters"})
+# Of node.json: the checksum of the other keys.
+CHECKSUM_KEY = "crc32c"
 # What may be there before FORMAT is: an interrupted first start, or a file system's own.
 BEFORE_FORMAT = frozenset({LOCK_NAME, FORMAT_NAME + TEMPORARY, "lost+found"})
 
@@ -219,6 +223,8 @@ def _lock(disk: Disk, path: str) -> DiskLock:
 def _settle(disk: Disk, path: str, node_id: str, random: Random) -> Identity:
     """Read whose directory this is, or write it."""
     identity = _read_identity(disk, path)
+    # The process that wrote it may have been killed before its name was durable: nothing may rest on it before that.
+    disk.sync_directory(path)
     if identity is None:
         if disk.exists(f"{path}/{GROUPS_NAME}"):
             problem = (
@@ -245,13 +251,13 @@ def _read_format(disk: Disk, path: str) -> int | None:
     if data == UNFINISHED:
         problem = "it was being filled when that was interrupted: remove it and begin anew"
         raise DataDirectoryUnusable(path=path, problem=problem)
-    found = data[:100].decode("utf-8", "replace").strip()
-    if not found.isdecimal():
+    if data == FORMAT_TEXT:
+        return FORMAT
+    found = data[:100].decode("utf-8", "replace").removesuffix("\n")
+    if not (found.isascii() and found.isdecimal()) or int(found) == FORMAT:
         problem = f"its {FORMAT_NAME} file says {found!r}, which is no version"
         raise DataDirectoryUnusable(path=path, problem=problem)
-    if int(found) != FORMAT:
-        raise FormatUnsupported(path=path, found=found, supported=str(FORMAT))
-    return FORMAT
+    raise FormatUnsupported(path=path, found=found, supported=str(FORMAT))
 
 
 def _read_identity(disk: Disk, path: str) -> Identity | None:
@@ -273,6 +279,12 @@ def _decode_identity(data: bytes) -> Identity:
     values = json.loads(data)
     if not isinstance(values, dict):
         raise ValueError("it is no object")
+    # A file without a checksum was written by hand, or before there was one.
+    checksum = values.pop(CHECKSUM_KEY, None)
+    if checksum is not None and checksum != _checksum(values):
+        raise ValueError("its checksum is wrong")
+    if values.keys() != IDENTITY_KEYS:
+        raise ValueError(f"its keys are not {', '.join(sorted(IDENTITY_KEYS))}")
     node_id, directory_id = values["node_id"], values["directory_id"]
     cluster_id, voters = values["cluster_id"], values["voters"]
     if not (isinstance(node_id, str) and isinstance(directory_id, str) and node_id):
@@ -289,8 +301,16 @@ def _decode_identity(data: bytes) -> Identity:
 
 
 def _write_identity(disk: Disk, path: str, identity: Identity) -> None:
-    text = json.dumps(asdict(identity), indent=2, sort_keys=True)
+    values = asdict(identity)
+    values[CHECKSUM_KEY] = _checksum(values)
+    text = json.dumps(values, indent=2, sort_keys=True)
     _replace(disk, path, IDENTITY_NAME, f"{text}\n".encode())
+
+
+def _checksum(values: Mapping[str, object]) -> str:
+    """Return the CRC-32C, 8 hexadecimal digits, of the keys and values without white space, in the order of the keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return f"{crc32c(text.encode()):08x}"
 
 
 def _read(disk: Disk, path: str) -> bytes:

@@ -142,7 +142,15 @@ class Log:
             if not found:
                 raise DataDirectoryUnusable(path=path, problem="there is no log in it")
             return cls(disk, path, limits, cache, seed_segments(disk, path, list(found)))
-        recovered = Recovery(disk, path, limits, cache).recover(marks.mark if marks else None)
+        doubt = ""
+        if marks is None:
+            doubt = f"{path}/{MARK_NAME} is missing: what was synced is inferred"
+        else:
+            # What a trim left goes because the mark says so: first the mark must be there to stay.
+            marks.confirm()
+            doubt = marks.problem
+        recovery = Recovery(disk, path, limits, cache)
+        recovered = recovery.recover(marks.mark if marks else None, doubt)
         log = cls._recovered(disk, path, limits, cache, recovered, marks)
         if log._names_changed or marks is None or marks.mark != log.mark():
             # Recovery synced the files that it kept.  The process that made them may have been
@@ -166,8 +174,17 @@ class Log:
         """
         cache = SegmentCache() if cache is None else cache
         marks = MarkFile.open(disk, path) or MarkFile.create(disk, path)
-        # A mark beyond what is about to be cut would later take the cut for damage.
-        recovered = Recovery(disk, path, limits, cache).cut_to(mark, lambda: marks.write(mark))
+
+        def before_cut(cuts: bool) -> None:
+            # A mark beyond what is about to be cut would later take the cut for damage.
+            if marks.mark != mark:
+                marks.write(mark)
+            elif cuts:
+                marks.confirm()
+
+        recovered = Recovery(disk, path, limits, cache).cut_to(mark, before_cut)
+        if marks.problem:
+            recovered.notes.append(marks.problem)
         if recovered.names_changed:
             # What was cut off must not come back beside what takes its place.
             disk.sync_directory(path)

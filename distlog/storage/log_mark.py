@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from distlog.block import crc32c
 from distlog.storage.disk import Disk
+from distlog.storage.rewriting import rewrite
 
 MARK_NAME = "synced"
 _SLOT = struct.Struct("<8sQQQqQQI")
@@ -44,11 +45,20 @@ class MarkFile:
     """The file `synced` of one log.  It is open only while it is read or written: there may be thousands of logs."""
 
     def __init__(
-        self, disk: Disk, directory: str, mark: LogMark | None, sequence: int, *, exists: bool
+        self,
+        disk: Disk,
+        directory: str,
+        mark: LogMark | None,
+        sequence: int,
+        *,
+        exists: bool,
+        problem: str = "",
     ) -> None:
         """Use `open`, `create` or `absent`."""
         self._disk = disk
         self._path = f"{directory}/{MARK_NAME}"
+        # What is wrong with the file, in a sentence; empty if nothing is.
+        self.problem = problem
         # What the file says; None if it never said anything that can be read.
         self.mark = mark
         self._sequence = sequence
@@ -70,7 +80,12 @@ class MarkFile:
                     mark, sequence = found
         finally:
             file.close()
-        return cls(disk, directory, mark, sequence, exists=True)
+        problem = ""
+        if mark is None:
+            problem = f"{path} has no mark that can be read: what was synced is inferred"
+        elif damaged_slots(disk, directory):
+            problem = f"{path} has a damaged mark: the other one, which may be older, counts"
+        return cls(disk, directory, mark, sequence, exists=True, problem=problem)
 
     @classmethod
     def create(cls, disk: Disk, directory: str) -> MarkFile:
@@ -89,6 +104,18 @@ class MarkFile:
         if not self._exists:
             self._disk.open(self._path, create=True).close()
             self._exists = True
+
+    def confirm(self) -> None:
+        """Make the mark that was found durable: a killed process may have written it and not synced it.  Blocks."""
+        if self.mark is None:
+            return
+        position = self._sequence % 2 * _SLOT_SIZE
+        file = self._disk.open(self._path)
+        try:
+            rewrite(file, position, position + _SLOT_SIZE)
+            file.sync()
+        finally:
+            file.close()
 
     def write(self, mark: LogMark) -> None:
         """Make `mark` durable.  Blocks; what it speaks of is durable already."""

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from distlog.errors import CorruptBatch
+from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.disk import Disk
+from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
 from distlog.storage.log_mark import LogMark
 from distlog.storage.open_files import SegmentCache
+from distlog.storage.rewriting import rewrite
 from distlog.storage.segment import Segment
 from distlog.storage.segment_check import (
     Extent,
@@ -42,6 +45,9 @@ from distlog.storage.segment_files import (
     remove_segment,
     segment_path,
 )
+
+# Bytes of one of what `Counts` counts.
+UNITS = (1, INDEX_ROW_SIZE, TABLE_ROW_SIZE)
 
 
 @dataclass(slots=True)
@@ -77,30 +83,34 @@ class Recovery:
 
     # --- The two ways -----------------------------------------------------------------------------
 
-    def cut_to(self, mark: LogMark, before_cut: Callable[[], None]) -> Recovered:
+    def cut_to(self, mark: LogMark, before_cut: Callable[[bool], None]) -> Recovered:
         """Keep exactly what lies before `mark`.
 
         Raises CorruptBatch if some of it is missing; nothing that a start needs was removed then.
-        before_cut: called once all of it was found, before anything that follows it goes.
+        before_cut: called once all of it was found, before anything that follows it goes, and told whether anything does.
         """
         mark = self._after_trim(mark)
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
         self._remove_trimmed(mark)
         self._known_segments(mark, quarantine=False)
         extent, files = self._marked_segment(mark)
-        before_cut()
         later = [base for base in self._found if base > mark.segment_base_offset]
+        before_cut(bool(later) or files.counts != _counts(files, extent))
         # The last one first: a crash in between leaves no gap.
         for base_offset in reversed(later):
             self._remove(base_offset, "it begins after the checkpoint, and the journal has it")
         self._activate(files, extent, changed=False)
         return self._log
 
-    def recover(self, mark: LogMark | None) -> Recovered:
-        """Keep what lies before the mark and every whole batch that follows it."""
-        inferred = mark is None
+    def recover(self, mark: LogMark | None, doubt: str = "") -> Recovered:
+        """Keep what lies before the mark and every whole batch that follows it.
+
+        doubt: why more may have been promised than the mark says; empty if that cannot be.
+        """
         mark = self._after_trim(mark or self._infer_mark())
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
+        if doubt:
+            self._note(doubt)
         self._remove_trimmed(mark)
         self._known_segments(mark, quarantine=True)
         try:
@@ -114,7 +124,7 @@ class Recovery:
             self._remove_later(mark.segment_base_offset)
             self._start_segment(mark.next_offset)
             return self._log
-        self._walk(mark.segment_base_offset, files, extent, cautious=inferred)
+        self._walk(mark.segment_base_offset, files, extent, cautious=bool(doubt))
         return self._log
 
     # --- Before the mark --------------------------------------------------------------------------
@@ -245,13 +255,16 @@ class Recovery:
             following = extent.next_offset
             if fault or following == base_offset or self._found.get(following) != set(SUFFIXES):
                 break
-            self._finish(files, extent, changed=extent != start)
+            self._rewrite(files, start, extent)
+            # Also if nothing is new here: its exact size, which says that it is complete, may be.
+            self._finish(files, extent, changed=True)
             files.close()
             self._log.segments.append(self._segment(base_offset, extent))
             base_offset = following
             files = SegmentFiles.open(self._disk, self._directory, base_offset, self._limits)
             start = Extent(0, base_offset, 0, extent.last_timestamp_ms)
         self._remove_later(base_offset)
+        self._rewrite(files, start, extent)
         self._activate(files, extent, changed=extent != start)
 
     def _keep_unpromised(
@@ -285,14 +298,26 @@ class Recovery:
 
     def _finish(self, files: SegmentFiles, extent: Extent, *, changed: bool) -> None:
         """Cut a segment's files to what is whole, durably: what is cut off must not come back."""
-        record_count = extent.next_offset - files.index.base_offset
-        counts = Counts(extent.store_size, record_count, extent.batch_count)
+        counts = _counts(files, extent)
         if files.counts != counts:
             files.narrow(counts)
             files.truncate()
             changed = True
         if changed:
             files.sync()
+
+    def _rewrite(self, files: SegmentFiles, start: Extent, extent: Extent) -> None:
+        """Write what was found after the mark again: it is about to be promised, and perhaps only looks written."""
+        if extent == start:
+            return
+        before, now = _counts(files, start), _counts(files, extent)
+        for suffix, first, end, unit in zip(SUFFIXES, before, now, UNITS, strict=True):
+            path = segment_path(self._directory, files.index.base_offset, suffix)
+            file = self._disk.open(path)
+            try:
+                rewrite(file, first * unit, end * unit)
+            finally:
+                file.close()
 
     def _repair_index(self, files: SegmentFiles, extent: Extent) -> None:
         """Rebuild the index of what was synced if its end is wrong.  Nothing is wrong with it
@@ -352,6 +377,11 @@ class Recovery:
 
     def _note(self, sentence: str) -> None:
         self._log.notes.append(sentence)
+
+
+def _counts(files: SegmentFiles, extent: Extent) -> Counts:
+    record_count = extent.next_offset - files.index.base_offset
+    return Counts(extent.store_size, record_count, extent.batch_count)
 
 
 def _end(files: SegmentFiles, extent: Extent) -> tuple[int, int]:

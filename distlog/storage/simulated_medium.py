@@ -144,8 +144,13 @@ class MediumFile:
         self.dirty.clear()
 
     def unsynced(self) -> Iterator[Unsynced]:
-        """Yield what a power cut may take."""
-        yield from (Unsynced("page", id(self), page) for page in self._unsynced_pages())
+        """Yield what a power cut may take; pages that are the same either way are left out."""
+        pages = self._unsynced_pages()
+        self._extend_durable()
+        for page in pages:
+            span = slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
+            if self.content[span] != self.durable[span]:
+                yield Unsynced("page", id(self), page)
         yield from (Unsynced("size", id(self), place) for place in range(1, len(self.sizes)))
 
     def write_back(self, random: Random) -> None:
