@@ -14,7 +14,7 @@ from distlog.consensus.rules import complete_rules
 from distlog.errors import DistlogError, OffsetOutOfRange, OutcomeUnknown
 from distlog.storage.log import StoredBatch
 from tests.simulation.history import History
-from tests.simulation.simulated_cluster import Machine, SimulatedCluster
+from tests.simulation.simulated_cluster import Machine, PowerCut, SimulatedCluster
 from tests.simulation.virtual_loop import VirtualLoop
 
 FAULTS_S = 12.0
@@ -142,7 +142,7 @@ async def read_acknowledged(
             history.failures.append(
                 f"{machine.name} says that acknowledged {record!r} is not there: {error}"
             )
-        except (DistlogError, TimeoutError):
+        except (DistlogError, TimeoutError, PowerCut):
             cluster.counts["reads refused"] += 1
         else:
             found = list(batches[0].records())[offset - batches[0].base_offset]
@@ -154,10 +154,12 @@ async def read_acknowledged(
 async def inject_faults(cluster: SimulatedCluster, until: float) -> None:
     """Crash, cut and slow down at random."""
     random = cluster.random
+    hand_overs: list[asyncio.Future[None]] = []
     while cluster.loop.time() < until:
         await asyncio.sleep(random.expovariate(1.2))
         machine = random.choice(list(cluster.machines.values()))
-        match random.randrange(8):
+        # No run without a crash.
+        match random.randrange(9) if cluster.counts["crashes"] else 0:
             case 0:
                 machine.crash()
             case 1 | 2:
@@ -175,10 +177,28 @@ async def inject_faults(cluster: SimulatedCluster, until: float) -> None:
                 machine.slow_disk = not machine.slow_disk
             case 7:
                 await machine.stop()
+            case 8:
+                hand_overs.append(asyncio.ensure_future(hand_over(cluster)))
         for each in cluster.machines.values():
             if each.node is None and random.random() < 0.6:
                 each.disk.hook = None
                 await each.start()
+    await asyncio.gather(*hand_overs)
+
+
+async def hand_over(cluster: SimulatedCluster) -> None:
+    """Have another node lead; whatever happens meanwhile, the wait ends."""
+    leader = cluster.leader()
+    if leader is None or leader.log is None:
+        return
+    try:
+        async with asyncio.timeout(ATTEMPT_S):
+            await leader.log.transfer_leadership()
+        cluster.counts["hand-overs"] += 1
+    except DistlogError:
+        cluster.counts["hand-overs that failed"] += 1
+    except TimeoutError:
+        cluster.failures.append("a hand-over never ended")
 
 
 def partition(cluster: SimulatedCluster, name: str) -> None:
