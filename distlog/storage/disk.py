@@ -32,6 +32,12 @@ from distlog.errors import (
 Octets = bytes | bytearray | memoryview
 # What one pwritev takes (IOV_MAX on Linux).
 PARTS_MAX = 1024
+# What to do where a disk fails, in words that follow what the system says.
+REMEDIES = {
+    errno.EIO: "the disk below fails; see dmesg, replace or repair it and check the file system",
+    errno.EROFS: "see dmesg for why; check the file system and remount it to be written",
+}
+SYNC_REMEDY = "what was written may be lost; see dmesg, and check the disk and its file system"
 
 
 class DiskMap(Protocol):
@@ -377,4 +383,6 @@ def _refusal(operation: str, path: str, error: OSError) -> DistlogError:
 
 
 def _failure(operation: str, path: str, error: OSError) -> DiskFailed:
-    return DiskFailed(path=path, operation=operation, problem=error.strerror or str(error))
+    problem = error.strerror or str(error)
+    remedy = REMEDIES.get(error.errno or 0) or (SYNC_REMEDY if "sync" in operation else "")
+    return DiskFailed(path, operation, f"{problem}: {remedy}" if remedy else problem)

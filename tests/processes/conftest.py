@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.file_systems import FileSystems, require_root
 from tests.processes.process_cluster import NODE_IDS, ProcessCluster
 
 OUTPUT_SHOWN_MAX = 4000
@@ -15,6 +16,15 @@ shared_key = pytest.StashKey[ProcessCluster]()
 clusters_key = pytest.StashKey[list[ProcessCluster]]()
 
 MakeCluster = Callable[..., ProcessCluster]
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[FileSystems]:
+    """Make small file systems, gone after the test.  Name it before what makes nodes: they must be ended first."""
+    require_root()
+    made = FileSystems(tmp_path / "disks")
+    yield made
+    made.close()
 
 
 @pytest.fixture

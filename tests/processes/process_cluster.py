@@ -106,6 +106,11 @@ class NodeProcess:
         self.arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
+    def place(self, directory: Path) -> None:
+        """Have its data elsewhere from the next start on."""
+        assert self.arguments[0] == "--data-dir"
+        self.data_dir, self.arguments[1] = directory, str(directory)
+
     @property
     def address(self) -> str:
         """Where clients reach it."""
