@@ -4,7 +4,8 @@
     arguments  the parser that names the nearest flag, and the address of the cluster
     terminal   what a person sees beside the output: errors, progress
     lines      the records in a file or a pipe
-    serve  produce  consume  cluster  wait  inspect  verify  import_seed
+    units      sizes, ages and moments
+    serve  produce  consume  cluster  wait  topic  inspect  verify  import_seed
 
 A command is a module with `add_arguments(parser)` and `run(namespace) -> exit code`; only the module of the command that runs is
 imported.  Exit codes: 0 fine, 1 failed, 2 usage.

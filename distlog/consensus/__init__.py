@@ -7,6 +7,7 @@
           rules/     what pysyncobj does not do and Raft needs, one part a duty
           library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
+      tails          who waits at the end of a topic; retention: what the leader trims, and when
       state_machine  topics, blocks, producers: what the entries mean
       journal        Raft's own entries on disk; checkpoint: where the journal may begin
 

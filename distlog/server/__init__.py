@@ -2,10 +2,10 @@
 
     listen            binds the address, builds the server, stops it: the only module that serve.py needs
       calls           runs every call: descriptor -> handlers, errors -> statuses, incidents -> log
-      log_service     Produce, Consume, GetServers, OpenProducer; and begins the streams
+      log_service     Produce, Consume, OffsetForTime, GetServers, OpenProducer; and begins the streams
         produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order
         consume_stream    one tail: read what is there, wait for the rest
-      cluster_service Status, DescribeTopic
+      cluster_service Status, DescribeTopic, and the calls that look after topics
       health          grpc.health.v1, computed when asked
       open_streams    what a stop has to end, and how many tails there may be
       records         requests -> blocks, stored batches -> responses

@@ -5,13 +5,14 @@
         Store  Index  BatchTable          the three files of a segment
           Segment             a range of offsets; active (the last one, written) or sealed (only read)
             Log               append, read, trim, roll, sync: what consensus and nobody else writes to
+              TimeSearch      the first batch of a time or later; Retention: which segments may go
               Recovery        what is kept, cut, rebuilt or set aside when a log is opened
               LogMark         up to where a log was synced: by a checkpoint, or by its own file `synced`
     DataDirectory             whose directory this is, and where its parts are
     survey  comparison        looking at files without changing them; seed_import adopts a seed's
 
-docs/format.md has every byte.  One thread owns a log.  Two things leave it: a `ReadPlan` that goes to sealed segments, and the
-function that `begin_sync` returns.
+docs/format.md has every byte.  One thread owns a log.  What leaves it are plans that go to sealed segments (`ReadPlan`, `TimeSearch`,
+`RetentionPlan`), and the functions that `begin_sync` and `begin_remove_trimmed` return.
 
 Invariants
 - A batch is there if its row in the batch table is whole and its frames have the row's checksum.  The row is written last, so
@@ -28,6 +29,6 @@ Invariants
   durable start offset and no plan holds them.
 
 Deliberately absent: an event loop, threads, locks and time-outs (the caller decides which thread runs what); retries of a failed
-sync (the process must stop); compression, and rewriting of any kind; a lookup by key or time; Raft, which keeps a journal of
+sync (the process must stop); compression, and rewriting of any kind; a lookup by key; Raft, which keeps a journal of
 its own.
 """
