@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import typing
+from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from distlog.consensus import messages
@@ -24,6 +27,7 @@ from distlog.consensus.messages import (
 )
 from distlog.errors import PeerRefused
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "format-peer.md"
 ALL = [
     AppendEntries(3, 7, 5, 4, 2, 1, [(b"\x01", 5, 3), (b"d" * 40, 6, 3)]),
     AppendEntries(3, 8, 5, 6, 3, 1),
@@ -83,3 +87,12 @@ def test_mutated_messages_are_refused_or_are_messages() -> None:
         except PeerRefused:
             refused += 1
     assert 1000 < refused < 20_000
+
+
+@pytest.mark.parametrize("kind", typing.get_args(messages.Message), ids=lambda kind: kind.__name__)
+def test_a_message_is_documented_with_its_tag_and_its_fields(kind: type[msgspec.Struct]) -> None:
+    text = DOCUMENT.read_text("utf-8")
+    rows = [line for line in text.splitlines() if f"| {kind.__name__} |" in line]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {kind.__struct_config__.tag}"]
+    for field in set(kind.__struct_fields__) - {"entries", "raft_index"}:
+        assert f"`{field}`" in rows[0]
