@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -23,6 +22,7 @@ from typing import Any
 from distlog.consensus import messages
 from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
 from distlog.consensus.configuration import Configuration
+from distlog.consensus.inbox import Inbox
 from distlog.consensus.journal import Journal, SyncTicket
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
@@ -41,9 +41,8 @@ from distlog.storage.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
-# Messages handled in one step, and those that may wait: the peers' send windows keep below it.
+# Messages handled in one step.
 INBOX_PER_STEP = 64
-INBOX_MAX = 100_000
 # A commit is told with the next entries, or after this: under load that saves half of all messages.
 COMMIT_NEWS_DELAY_S = 0.002
 # On a full disk: pauses before the journal's write is tried again, and between checkpoints, which set files free.
@@ -134,7 +133,9 @@ class Group:
         self.reads = ReadIndex(self.raft, self._transmit)
         transfer_timeout_s = settings.raft.election_timeout_max_s
         self._transfer = LeadershipTransfer(self.raft, transfer_timeout_s, self.kick)
-        self._inbox: deque[tuple[str, Message]] = deque()
+        # A window of entries, and what is sent again after a rewind.
+        window_size = settings.raft.in_flight_size_max + settings.raft.entry_size_max
+        self._inbox = Inbox(4 * window_size)
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         # Set while voters are to be told of a commit.
@@ -236,7 +237,7 @@ class Group:
 
     def peer_disconnected(self, node_id: str) -> None:
         if not self._stopped:
-            self._inbox = deque(item for item in self._inbox if item[0] != node_id)
+            self._inbox.drop(node_id)
             self._guarded(lambda: self.raft.peer_disconnected(node_id))
             self.kick()
 
@@ -246,13 +247,11 @@ class Group:
             return
         try:
             message = messages.decode(payload, node_id)
+            messages.check_term(message, self.raft.term, node_id)
+            self._inbox.put(node_id, message, len(payload))
         except PeerRefused as error:
             self._ports.refuse(node_id, error)
             return
-        if len(self._inbox) >= INBOX_MAX:
-            self._ports.refuse(node_id, PeerRefused(peer=node_id, problem="it floods this node"))
-            return
-        self._inbox.append((node_id, message))
         self.kick()
 
     def kick(self) -> None:
@@ -270,9 +269,9 @@ class Group:
 
     def _step_unguarded(self) -> None:
         for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
-            if self.raft.must_apply_first:
+            if self.raft.must_apply_first or self.raft.must_answer_first:
                 break
-            sender, message = self._inbox.popleft()
+            sender, message = self._inbox.take()
             if isinstance(message, RAFT_MESSAGES):
                 self.raft.receive(sender, message)
             else:
@@ -297,7 +296,7 @@ class Group:
             self.applied()
         self.reads.progressed()
         self._checkpoint_if_due()
-        if self._inbox or self.raft.has_work:
+        if (self._inbox and not self.raft.must_answer_first) or self.raft.has_work:
             self.kick()
 
     def _guarded(self, action: Callable[[], object]) -> None:
@@ -384,6 +383,8 @@ class Group:
         if self.raft.has_work:
             # At once and not by a kick: this is where an acknowledgement waits.
             self._step_unguarded()
+        elif self._inbox:
+            self.kick()
 
     async def _synced_once(self) -> None:
         self._start_sync()

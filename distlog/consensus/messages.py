@@ -13,6 +13,10 @@ import msgspec
 
 from distlog.errors import PeerRefused
 
+# How far ahead of this node's own a peer's term may be.  No cluster holds so many elections while a node is away; terms that are used up
+# could not be given back, and with the last one no leader could follow.
+TERM_JUMP_MAX = 1 << 32
+
 Unsigned = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # One entry: payload, raft_index, term.
 EntryTuple = tuple[bytes, Unsigned, Unsigned]
@@ -163,6 +167,13 @@ def decode(payload: bytes, sender: str) -> Message:
     if isinstance(message, AppendEntries):
         _check_entries(message, sender)
     return message
+
+
+def check_term(message: Message, own_term: int, sender: str) -> None:
+    """Raise PeerRefused if a message is of a term that no election can have led to."""
+    if message.sender_term > own_term + TERM_JUMP_MAX:
+        problem = f"term {message.sender_term} is too far beyond this node's {own_term}"
+        raise PeerRefused(peer=sender, problem=problem)
 
 
 def _check_entries(message: AppendEntries, sender: str) -> None:

@@ -33,6 +33,9 @@ from distlog.consensus.rules import ConsensusViolated, Rules
 from distlog.consensus.space import Space
 from distlog.runtime import Clock
 
+# Answers that may wait for an fsync.
+HELD_MAX = 10_000
+
 
 class Raft:
     """One voter of one group.  Single-threaded; nothing here blocks except reads of old journal entries."""
@@ -191,6 +194,11 @@ class Raft:
         return self._space.is_crowded and self.can_apply
 
     @property
+    def must_answer_first(self) -> bool:
+        """Tell whether so many answers wait for the fsync under way that more messages should not add to them."""
+        return self._rules.persistence_gate.held_count >= HELD_MAX
+
+    @property
     def _must_sync_first(self) -> bool:
         # A voter that is alone has no follower's acknowledgement to hold back, so the commit gate cannot help it.
         return not self.voters and self.journal.durable_sequence < self.journal.sequence
@@ -238,7 +246,9 @@ class Raft:
             case VoteRequest():
                 self._library.deliver(sender, message)
             case VoteReply():
-                if self._rules.vote_filter.admits(sender, message, self.voters):
+                if self._rules.vote_filter.admits(
+                    sender, message, term=self.term, voters=self.voters
+                ):
                     self._library.deliver(sender, message)
             case PreVoteRequest():
                 self._elections.receive_request(sender, message)
@@ -330,9 +340,10 @@ class Raft:
         if self.is_leader and message.sender_term == self.term:
             raise ConsensusViolated(f"{sender} leads term {self.term}, and so does this node")
         admitted = self._following.admit(message, self.last_applied)
-        self.retain_from = max(self.retain_from, message.retain_from)
         self._library.deliver(sender, admitted)
         self._following.done()
+        # What every voter has is committed, here too by now or soon: a message that says more is wrong.
+        self.retain_from = max(self.retain_from, min(message.retain_from, self.commit_index))
 
     def _receive_reply(self, sender: str, message: AppendReply) -> None:
         if not self.is_leader or not 0 < message.next_index <= self.journal.last_index + 1:

@@ -137,6 +137,9 @@ class ReadIndex:
                     self._check_round()
             case ReadIndexRequest():
                 number = message.number
+                if len(self._next) >= WAITING_MAX:
+                    self._transmit(sender, ReadIndexReply(self._raft.term, number, None))
+                    return
                 self._read_as_leader(
                     lambda index: self._transmit(
                         sender, ReadIndexReply(self._raft.term, number, index)

@@ -12,6 +12,8 @@ from distlog.consensus.rules.append_filter import Filtered
 
 
 class NoPersistenceGate:
+    held_count = 0
+
     def __init__(self, transmit: Any) -> None:
         self._transmit = transmit
 
@@ -47,7 +49,7 @@ class NoAppendFilter:
 class NoVoteFilter:
     def __init__(self, _transmit: Any) -> None: ...
 
-    def admits(self, *_: Any) -> bool:
+    def admits(self, *_: Any, **__: Any) -> bool:
         return True
 
 

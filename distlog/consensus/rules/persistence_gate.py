@@ -42,6 +42,11 @@ class PersistenceGate:
         # Messages in the order in which they were sent.  Invariant: the first one's sequence is not durable yet.
         self._held: deque[_Held] = deque()
 
+    @property
+    def held_count(self) -> int:
+        """How many messages wait for an fsync."""
+        return len(self._held)
+
     def send(
         self, receiver: str, message: Message, *, sequence: int, vote_sequence: int, durable: int
     ) -> None:
