@@ -20,7 +20,8 @@ from random import Random
 from typing import Any
 
 from distlog.consensus import messages
-from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
+from distlog.consensus.checkpoint import CheckpointImage
+from distlog.consensus.checkpoints import CheckpointPorts, Checkpoints
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.inbox import Inbox
 from distlog.consensus.journal import Journal, SyncTicket
@@ -45,9 +46,8 @@ logger = logging.getLogger(__name__)
 INBOX_PER_STEP = 64
 # A commit is told with the next entries, or after this: under load that saves half of all messages.
 COMMIT_NEWS_DELAY_S = 0.002
-# On a full disk: pauses before the journal's write is tried again, and between checkpoints, which set files free.
+# On a full disk: the pause before the journal's write is tried again.
 SPACE_RETRY_DELAY_S = 0.5
-FULL_CHECKPOINT_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,6 @@ class Group:
         self.configuration = configuration
         self.journal = journal
         self.state_machine = state_machine
-        self.checkpoint_index = image.raft_index if image is not None else 1
-        self._checkpoint_path = checkpoint_path
         self._ports = ports
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -148,10 +146,7 @@ class Group:
         # That fsync's write found no space, and is tried again.
         self._lacks_space = False
         self._space_watch = self._watch_space()
-        # The newest checkpoint, perhaps under way.
-        self._checkpoint: asyncio.Task[None] | None = None
-        self._checkpointed_at = ports.clock.monotonic()
-        self._journal_written_at_checkpoint = journal.size
+        self.checkpoints = self._make_checkpoints(image, checkpoint_path)
         self._stopped = False
         # Set at the beginning of a stop: peers are not listened to any more.
         self._draining = False
@@ -168,6 +163,26 @@ class Group:
             hand_over=self._hand_over_for_space,
             changed=self.kick,
             guarded=self._guarded,
+        )
+
+    def _make_checkpoints(self, image: CheckpointImage | None, path: str) -> Checkpoints:
+        ports, settings = self._ports, self._settings
+        return Checkpoints(
+            raft=self.raft,
+            state_machine=self.state_machine,
+            configuration=self.configuration,
+            space=self.space,
+            index=image.raft_index if image is not None else 1,
+            interval_s=settings.checkpoint_interval_s,
+            journal_size=settings.checkpoint_journal_size,
+            ports=CheckpointPorts(
+                disk=ports.disk,
+                path=path,
+                clock=ports.clock,
+                worker=ports.checkpoint_worker,
+                journal_worker=ports.journal_worker,
+                guarded=self._guarded,
+            ),
         )
 
     # --- Life ----------------------------------------------------------------------------------
@@ -190,7 +205,7 @@ class Group:
         ):
             await self._synced_once()
         if not self._stopped:
-            await self._last_checkpoint()
+            await self.checkpoints.write_last()
         self.abandon()
 
     def abandon(self) -> None:
@@ -200,8 +215,7 @@ class Group:
             self._timer.cancel()
         if self._news_timer is not None:
             self._news_timer.cancel()
-        if self._checkpoint is not None:
-            self._checkpoint.cancel()
+        self.checkpoints.close()
         self.reads.close()
         self._transfer.close()
 
@@ -295,7 +309,7 @@ class Group:
         if self.raft.last_applied != applied_before:
             self.applied()
         self.reads.progressed()
-        self._checkpoint_if_due()
+        self.checkpoints.write_if_due()
         if (self._inbox and not self.raft.must_answer_first) or self.raft.has_work:
             self.kick()
 
@@ -314,7 +328,7 @@ class Group:
         if not self._stopped:
             self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
             self._tick_due = True
-            self._guarded(self._compact)
+            self._guarded(self.checkpoints.compact)
             self._guarded(self.ticked)
             self._guarded(self._space_watch.look)
             self.reads.ask_again()
@@ -391,88 +405,6 @@ class Group:
         if self._sync is not None:
             # `_finish_sync` was the first to ask for the end of it, so it has run when this returns.
             await asyncio.wait([self._sync])
-
-    # --- Checkpoints ---------------------------------------------------------------------------
-
-    def _checkpoint_if_due(self) -> None:
-        if self._is_checkpointing or self.raft.last_applied <= self.checkpoint_index:
-            return
-        elapsed = self._ports.clock.monotonic() - self._checkpointed_at
-        written = self.journal.size - self._journal_written_at_checkpoint
-        due = (
-            elapsed >= self._settings.checkpoint_interval_s
-            or written >= self._settings.checkpoint_journal_size
-            # The files that only an older checkpoint needs are space, too.
-            or (self.space.is_full and elapsed >= FULL_CHECKPOINT_INTERVAL_S)
-            or self.state_machine.is_short_of_files
-        )
-        if due and self._may_checkpoint():
-            self._begin_checkpoint()
-
-    @property
-    def _is_checkpointing(self) -> bool:
-        return self._checkpoint is not None and not self._checkpoint.done()
-
-    def _may_checkpoint(self) -> bool:
-        # The journal must not end before the checkpoint, or a restart could not tell a lost tail from none.
-        applied = self.raft.last_applied
-        return applied >= 2 and self.journal.durable_index >= applied > self.checkpoint_index
-
-    def _begin_checkpoint(self) -> asyncio.Task[None]:
-        applied = self.raft.last_applied
-        image = self.state_machine.capture(
-            previous=self.journal.entry(applied - 1),
-            last=self.journal.entry(applied),
-            configuration=self.configuration,
-            durable_sequence=self.journal.durable_sequence,
-        )
-        self._checkpoint = self._loop.create_task(self._write_checkpoint(image))
-        self._checkpoint.add_done_callback(lambda done: self._guarded(done.result))
-        return self._checkpoint
-
-    async def _write_checkpoint(self, image: CheckpointImage) -> None:
-        worker = self._ports.checkpoint_worker
-        self._checkpointed_at = self._ports.clock.monotonic()
-        try:
-            await worker.submit(image.sync_logs)
-            await worker.submit(write_checkpoint, self._ports.disk, self._checkpoint_path, image)
-        except StorageFull as error:
-            # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.
-            logger.warning("checkpoint not written, trying again later problem=%s", error)
-            self._journal_written_at_checkpoint = self.journal.size
-            return
-        if self._stopped:
-            return
-        self.checkpoint_index = image.raft_index
-        unlink = self.state_machine.checkpointed(image)
-        self._compact()
-        self._journal_written_at_checkpoint = self.journal.size
-        logger.info(
-            "checkpoint written raft_index=%d journal_size=%d", image.raft_index, self.journal.size
-        )
-        await worker.submit(unlink)
-
-    def _compact(self) -> None:
-        """Forget the entries that neither this node nor another voter needs any more.
-
-        Not only after a checkpoint: a voter that comes back may be what the journal was kept for.
-        """
-        # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
-        kept = self.raft.retain_from if self.raft.voters else self.checkpoint_index
-        first_kept = min(self.checkpoint_index - 1, kept)
-        if first_kept <= self.journal.first_index:
-            return
-        remove_files = self.journal.compact(first_kept)
-        if remove_files is not None:
-            self._ports.journal_worker.submit(remove_files).add_done_callback(
-                lambda done: self._guarded(done.result)
-            )
-
-    async def _last_checkpoint(self) -> None:
-        if self._checkpoint is not None:
-            await asyncio.wait([self._checkpoint])
-        if self._may_checkpoint() and not self._stopped:
-            await asyncio.wait([self._begin_checkpoint()])
 
 
 def _restore_point(image: CheckpointImage | None) -> RestorePoint | None:

@@ -422,7 +422,7 @@ class ReplicatedLog:
             applied_index=raft.last_applied,
             last_index=group.journal.last_index,
             journal_size=group.journal.size,
-            checkpoint_index=group.checkpoint_index,
+            checkpoint_index=group.checkpoints.index,
             members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
             topics=self.topics(),
             is_storage_full=group.space.is_full,

@@ -53,6 +53,7 @@ LAYERS = (
     # The protocol, the journal and the state machine are sync; six modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.consensus.checkpoints", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),

@@ -1,0 +1,169 @@
+"""When a checkpoint is written, and what may be forgotten once it is durable.
+
+    due -> capture (loop) -> logs synced, file written (worker) -> journal compacted, files of an older state unlinked (workers)
+
+Nothing of it runs inside a tick of Raft, and one checkpoint is under way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
+from distlog.consensus.configuration import Configuration
+from distlog.consensus.journal import Journal
+from distlog.consensus.raft import Raft
+from distlog.consensus.space import Space
+from distlog.consensus.state_machine import StateMachine
+from distlog.errors import StorageFull
+from distlog.runtime import Clock, Worker
+from distlog.storage.disk import Disk
+
+logger = logging.getLogger(__name__)
+
+# Between two checkpoints that are written to set space or descriptors free.
+RELIEF_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPorts:
+    """What checkpoints reach the outside by."""
+
+    disk: Disk
+    path: str
+    clock: Clock
+    # Syncs logs, writes checkpoints and unlinks what only an older one needed.
+    worker: Worker
+    # Removes files of the journal, in their order with the blocks that it writes.
+    journal_worker: Worker
+    # Runs an action and stops the node if it raises.
+    guarded: Callable[[Callable[[], object]], None]
+
+
+class Checkpoints:
+    """The checkpoints of one group."""
+
+    def __init__(
+        self,
+        *,
+        raft: Raft,
+        state_machine: StateMachine,
+        configuration: Configuration,
+        space: Space,
+        index: int,
+        interval_s: float,
+        journal_size: int,
+        ports: CheckpointPorts,
+    ) -> None:
+        """index: the raft index of the checkpoint that this node started from; 1: none.
+
+        A checkpoint is due after interval_s seconds, or when journal_size bytes were written to the journal since the last one.
+        """
+        self._raft = raft
+        self._state_machine = state_machine
+        self._configuration = configuration
+        self._space = space
+        # Of the newest durable checkpoint.
+        self.index = index
+        self._interval_s = interval_s
+        self._journal_size = journal_size
+        self._ports = ports
+        # The newest one, perhaps under way.
+        self._task: asyncio.Task[None] | None = None
+        self._begun_at = ports.clock.monotonic()
+        # The size that the journal had after the last one.
+        self._journal_size_then = raft.journal.size
+        self._is_closed = False
+
+    @property
+    def _journal(self) -> Journal:
+        return self._raft.journal
+
+    def write_if_due(self) -> None:
+        """Call after each step: begin a checkpoint if it is time."""
+        if self._raft.last_applied <= self.index:
+            return
+        if self._task is not None and not self._task.done():
+            return
+        elapsed = self._ports.clock.monotonic() - self._begun_at
+        due = (
+            elapsed >= self._interval_s
+            or self._journal.size - self._journal_size_then >= self._journal_size
+            or (elapsed >= RELIEF_INTERVAL_S and self._gives_relief())
+        )
+        if due and self._is_possible():
+            self._begin()
+
+    def _gives_relief(self) -> bool:
+        """Tell whether the files that only an older checkpoint needs are missed as space, or as open files."""
+        return self._space.is_full or self._state_machine.is_short_of_files
+
+    def _is_possible(self) -> bool:
+        # The journal must not end before the checkpoint, or a restart could not tell a lost tail from none.
+        applied = self._raft.last_applied
+        return applied >= 2 and self._journal.durable_index >= applied > self.index
+
+    def _begin(self) -> asyncio.Task[None]:
+        applied = self._raft.last_applied
+        image = self._state_machine.capture(
+            previous=self._journal.entry(applied - 1),
+            last=self._journal.entry(applied),
+            configuration=self._configuration,
+            durable_sequence=self._journal.durable_sequence,
+        )
+        self._task = asyncio.get_running_loop().create_task(self._write(image))
+        self._task.add_done_callback(lambda done: self._ports.guarded(done.result))
+        return self._task
+
+    async def _write(self, image: CheckpointImage) -> None:
+        ports = self._ports
+        self._begun_at = ports.clock.monotonic()
+        try:
+            await ports.worker.submit(image.sync_logs)
+            await ports.worker.submit(write_checkpoint, ports.disk, ports.path, image)
+        except StorageFull as error:
+            # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.
+            logger.warning("checkpoint not written, trying again later problem=%s", error)
+            self._journal_size_then = self._journal.size
+            return
+        if self._is_closed:
+            return
+        self.index = image.raft_index
+        unlink = self._state_machine.checkpointed(image)
+        self.compact()
+        self._journal_size_then = self._journal.size
+        logger.info(
+            "checkpoint written raft_index=%d journal_size=%d", self.index, self._journal.size
+        )
+        await ports.worker.submit(unlink)
+
+    def compact(self) -> None:
+        """Forget the entries that neither this node nor another voter needs any more.
+
+        Not only after a checkpoint: a voter that comes back may be what the journal was kept for.
+        """
+        # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
+        kept = self._raft.retain_from if self._raft.voters else self.index
+        first_kept = min(self.index - 1, kept)
+        if first_kept <= self._journal.first_index:
+            return
+        remove_files = self._journal.compact(first_kept)
+        if remove_files is not None:
+            removed = self._ports.journal_worker.submit(remove_files)
+            removed.add_done_callback(lambda done: self._ports.guarded(done.result))
+
+    async def write_last(self) -> None:
+        """Wait for the one under way, and write another if something was applied since."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if self._is_possible() and not self._is_closed:
+            await asyncio.wait([self._begin()])
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
