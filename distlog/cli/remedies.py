@@ -23,6 +23,10 @@ DIFFERENT = "one of the two was changed after it was written: verify each of the
 
 def remedy_of(fault: Fault, look: Look) -> str:
     """Return what to do about a fault of a directory."""
+    if fault.invariant == Invariant.IDENTITY_READABLE:
+        return (
+            "do as the fault says, then verify again: nothing else of the directory was looked at"
+        )
     if fault.invariant == Invariant.MARK_READABLE:
         return "start the node: it goes by what else it knows, and writes the mark anew"
     if fault.path.endswith(INDEX) and not _is_seed(look):

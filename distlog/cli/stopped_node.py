@@ -77,7 +77,8 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     """Look at a stopped node's data directory, at one log, or at a directory of the seed system.
 
     deep: check every byte.  progress: called with the bytes of frames checked so far.
-    Raises DataDirectoryInUse if a node runs on it, DataDirectoryUnusable if it is none of these.
+    Raises DataDirectoryInUse if a node runs on it, FormatUnsupported, and DataDirectoryUnusable if it is none of these or,
+    unless that is looked for, nobody's.
     """
     path = path.rstrip("/") or "/"
     if not disk.is_directory(path):
@@ -89,7 +90,14 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
         look = Look(path, topics=[TopicSurvey(None, None, log)])
         _note_strangers(disk, look, path, LOG_NAMES)
         return look
-    directory = DataDirectory.open_offline(disk, path)
+    try:
+        directory = DataDirectory.open_offline(disk, path)
+    except DataDirectoryUnusable as error:
+        if not deep:
+            raise
+        # Whose directory it is comes first: what else there is cannot be judged without.
+        fault = Fault(path, 0, None, error.problem, Invariant.IDENTITY_READABLE)
+        return Look(path, faults=[fault])
     try:
         look = Look(path, directory)
         _look_at_names(disk, look, directory)

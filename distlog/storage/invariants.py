@@ -31,6 +31,7 @@ class Invariant(StrEnum):
     MARK_READABLE = "mark-readable"
     MARK_FITS = "mark-fits"
     # A data directory.
+    IDENTITY_READABLE = "identity-readable"
     IDENTITY_FITS = "identity-fits"
     CHECKPOINT_READABLE = "checkpoint-readable"
     JOURNAL_CHAIN = "journal-chain"

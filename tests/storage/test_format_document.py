@@ -10,6 +10,7 @@ import pytest
 
 from distlog.block import Block
 from distlog.storage.data_directory import DataDirectory
+from distlog.storage.invariants import Invariant
 from distlog.storage.log import Log, SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
 
@@ -65,3 +66,9 @@ def test_the_data_directory_has_the_parts_that_the_document_names() -> None:
     assert names == ["FORMAT", "LOCK", "groups", "node.json"]
     for name in names:
         assert re.search(rf"^  {re.escape(name)}\b", DOCUMENT, re.MULTILINE)
+
+
+def test_every_invariant_that_verify_names_is_described_once() -> None:
+    section = DOCUMENT.partition("## What `distlog verify` checks\n")[2]
+    named = re.findall(r"^\| ([a-z-]+) \|", section, re.MULTILINE)
+    assert named == ["invariant", *(each.value for each in Invariant)]
