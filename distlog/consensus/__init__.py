@@ -5,8 +5,10 @@
       group          the asyncio driver: inbox -> rules -> pysyncobj -> fsync, and checkpoints
         raft         one voter: typed messages through the rules to the library and back
           rules/     what pysyncobj does not do and Raft needs, one part a duty
+          elections  when to campaign; followers, held_back: what a leader knows of the others; following: what one answers
           library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
+        transfer     handing leadership over
       tails          who waits at the end of a topic; retention: what the leader trims, and when
       state_machine  topics, blocks, producers: what the entries mean
       journal        Raft's own entries on disk; checkpoint: where the journal may begin
@@ -15,6 +17,7 @@ Invariants
 - No message that promises something leaves before the fsync that it rests on (rules/persistence_gate.py), and the leader
   counts itself only up to what it has fsynced (rules/commit_gate.py).
 - Only `state_machine.apply` writes topic logs, in raft order, and it is deterministic: what is in a log is committed.
+- Nobody campaigns who would not win: a voter asks before (rules/pre_vote.py), or the leader told it to (transfer).
 - An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
 
 Deliberately absent: threads in the protocol, pickle on the wire, pysyncobj's own files, sockets and timers, snapshots

@@ -179,3 +179,20 @@ def test_only_the_leader_of_the_term_can_make_a_voter_campaign() -> None:
     raft.receive("a", TimeoutNow(term))
     cluster.tick("c")
     assert raft.term == term + 1
+
+
+def test_of_voters_that_have_what_is_committed_the_one_that_was_there_for_longest_is_chosen() -> (
+    None
+):
+    cluster = Voters()
+    cluster.elect("a", "b", "c")
+    cluster.settle("a", "b", "c")
+    raft = cluster["a"].raft
+    assert raft.successors() == ["b", "c"]
+    cluster.restart("b", cluster["b"].disk.kill())
+    cluster.settle("a", "b", "c")
+    assert raft.matched["b"] == raft.matched["c"]
+    assert raft.successors() == ["c", "b"]
+    cluster.propose("a", b"x")
+    cluster.settle("a", "b", rounds=2)
+    assert raft.successors() == ["b", "c"], "one that lacks what is committed has to catch up first"
