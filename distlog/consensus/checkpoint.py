@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import google_crc32c
 
@@ -48,9 +49,8 @@ ROWS_PER_PART = 4096
 TEMPORARY_SUFFIX = ".new"
 
 
-@dataclass(frozen=True, slots=True)
-class TopicImage:
-    """One topic: what it is, and how far its log goes."""
+class TopicImage(NamedTuple):
+    """One topic: what it is, and how far its log goes.  A plain tuple: a checkpoint makes thousands at once."""
 
     topic_id: int
     name: str
@@ -75,8 +75,9 @@ class CheckpointImage:
     topics: tuple[TopicImage, ...]
     # Rows of the producer table, the least recently used first.
     producer_rows: Sequence[bytes]
-    # What makes the logs durable up to their marks; nothing in an image that was read from a file.
-    syncs: Sequence[Callable[[], None]] = field(default=(), compare=False, repr=False)
+    # What begins to make the logs durable, at least up to their marks: called on the event loop, a few at a time, each returns what
+    # does the rest in a worker.  Nothing in an image that was read from a file.
+    syncs: Sequence[Callable[[], Callable[[], None]]] = field(default=(), compare=False, repr=False)
 
     @property
     def raft_index(self) -> int:
@@ -87,9 +88,9 @@ class CheckpointImage:
         return self.last.term
 
     def sync_logs(self) -> None:
-        """Make every log durable up to its mark.  Blocks.  An error must stop the process, as any failed sync."""
-        for sync in self.syncs:
-            sync()
+        """Make every log durable up to its mark, where no event loop runs.  Blocks.  A failed sync must stop the process."""
+        for begin in self.syncs:
+            begin()()
 
 
 # --- The file -----------------------------------------------------------------------------------

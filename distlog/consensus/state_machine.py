@@ -6,7 +6,7 @@ the leader asks it before it proposes, and `apply` asks it again, because only t
 result like any other; an exception out of here means that this node cannot go on.
 
     entry -> decode_entry -> apply -> check -> logs, producer table -> results
-    capture -> CheckpointImage -> (worker: sync_logs, write_checkpoint) -> checkpointed -> files go
+    capture -> CheckpointImage -> (worker: syncs, write_checkpoint) -> checkpointed -> files go
     read_checkpoint -> open: logs cut back to their marks -> apply what the journal has beyond
 """
 
@@ -348,6 +348,10 @@ class StateMachine:
         )
         self._topics.changed(topic, self.last_applied_index)
         return TopicConfigured(topic.retention)
+
+    def close_idle_files(self) -> None:
+        """Close the files that nobody uses at the moment, for want of descriptors.  From any thread."""
+        self._topics.close_idle_files()
 
     @property
     def is_short_of_files(self) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from distlog.consensus.checkpoint import TopicImage
 from distlog.storage.disk import Disk
 from distlog.storage.log import Log, remove_log
-from distlog.storage.log_mark import LogMark, MarkFile
+from distlog.storage.log_mark import MarkFile
 from distlog.storage.open_files import SegmentCache
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
@@ -124,6 +124,10 @@ class Topics:
     def _log_path(self, topic_id: int) -> str:
         return f"{self._path}/{topic_id:020d}"
 
+    def close_idle_files(self) -> None:
+        """Close the files that nobody uses at the moment, for want of descriptors.  From any thread."""
+        self._cache.close_idle()
+
     @property
     def is_short_of_files(self) -> bool:
         """Tell whether more logs are written to than may have files open before they are synced: a checkpoint is due."""
@@ -131,19 +135,28 @@ class Topics:
 
     # --- Checkpoint ------------------------------------------------------------------------------
 
-    def capture(self) -> tuple[tuple[TopicImage, ...], list[Callable[[], None]]]:
-        """Return all topics as they are, and what makes their logs durable so far (in a worker)."""
+    def capture(
+        self,
+    ) -> tuple[tuple[TopicImage, ...], list[Callable[[], Callable[[], None]]]]:
+        """Return all topics as they are, and what begins to make their logs durable (see `CheckpointImage.syncs`).
+
+        There may be thousands of topics, and this is one step of the event loop.
+        """
         self._cache.begin_checkpoint()
-        syncs: list[Callable[[], None]] = []
-        for topic_id in self._dirty:
-            topic = self.by_id[topic_id]
-            sync = topic.log.begin_sync()
-            syncs.append(sync)
-            topic.image = _image(topic, sync.mark)
+        by_id = self.by_id
+        syncs: list[Callable[[], Callable[[], None]]] = [
+            by_id[topic_id].log.begin_sync for topic_id in self._dirty
+        ]
         if self._created_at:
-            syncs.append(partial(self._disk.sync_directory, self._path))
-        # Topics that did not change since the last capture cost nothing: there may be thousands.
-        images = [topic.image or _image(topic, topic.log.mark()) for topic in self.by_id.values()]
+            syncs.append(lambda: partial(self._disk.sync_directory, self._path))
+        images: list[TopicImage] = []
+        for topic in by_id.values():
+            image = topic.image
+            if image is None:
+                image = topic.image = TopicImage(
+                    topic.topic_id, topic.name, topic.limits, topic.log.mark(), topic.retention
+                )
+            images.append(image)
         return tuple(images), syncs
 
     def checkpointed(self, raft_index: int, images: Sequence[TopicImage]) -> Callable[[], None]:
@@ -185,7 +198,3 @@ class Topics:
             topic.log.close()
         for _, topic in self._deleted:
             topic.log.discard()
-
-
-def _image(topic: Topic, mark: LogMark) -> TopicImage:
-    return TopicImage(topic.topic_id, topic.name, topic.limits, mark, topic.retention)

@@ -177,7 +177,7 @@ e803000000000000 02000000 02000000 01000000 00000000
 
 def test_a_checkpoint_of_the_first_version_is_read_and_keeps_everything() -> None:
     default, orders = IMAGE.topics
-    expected = replace(IMAGE, topics=(default, replace(orders, retention=KEEP_ALL)))
+    expected = replace(IMAGE, topics=(default, orders._replace(retention=KEEP_ALL)))
     assert decode_checkpoint(bytes.fromhex(VERSION_1), PATH) == expected
 
 
