@@ -31,6 +31,7 @@ from distlog.peer.limits import PeerLimits
 from distlog.peer.network import PeerNetwork
 from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
+from distlog.storage.descriptors import SpareDescriptors, SparingDisk
 from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve, ReservedDisk
 
@@ -41,6 +42,9 @@ GROUP = 0
 # The journal is forgotten by whole files: at its limit it has at least so many.
 JOURNAL_FILES_MIN = 8
 RESERVE_SIZE = 64 << 20
+# Descriptors that are kept for what was promised: a roll, a new file of the journal, a checkpoint and a cold read at the same time
+# need half of them.
+SPARE_COUNT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,12 @@ class Node:
         self._directory = DataDirectory.open(
             ports.disk, settings.data_dir, settings.node_id, ports.random
         )
-        self._reserve = Reserve(ports.disk, self._directory.reserve_path, settings.reserve_size)
+        spare_count = min(SPARE_COUNT, ports.disk.open_max() // 8)
+        self._spares = SpareDescriptors(ports.disk, self._directory.format_path, spare_count)
+        self._disk = SparingDisk(ports.disk, self._spares)
+        self._reserve = Reserve(
+            self._disk, self._directory.reserve_path, settings.reserve_size, self._spares
+        )
         self._workers: list[Worker] = []
         # Where clients reach each node, as it said in its last hello.
         self._addresses: dict[str, str] = {}
@@ -209,12 +218,13 @@ class Node:
             self._group.journal.close()
             self._group.state_machine.close()
         self._reserve.close()
+        self._spares.close()
         self._directory.close()
 
     def _take_part(self, configuration: Configuration) -> None:
         """Make the configuration durable, if it is new, then open the state and begin."""
         directory, ports = self._directory, self._ports
-        disk = ReservedDisk(ports.disk, self._reserve)
+        disk = ReservedDisk(self._disk, self._reserve)
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
             logger.info(
@@ -231,6 +241,7 @@ class Node:
                 FILE_SIZE_MAX, self._settings.replicated_log.journal_size_max // JOURNAL_FILES_MIN
             ),
         )
+        self._spares.close_idle = recovered.state_machine.close_idle_files
         for note in recovered.notes:
             logger.info("recovery: %s", note)
         self._group = Group(

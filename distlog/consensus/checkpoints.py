@@ -18,7 +18,7 @@ from distlog.consensus.journal import Journal
 from distlog.consensus.raft import Raft
 from distlog.consensus.space import Space
 from distlog.consensus.state_machine import StateMachine
-from distlog.errors import StorageFull
+from distlog.errors import DescriptorsExhausted, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 
@@ -129,7 +129,7 @@ class Checkpoints:
                 begun = [begin() for begin in image.syncs[first : first + SYNCS_PER_STEP]]
                 await ports.worker.submit(_run_all, begun)
             await ports.worker.submit(write_checkpoint, ports.disk, ports.path, image)
-        except StorageFull as error:
+        except (StorageFull, DescriptorsExhausted) as error:
             # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.
             logger.warning("checkpoint not written, trying again later problem=%s", error)
             self._journal_size_then = self._journal.size

@@ -35,7 +35,7 @@ from distlog.consensus.space import Space
 from distlog.consensus.space_watch import SpaceWatch
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.transfer import LeadershipTransfer
-from distlog.errors import LeadershipNotTransferred, PeerRefused, StorageFull
+from distlog.errors import DescriptorsExhausted, LeadershipNotTransferred, PeerRefused, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve
@@ -380,10 +380,10 @@ class Group:
         try:
             # A write or an fsync that failed: the page cache no longer says what the disk holds, so the process must stop.
             done.result()
-        except StorageFull as error:
+        except (StorageFull, DescriptorsExhausted) as error:
             # Nothing that waits for this write is promised to anybody.
             if not self._lacks_space:
-                logger.warning("the journal waits for space on the disk problem=%s", error)
+                logger.warning("the journal waits for what it needs problem=%s", error)
             self._lacks_space = True
             self._loop.call_later(SPACE_RETRY_DELAY_S, self._write_journal)
             return

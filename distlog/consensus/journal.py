@@ -15,8 +15,8 @@ Files: a new one begins when the last has `file_size_max` bytes, and with the fi
 fully synced and the new name is durable.  It begins with term and vote, so that the files before
 can go (`compact`).
 
-If `ticket.run()` raises StorageFull, nothing is lost: run it again when there is space, it goes on
-where it was.  If it raises DiskFailed, stop the process: what the disk holds is not known any more.
+If `ticket.run()` raises StorageFull or DescriptorsExhausted, nothing is lost: run it again when there
+is space, it goes on where it was.  If it raises DiskFailed, stop the process: what the disk holds is not known any more.
 Until it has returned nothing that rests on it may be promised, and no further sync can begin.
 
 Memory: 24 bytes an entry, and the payloads of the newest: those not yet durable, and others up to
@@ -351,11 +351,13 @@ class Journal:
         """
         while writes:
             write = writes[0]
-            if write.position == 0 and (self._writer is None or self._writer.path != write.path):
-                file = self._disk.open(write.path, create=True)
-                if self._writer is not None:
-                    self._writer.close()
-                self._writer = file
+            if write.position == 0:
+                if self._writer is None or self._writer.path != write.path:
+                    file = self._disk.open(write.path, create=True)
+                    if self._writer is not None:
+                        self._writer.close()
+                    self._writer = file
+                # Also when this is repeated: it may be what was refused.
                 self._disk.sync_directory(self._directory)
             assert self._writer is not None, "the first operation after `open` begins a file"
             self._writer.write_at(write.position, write.parts)

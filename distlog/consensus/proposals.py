@@ -26,7 +26,7 @@ from distlog.consensus.reads import no_leader
 from distlog.consensus.results import AppendResult, Result
 from distlog.consensus.space import ENTRY_CREATED_COUNT_MAX, ENTRY_TOPIC_COUNT_MAX, Space
 from distlog.consensus.state_machine import StateMachine
-from distlog.errors import DistlogError, OutcomeUnknown, Overloaded, StorageFull
+from distlog.errors import DistlogError, OutcomeUnknown, Overloaded
 from distlog.runtime import Clock
 
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
@@ -87,10 +87,10 @@ class Proposals:
     def submit(self, command: Command) -> asyncio.Future[Any]:
         """Take a command, or recognise it; the future carries its result.
 
-        Raises Overloaded, StorageFull, and what refuses the command at once.
+        Raises Overloaded, StorageFull, DescriptorsExhausted, and what refuses the command at once.
         """
         if self._space.is_full:
-            raise StorageFull(path=self._space.path)
+            raise self._space.refusal()
         size = command_size(command)
         if self._size + size > self._size_max:
             raise Overloaded(queue="bytes of proposals waiting", limit=self._size_max)
@@ -122,7 +122,7 @@ class Proposals:
         ):
             return ()
         if self._space.is_full:
-            self._refuse_waiting(StorageFull(path=self._space.path))
+            self._refuse_waiting(self._space.refusal())
             return ()
         waiting, room = self._waiting, self._space.room
         timestamp_ms = self._clock.wall_ms()

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from distlog.consensus.commands import COMMAND_HEADER, ENTRY_HEADER, NO_OP
 from distlog.consensus.journal_entries import JournalEntry
+from distlog.errors import DistlogError
 
 # A leader puts commands to so many different topics into one entry, and so many creations, or the cost would have no bound.
 ENTRY_TOPIC_COUNT_MAX = 256
@@ -46,6 +47,9 @@ class Reserve(Protocol):
 
     @property
     def is_whole(self) -> bool: ...
+
+    def refusal(self) -> DistlogError:
+        """What is told to who wants a promise while it is not whole."""
 
 
 def entry_cost(payload: bytes, topic_count: int) -> int:
@@ -94,10 +98,9 @@ class Space:
             self._has_refused = False
         return self._has_refused
 
-    @property
-    def path(self) -> str:
-        """The file that names the disk."""
-        return self._reserve.path
+    def refusal(self) -> DistlogError:
+        """Return what a full node answers: StorageFull, or DescriptorsExhausted."""
+        return self._reserve.refusal()
 
     @property
     def room(self) -> int:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from distlog.consensus.space import Space
+from distlog.errors import DescriptorsExhausted
 from distlog.runtime import Clock, Worker
 from distlog.storage.reserve import Reserve
 
@@ -13,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 # Pauses between two attempts.
 RESTORE_INTERVAL_S = 0.5
+DESCRIPTORS_INTERVAL_S = 0.25
 HAND_OVER_INTERVAL_S = 3.0
 
 
@@ -45,10 +47,12 @@ class SpaceWatch:
         # As last said.
         self._was_full = False
         self._is_restoring = False
-        self._restore_at = self._hand_over_at = 0.0
+        self._restore_at = self._hand_over_at = self._descriptors_at = 0.0
+        self._was_short = False
 
     def look(self) -> None:
         """Do what is due."""
+        self._look_at_descriptors()
         is_full = self._space.is_full
         if is_full != self._was_full:
             self._was_full = is_full
@@ -66,13 +70,34 @@ class SpaceWatch:
             self._hand_over_at = now + HAND_OVER_INTERVAL_S
             self._hand_over()
 
+    def _look_at_descriptors(self) -> None:
+        spares = self._reserve.spares
+        if spares is None or self._clock.monotonic() < self._descriptors_at:
+            return
+        self._descriptors_at = self._clock.monotonic() + DESCRIPTORS_INTERVAL_S
+        is_short = not spares.refresh()
+        if is_short and not self._was_short:
+            logger.warning(
+                "this process may open no more files, and spare ones are in use: raise its limit (prlimit --nofile while it runs, "
+                "ulimit -n or LimitNOFILE for good), or close connections to it spares=%d of=%d",
+                spares.held,
+                spares.count,
+            )
+        elif self._was_short and not is_short:
+            logger.info("this process may open files again spares=%d", spares.held)
+        self._was_short = is_short
+
     def _restored(self, cancelled: bool, result: Callable[[], object]) -> None:
         self._is_restoring = False
         if not cancelled:
             self._guarded(result)
 
     def _say(self, is_full: bool) -> None:
-        if is_full:
+        if isinstance(self._reserve.refusal(), DescriptorsExhausted) and is_full:
+            logger.warning(
+                "no file can be opened: this node takes no writes until one can be again"
+            )
+        elif is_full:
             logger.warning(
                 "the disk is full: this node takes no writes until there is space again, free some reserve=%s size=%d held=%d",
                 self._reserve.path,

@@ -162,6 +162,10 @@ class DataDirectory:
         return f"{self.path}/{GROUPS_NAME}/0"
 
     @property
+    def format_path(self) -> str:
+        return f"{self.path}/{FORMAT_NAME}"
+
+    @property
     def reserve_path(self) -> str:
         return f"{self.path}/{RESERVE_NAME}"
 

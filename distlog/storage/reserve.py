@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from distlog.errors import DiskFailed, StorageFull
+from distlog.errors import DescriptorsExhausted, DiskFailed, DistlogError, StorageFull
+from distlog.storage.descriptors import SpareDescriptors
 from distlog.storage.disk import Disk, DiskFile, DiskLock, DiskMap, Octets
 
 Result = TypeVar("Result")
@@ -24,13 +25,19 @@ NAME_SIZE = BLOCK_SIZE
 
 
 class Reserve:
-    """The file `reserve` of one data directory."""
+    """The file `reserve` of one data directory.
 
-    def __init__(self, disk: Disk, path: str, size: int) -> None:
+    With `spares` it stands for them too: a node that may open no more files promises as little as one whose disk is full.
+    """
+
+    def __init__(
+        self, disk: Disk, path: str, size: int, spares: SpareDescriptors | None = None
+    ) -> None:
         """Open the reserve, or make it, and fill it up to `size` bytes if there is space.  Blocks.
 
         A disk that is full already is no error: the reserve is then not whole.
         """
+        self.spares = spares
         self._disk = disk
         self.path = path
         # Bytes that it holds when it is whole.
@@ -43,12 +50,22 @@ class Reserve:
 
     @property
     def held(self) -> int:
-        """The bytes that are left of it."""
-        return self._file.size()
+        """The bytes that are left of it, for who may open the files to use them."""
+        return 0 if self._lacks_descriptors else self._file.size()
 
     @property
     def is_whole(self) -> bool:
-        return self._file.size() >= self.size
+        return not self._lacks_descriptors and self._file.size() >= self.size
+
+    @property
+    def _lacks_descriptors(self) -> bool:
+        return self.spares is not None and self.spares.is_used_up
+
+    def refusal(self) -> DistlogError:
+        """Return what is told to who wants a promise while the reserve is not whole."""
+        if self._lacks_descriptors:
+            return DescriptorsExhausted(path=self._directory)
+        return StorageFull(path=self.path)
 
     def give_up(self, size: int) -> bool:
         """Make `size` bytes of the disk free, or what is left; False if nothing is left."""

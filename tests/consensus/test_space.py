@@ -11,6 +11,7 @@ from distlog.consensus.commands import NO_OP, Append, Command, CreateTopic, enco
 from distlog.consensus.journal_format import operation_size
 from distlog.consensus.space import ENTRY_TOPIC_COUNT_MAX, Space, commands_cost, entry_cost
 from distlog.consensus.state_machine import StateMachine
+from distlog.errors import DistlogError, StorageFull
 from distlog.storage.reserve import BLOCK_SIZE
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -29,6 +30,9 @@ class Held:
     @property
     def is_whole(self) -> bool:
         return self.held >= self.size
+
+    def refusal(self) -> DistlogError:
+        return StorageFull(path=self.path)
 
 
 def space_of(size: int, held: int | None = None, *, topic_count: int = 1) -> tuple[Space, Held]:
