@@ -18,6 +18,8 @@ from distlog.consensus.commands import (
     Append,
     Command,
     CreateTopic,
+    DeleteTopic,
+    TrimTopic,
     command_size,
     encode_entry,
 )
@@ -35,6 +37,9 @@ ENTRY_SIZE_TARGET = 1 << 20
 # then shares an entry and its fsyncs.  So much waiting does not wait longer: its own transfer is what takes time.
 ENTRIES_IN_FLIGHT = 2
 WAITING_SIZE_MAX = 256 << 10
+
+# What sets space free.  A full disk takes these while half of the reserve is left, or nothing but another program could free it.
+FREEING = (TrimTopic, DeleteTopic)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +94,11 @@ class Proposals:
 
         Raises Overloaded, StorageFull, DescriptorsExhausted, and what refuses the command at once.
         """
-        if self._space.is_full:
-            raise self._space.refusal()
         size = command_size(command)
+        if self._space.is_full and not (
+            isinstance(command, FREEING) and self._space.pays_for(ENTRY_HEADER.size + size)
+        ):
+            raise self._space.refusal()
         if self._size + size > self._size_max:
             raise Overloaded(queue="bytes of proposals waiting", limit=self._size_max)
         if len(self._waiting) >= COMMAND_COUNT_MAX:
@@ -122,8 +129,7 @@ class Proposals:
         ):
             return ()
         if self._space.is_full:
-            self._refuse_waiting(self._space.refusal())
-            return ()
+            self._refuse_waiting(lambda command: not isinstance(command, FREEING))
         waiting, room = self._waiting, self._space.room
         timestamp_ms = self._clock.wall_ms()
         entries: list[tuple[bytes, Done]] = []
@@ -137,14 +143,20 @@ class Proposals:
             self._waiting_size -= size - ENTRY_HEADER.size
             first = end
         self._waiting = waiting[first:]
+        if self._space.is_full:
+            self._refuse_waiting(lambda command: True)
         return entries
 
-    def _refuse_waiting(self, error: DistlogError) -> None:
-        """Refuse what is in no entry yet: nothing of it was written."""
-        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+    def _refuse_waiting(self, is_refused: Callable[[Command], bool]) -> None:
+        """Refuse what is in no entry yet, because the disk is full: nothing of it was written."""
+        waiting, self._waiting = self._waiting, []
         for proposal in waiting:
+            if not is_refused(proposal.command):
+                self._waiting.append(proposal)
+                continue
+            self._waiting_size -= proposal.size
             self._forget(proposal)
-            proposal.settle(error)
+            proposal.settle(self._space.refusal())
 
     def _entry(self, proposals: list[Proposal], timestamp_ms: int) -> tuple[bytes, Done]:
         self._entry_count += 1

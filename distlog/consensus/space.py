@@ -88,7 +88,7 @@ class Space:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether this node may propose nothing: something has used its reserve up, or a part of it."""
+        """Tell whether this node may propose nothing but what frees space: its reserve is used up, or a part of it."""
         return not self._reserve.is_whole
 
     @property
@@ -122,6 +122,10 @@ class Space:
     def commands_cost(self, size: int, command_count: int) -> int:
         """Return what an entry of so many commands would cost at most."""
         return commands_cost(size, command_count, self._topic_count())
+
+    def pays_for(self, size: int) -> bool:
+        """Tell whether an entry of one command and so many bytes may follow now, also on a full disk."""
+        return self.commands_cost(size, 1) <= self.room
 
     def admissible(self, payloads: Iterable[bytes], older_count: int = 0) -> int:
         """Return how many of these entries, from the first on, may be taken into the journal now.

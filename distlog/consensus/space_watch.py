@@ -99,7 +99,8 @@ class SpaceWatch:
             )
         elif is_full:
             logger.warning(
-                "the disk is full: this node takes no writes until there is space again, free some reserve=%s size=%d held=%d",
+                "the disk is full: this node takes no writes until there is space again, free some, or trim or delete topics "
+                "reserve=%s size=%d held=%d",
                 self._reserve.path,
                 self._reserve.size,
                 self._reserve.held,

@@ -12,7 +12,14 @@ import pytest
 from distlog.block import Block
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.views import Consistency, TimePosition
-from distlog.errors import DistlogError, NoLeader, OffsetOutOfRange, TopicNotFound
+from distlog.errors import (
+    DistlogError,
+    NoLeader,
+    NotLeader,
+    OffsetOutOfRange,
+    StorageFull,
+    TopicNotFound,
+)
 from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SUFFIXES, SegmentLimits
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
@@ -198,6 +205,71 @@ def test_a_time_is_found_on_any_node_and_none_is_said_only_with_proof() -> None:
         cluster.network.heal()
 
     simulated(story)
+
+
+# --- On full disks -------------------------------------------------------------------------------
+
+
+async def fill_with_events(cluster: SimulatedCluster) -> int:
+    """Append until the disks that have a capacity are full; return how many were acknowledged."""
+    for count in range(5000):
+        try:
+            async with asyncio.timeout(30):
+                await append_many(leader_of(cluster), "events", 1)
+        except StorageFull:
+            return count
+    raise AssertionError("they never fill up")
+
+
+def limit_disks(cluster: SimulatedCluster, left: int) -> None:
+    """Leave so much space for the topics themselves to fill."""
+    for machine in cluster.machines.values():
+        machine.disk.capacity = machine.disk.used + left
+
+
+async def goes_on(cluster: SimulatedCluster, topic: str) -> None:
+    """Append as soon as there is space again."""
+    async with asyncio.timeout(60):
+        while True:
+            leader = cluster.leader()
+            try:
+                if leader is not None:
+                    await append_many(log_of(leader), topic, 1)
+                    return
+            except (StorageFull, NoLeader, NotLeader):
+                pass
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("names", [("n1",), ("n1", "n2", "n3")], ids=["one node", "three nodes"])
+@pytest.mark.parametrize("action", ["trim", "delete", "configure before"])
+def test_disks_that_their_own_topics_filled_are_freed_by_what_lets_records_go(
+    names: tuple[str, ...], action: str
+) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = leader_of(cluster)
+        # Much later, when everything is full.
+        age_ms = 100_000 if action == "configure before" else 0
+        await log.create_topic("events", LIMITS, Retention(age_ms=age_ms))
+        await log.create_topic("other", LIMITS)
+        limit_disks(cluster, left=3 << 20)
+        count = await fill_with_events(cluster)
+        assert count > 100
+        assert any(each.status().is_storage_full for each in logs_of(cluster))
+        log = leader_of(cluster)
+        with pytest.raises((StorageFull, NotLeader, NoLeader)):
+            await append_many(log, "other", 1)
+        if action == "trim":
+            await log.trim_topic("events", log.topic("events").high_watermark)
+        elif action == "delete":
+            await log.delete_topic("events")
+        else:
+            await asyncio.sleep(100)
+        await goes_on(cluster, "other")
+        if action != "delete":
+            assert leader_of(cluster).topic("events").start_offset > 0
+
+    simulated(story, names=names)
 
 
 # --- While nodes crash ---------------------------------------------------------------------------
