@@ -9,11 +9,19 @@ from random import Random
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from distlog.consensus.journal import Journal, JournalEntry, SyncTicket
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.journal_history import DIRECTORY, History, state
+from tests.crash_tally import CrashTally
 
 FILE_SIZE_MAX = 6000
 CACHE_SIZE_MAX = 3000
@@ -189,6 +197,9 @@ def test_a_removal_that_a_killed_process_left_unfinished_leaves_no_hole_later(se
 class JournalMachine(RuleBasedStateMachine):
     """Calls in any order, syncs that overlap them, crashes in between; beside it, lists."""
 
+    # Of all examples together, the opening that each begins with included.
+    steps = 0
+
     @initialize()
     def start(self) -> None:
         self.disk = SimulatedDisk()
@@ -284,6 +295,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_journal_is_the_list(self) -> None:
+        JournalMachine.steps += 1
         journal, now = self.journal, self.history.now
         entries = [entry for entry in now.entries if entry.raft_index >= self.first_index]
         assert state(journal) == (tuple(entries), now.term, now.vote)
@@ -299,5 +311,16 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.journal.durable_index == max(durable, default=0)
 
 
-JournalMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=50)
-TestAnyOrderOfCalls = JournalMachine.TestCase
+def test_a_journal_is_a_list_in_any_order_of_calls(tally: CrashTally) -> None:
+    """The same examples each time; `--full-matrix --hypothesis-seed N` tries others."""
+    run_state_machine_as_test(
+        JournalMachine,
+        settings=settings(
+            max_examples=2_000 if tally.full else 200,
+            stateful_step_count=50,
+            derandomize=not tally.full,
+            database=None,
+        ),
+    )
+    tally.count("journal", "steps of a state machine against a list", JournalMachine.steps)
+    tally.require("journal", "steps of a state machine against a list", 3_000)

@@ -68,9 +68,9 @@ def kill_everywhere(life: Life, seed: int) -> int:
 def test_a_second_crash_at_any_operation_of_the_start(tally: CrashTally) -> None:
     kind = "second crash at every operation of the start"
     for seed in range(3) if tally.full else range(1):
-        share = 1.0 if tally.full else 0.04
+        share = 1.0 if tally.full else 0.02
         tally.count("data directory", kind, crash_twice(Life(), seed, share))
-    tally.require("data directory", kind, 400)
+    tally.require("data directory", kind, 300)
 
 
 def crash_twice(life: Life, seed: int, share: float) -> int:

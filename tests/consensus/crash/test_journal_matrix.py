@@ -107,7 +107,7 @@ def test_a_power_cut_at_any_operation_keeps_any_part_of_what_was_not_synced(
     tally: CrashTally,
 ) -> None:
     kind = "power cut at every operation, any part kept"
-    for seed in range(60) if tally.full else range(20):
+    for seed in range(60) if tally.full else range(10):
         tally.count("journal", kind, cut_everywhere(Life(), seed, full=tally.full))
     tally.require("journal", kind, 800)
 
@@ -116,9 +116,9 @@ def test_a_process_killed_at_any_operation_leaves_what_a_power_cut_may_still_tak
     tally: CrashTally,
 ) -> None:
     kind = "killed at every operation, power cut after the recovery"
-    for seed in range(100) if tally.full else range(20):
+    for seed in range(100) if tally.full else range(10):
         tally.count("journal", kind, kill_everywhere(Life(), seed))
-    tally.require("journal", kind, 150)
+    tally.require("journal", kind, 200)
 
 
 def kill_everywhere(life: Life, seed: int) -> int:
@@ -137,7 +137,7 @@ def kill_everywhere(life: Life, seed: int) -> int:
 
 def test_a_second_crash_at_any_operation_of_the_recovery(tally: CrashTally) -> None:
     kind = "second crash at every operation of the recovery"
-    for seed in range(20) if tally.full else range(6):
+    for seed in range(20) if tally.full else range(3):
         tally.count("journal", kind, crash_twice(Life(), seed, full=tally.full))
     tally.require("journal", kind, 800)
 
