@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import json
 import logging
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
+# File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
+DESCRIPTORS_MIN = 256
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
@@ -50,9 +53,9 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
     configure_logging(config.log_level, config.log_format)
-    _raise_descriptor_limit()
+    open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
-    return uvloop.run(_run(config, announce))
+    return uvloop.run(_run(config, announce, open_max))
 
 
 def _tune_garbage_collector() -> None:
@@ -62,14 +65,24 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 100)
 
 
-def _raise_descriptor_limit() -> None:
-    """Take all the file descriptors that the system grants: each tail and each open segment needs some."""
+def _raise_descriptor_limit() -> int:
+    """Take all the file descriptors that the system grants: each connection and each open segment needs some.
+
+    Returns how many.  Raises ConfigurationInvalid if a node cannot live on them.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < DESCRIPTORS_MIN:
+        raise ConfigurationInvalid(
+            key="open files",
+            problem=f"the system lets this process open {hard}, and a node needs {DESCRIPTORS_MIN}: raise the limit (ulimit -n, "
+            "or LimitNOFILE of a service)",
+        )
+    return hard
 
 
-async def _run(config: ServeConfig, announce: Callable[[str], None]) -> int:
+async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: int) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +94,7 @@ async def _run(config: ServeConfig, announce: Callable[[str], None]) -> int:
         port=config.listen.port,
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
-        limits=ServerLimits(record_size_max=config.record_size_max),
+        limits=server_limits(config, open_max),
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
@@ -161,6 +174,13 @@ def real_ports() -> NodePorts:
         network=TcpNetwork(),
         make_worker=ThreadWorker,
     )
+
+
+def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:
+    """Return the limits of the client side: a quarter of the descriptors is for connections, so that files always have room."""
+    limits = ServerLimits(record_size_max=config.record_size_max)
+    connection_count_max = min(limits.connection_count_max, open_max // 4)
+    return dataclasses.replace(limits, connection_count_max=connection_count_max)
 
 
 def node_settings(config: ServeConfig) -> NodeSettings:

@@ -14,7 +14,7 @@ from distlog.consensus import messages
 from distlog.consensus.commands import ENTRY_HEADER, Append, ProducerStamp, command_size
 from distlog.consensus.messages import AppendEntries
 from distlog.runtime import ThreadWorker
-from distlog.serve import node_settings
+from distlog.serve import node_settings, server_limits
 
 MIB = 1 << 20
 
@@ -61,3 +61,8 @@ def test_a_job_whose_future_is_cancelled_disturbs_nobody() -> None:
         assert await worker.submit(len, "xy") == 2
 
     in_a_worker(story)
+
+
+def test_connections_get_a_quarter_of_the_descriptors() -> None:
+    assert server_limits(ServeConfig(), 1024).connection_count_max == 256
+    assert server_limits(ServeConfig(), 1 << 20).connection_count_max == 10_000

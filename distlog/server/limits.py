@@ -19,6 +19,9 @@ class ServerLimits:
     # Requests of one ProduceStream that are proposed and not answered.  The stream is not read meanwhile.
     stream_in_flight_count_max: int = 16
     stream_in_flight_size_max: int = 32 * MIB
+    # Connections of clients at the same time: each is a file descriptor, and some must be left for files.  gRPC closes what is
+    # beyond, and the client tries again, here or elsewhere.
+    connection_count_max: int = 10_000
     # Calls at the same time on one connection.  HTTP/2 makes the client wait.
     connection_stream_count_max: int = 100
     # ConsumeStream calls open on this node.  Overloaded.

@@ -132,6 +132,7 @@ def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_size_max),
         # What is sent was taken, so it may be sent.
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_allowed_incoming_connections", limits.connection_count_max),
         ("grpc.max_concurrent_streams", limits.connection_stream_count_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),

@@ -10,6 +10,7 @@ import pytest
 
 from distlog import errors
 from distlog.api.log.v1 import log_pb2
+from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener, is_loopback, socket_address
 from tests.server.fake_replicated_log import FakeReplicatedLog
 from tests.server.serving import Serving, refusal, serve
@@ -179,3 +180,44 @@ def test_a_second_stop_and_a_stop_without_a_start_do_nothing() -> None:
 
 async def answer(call: Any) -> Any:
     return await call
+
+
+def test_connections_beyond_the_limit_are_closed_and_those_within_it_served() -> None:
+    async def body() -> None:
+        limited = Listener(
+            FakeReplicatedLog(),
+            host="127.0.0.1",
+            port=0,
+            insecure=False,
+            random_bytes=bytes,
+            limits=ServerLimits(connection_count_max=2),
+        )
+        port = await limited.start()
+        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        try:
+            for reader, _ in connections:
+                # A server of HTTP/2 speaks first.
+                assert await reader.read(1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b""
+            writer.close()
+            # One that goes makes room for another.
+            connections.pop()[1].close()
+            assert await served(port)
+        finally:
+            for _, writer in connections:
+                writer.close()
+            await limited.stop()
+
+    asyncio.run(body())
+
+
+async def served(port: int) -> bool:
+    """Tell whether a new connection is served within the time of a test."""
+    async with asyncio.timeout(10):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            found = await reader.read(1)
+            writer.close()
+            if found:
+                return True
