@@ -19,7 +19,7 @@ from distlog.errors import CorruptCheckpoint, DataDirectoryUnusable, DiskFailed
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
 from distlog.storage.invariants import Fault, Invariant
-from distlog.storage.log_mark import MARK_NAME
+from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, MarkFile
 from distlog.storage.segment_files import SUFFIXES
 from distlog.storage.survey import FAULT_COUNT_MAX, LogSurvey, survey_log
 
@@ -34,6 +34,9 @@ DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found
 GROUP_NAMES = re.compile(r"journal|checkpoint|topics|incoming")
 # What an interrupted replacement leaves behind.
 TEMPORARY_NAMES = re.compile(r"(FORMAT|node\.json)\.tmp|checkpoint\.new")
+
+# Faults that leave it open what the checkpoint was.
+LOST = {Invariant.CHECKPOINT_READABLE, Invariant.JOURNAL_FITS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
         _look_at_names(disk, look, directory)
         _look_at_checkpoint(disk, look, directory)
         look.journal = survey_journal(disk, directory.journal_path, look.checkpoint, deep=deep)
+        _look_for_checkpoint(disk, look, directory)
         _look_at_topics(disk, look, directory, deep, progress)
     finally:
         directory.close()
@@ -180,13 +184,37 @@ def _misfit(directory: DataDirectory) -> str:
     return ""
 
 
+def _look_for_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> None:
+    """Without a checkpoint the journal must have everything, from the first entry on."""
+    journal = look.journal
+    if journal is None or journal.faults or disk.exists(directory.checkpoint_path):
+        return
+    problem = ""
+    if journal.first_index > FIRST_INDEX:
+        problem = f"the file is missing, and the journal begins at entry {journal.first_index}"
+    elif not journal.first_index and any(
+        (marks := MarkFile.open(disk, f"{directory.topics_path}/{name}")) is not None
+        and marks.mark is not None
+        and marks.mark.next_offset > 0
+        for name in _topic_names(disk, directory)
+    ):
+        problem = "the file is missing, the journal is empty, and there are logs with records"
+    if problem:
+        path = directory.checkpoint_path
+        look.faults.append(Fault(path, 0, None, problem, Invariant.JOURNAL_FITS))
+
+
+def _topic_names(disk: Disk, directory: DataDirectory) -> list[str]:
+    path = directory.topics_path
+    names = disk.list_directory(path) if disk.is_directory(path) else []
+    return [name for name in names if TOPIC_NAME.fullmatch(name)]
+
+
 def _look_at_topics(
     disk: Disk, look: Look, directory: DataDirectory, deep: bool, progress: Progress
 ) -> None:
     known = {topic.topic_id: topic for topic in look.checkpoint.topics} if look.checkpoint else {}
-    path = directory.topics_path
-    names = disk.list_directory(path) if disk.is_directory(path) else []
-    topic_ids = {int(name) for name in names if TOPIC_NAME.fullmatch(name)}
+    topic_ids = {int(name) for name in _topic_names(disk, directory)}
     checked = 0
     for topic_id in sorted(known.keys() | topic_ids):
         path, topic = directory.topic_path(topic_id), known.get(topic_id)
@@ -214,22 +242,28 @@ def _survey(
 ) -> LogSurvey | None:
     """Look at one topic's log; None if it cannot be, which is then said."""
     journal, image = look.journal, look.checkpoint
+    if topic is None and not disk.exists(f"{path}/{MARK_NAME}"):
+        # The mark comes first; without it, and in a data directory, files are no log of the seed system either.
+        look.notes.append(f"{path} holds no log: its creation, or its removal, was interrupted")
+        return None
+    # The next start removes a log that is in no checkpoint, and makes it anew from the journal: nothing of it
+    # was promised.  If checkpoint or journal is lost, the log's own mark says what was.
+    lost = any(fault.invariant in LOST for fault in look.faults) or bool(journal and journal.faults)
+    without = None if lost else EMPTY_MARK
     provenance = None
-    if journal is not None and not journal.faults:
+    if journal is not None and journal.terms and not lost:
         provenance = journal.provenance(image.raft_index if image else journal.last_index)
     remaining = max(1, FAULT_COUNT_MAX - len(look.all_faults()))
     try:
         return survey_log(
             disk,
             path,
-            topic.mark if topic else None,
+            topic.mark if topic else without,
             deep=deep,
             fault_count_max=remaining,
             provenance=provenance,
             progress=progress,
         )
-    except DataDirectoryUnusable:
-        look.notes.append(f"{path} holds no log: its creation was interrupted")
     except DiskFailed as error:
         look.faults.append(Fault(error.path, 0, None, str(error), Invariant.READABLE))
     return None

@@ -99,7 +99,7 @@ def survey_log(
         if not found:
             raise DataDirectoryUnusable(path=path, problem="there is no log in it")
         if not any(TABLE in suffixes for suffixes in found.values()):
-            return _survey_seed(disk, path, list(found))
+            return _survey_seed(disk, path, found)
     survey = _Survey(disk, path, found, mark or (marks.mark if marks else None), deep, progress)
     survey.provenance = provenance
     survey.fault_count_max = fault_count_max
@@ -358,11 +358,17 @@ def _describe(files: SegmentFiles, extent: Extent) -> SegmentSurvey:
     return SegmentSurvey(base_offset, extent.next_offset, *counts, None, None)
 
 
-def _survey_seed(disk: Disk, path: str, bases: list[int]) -> LogSurvey:
+def _survey_seed(disk: Disk, path: str, found: dict[int, set[str]]) -> LogSurvey:
     """A seed has no checksums: what can be checked is how its records follow each other."""
-    log = LogSurvey(path, True, bases[0], bases[0], None)
+    bases = [base_offset for base_offset in found if STORE in found[base_offset]]
+    first = min(found)
+    log = LogSurvey(path, True, first, first, None)
+    for base_offset in found.keys() - set(bases):
+        store = segment_path(path, base_offset, STORE)
+        problem = "the file is missing"
+        log.faults.append(Fault(store, 0, base_offset, problem, Invariant.FILE_PRESENT))
     for segment in seed_segments(disk, path, bases):
-        if segment.base_offset > log.next_offset:
+        if segment.base_offset > log.next_offset and log.segments:
             before = log.segments[-1]
             problem = (
                 f"the records end at offset {before.next_offset}, and the next segment begins at "

@@ -72,8 +72,8 @@ def expect(
     (topic,) = json.loads(capsys.readouterr().out)["topics"]
     assert (topic["start_offset"], topic["next_offset"]) == (first, first + len(records))
     survey = look_at(RealDisk(), str(seed), deep=False).topics[0].log
-    shown = [record_of(RealDisk(), survey, first + row).value for row in range(len(records))]
-    assert shown == records
+    for row in range(0, len(records), 1 + len(records) // 50):
+        assert record_of(RealDisk(), survey, first + row).value == records[row]
     assert imported_records(RealDisk(), str(seed), f"{tmp_path}/adopted") == records
     assert main(["verify", f"{tmp_path}/adopted"]) == 0
     capsys.readouterr()

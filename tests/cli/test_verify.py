@@ -396,3 +396,42 @@ def test_a_terminal_sees_a_bar_that_goes_away(
 )
 def test_the_bar_says_how_much_of_how_much(size: int, total: int, text: str) -> None:
     assert line("x", size, total) == text
+
+
+# --- What was never promised ----------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_is_missing_is_a_fault_where_the_journal_does_not_have_everything(
+    node: Path, capsys: Capture
+) -> None:
+    (node / "groups" / "0" / "checkpoint").unlink()
+    # The journal begins with entry 1: a start makes everything anew from it.
+    assert main(["verify", str(node)]) == 0
+    capsys.readouterr()
+    for path in (node / "groups" / "0" / "journal").iterdir():
+        path.unlink()
+    code, shown = json_of(capsys, "verify", str(node))
+    (fault,) = shown["directories"][0]["faults"]
+    assert (code, fault["invariant"]) == (1, "journal-fits")
+    assert fault["path"] == str(node / "groups" / "0" / "checkpoint")
+
+
+def test_compare_says_what_only_one_of_them_keeps(tmp_path: Path, capsys: Capture) -> None:
+    for name, count in (("a", 40), ("b", 30)):
+        log = Log.create(RealDisk(), f"{tmp_path}/{name}", LIMITS)
+        for number in range(count):
+            block = Block.from_records([b"%d" % number])
+            log.append(block, timestamp_ms=1, raft_index=1, term=1)
+        if name == "b":
+            log.trim(20)
+            log.begin_sync()()
+        log.close()
+    assert main(["verify", "--compare", f"{tmp_path}/a", f"{tmp_path}/b"]) == 0
+    notes = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("note: a log")
+    ]
+    assert notes == [
+        "note: a log: compared offsets 20 to 29",
+        f"note: a log: only {tmp_path}/a keeps offsets 0 to 19",
+        f"note: a log: only {tmp_path}/a goes on, with offsets 30 to 39",
+    ]
