@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from distlog.consensus.raft import Raft
 from distlog.errors import LeadershipNotTransferred
 
+# However long the election time-outs are: appends wait meanwhile, and a target that is well needs milliseconds.
+TIMEOUT_MAX_S = 2.0
+
 
 @dataclass(slots=True)
 class _HandOver:
@@ -33,9 +36,12 @@ class LeadershipTransfer:
     """The hand-over of one group, if there is one."""
 
     def __init__(self, raft: Raft, timeout_s: float, resume: Callable[[], None]) -> None:
-        """resume() is called when proposals may be taken again, since nobody took over."""
+        """timeout_s: after which the leader leads on, TIMEOUT_MAX_S at most.
+
+        resume() is called when proposals may be taken again, since nobody took over.
+        """
         self._raft = raft
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, TIMEOUT_MAX_S)
         self._resume = resume
         self._under_way: _HandOver | None = None
 
