@@ -95,6 +95,10 @@ class Recovery:
         self._known_segments(mark, quarantine=False)
         extent, files = self._marked_segment(mark)
         later = [base for base in self._found if base > mark.segment_base_offset]
+        if not len(files.table.written_after(extent.batch_count)):
+            # Reserved space in which nothing was appended: what has no row is gone over by the next append.  There may be
+            # thousands of logs that nobody wrote to since, and a cut of each would be synced.
+            files.narrow(_counts(files, extent))
         before_cut(bool(later) or files.counts != _counts(files, extent))
         # The last one first: a crash in between leaves no gap.
         for base_offset in reversed(later):
