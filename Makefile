@@ -13,6 +13,8 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 SEEDS ?= 500
 FIRST_SEED ?= 0
 ROUNDS ?= 60
+# History that `make bench` really writes; it is removed again.
+BENCH_SIZE ?= 10GiB
 TRIALS ?= 50
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -58,6 +60,7 @@ crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
 	python -m benchmarks.produce_latency
+	python -m benchmarks.storage --size $(BENCH_SIZE)
 
 bench-failover: $(VENV)/installed-dev ## kill -9 of the leader, TRIALS=50 times: how long until the next write
 	python -m benchmarks.failover --trials $(TRIALS)
