@@ -130,6 +130,12 @@ class LogIsAList(RuleBasedStateMachine):
         assert len(batches) == 1 or sum(len(batch.frames) for batch in batches) <= size_max
         assert self.log.read_record(offset) == self.records[offset]
 
+    @rule(size=st.integers(1, 500))
+    def trim_to_a_size(self, size: int) -> None:
+        self.start = self.log.retention_start(size=size)
+        self.log.trim(self.start)
+        assert self.log.start_offset == self.start
+
     @rule(data=st.data())
     def trim(self, data: st.DataObject) -> None:
         self.start = data.draw(st.integers(self.start, len(self.records)))
