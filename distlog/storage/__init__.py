@@ -1,10 +1,11 @@
 """Storage: logs of records in files, and the disk under them.
 
     Disk                      files, maps, reservations, syncs, names; the real one, and one that forgets
-      MappedFile              a file appended to through its map, in space reserved before
+      MappedFile              a file appended to in space reserved before, read through a map while it is written
         Store  Index  BatchTable          the three files of a segment
           Segment             a range of offsets; active (the last one, written) or sealed (only read)
             Log               append, read, trim, roll, sync: what consensus and nobody else writes to
+              SegmentCache    which segments' files are open: few, and all that is written and not synced
               TimeSearch      the first batch of a time or later; Retention: which segments may go
               Recovery        what is kept, cut, rebuilt or set aside when a log is opened
               LogMark         up to where a log was synced: by a checkpoint, or by its own file `synced`

@@ -1,7 +1,7 @@
 """A file of a segment: written with pwrite in space reserved before, read through a map while it is written, with pread otherwise.
 
 Both see the same pages, so what was written is read back at once.  Writes do not go through the map: the first touch of a mapped page
-may have to wait for the file system's journal, and nothing can be done meanwhile (docs/decisions/0007).  Nor do reads of files that
+may have to wait for the file system's journal, and nothing can be done meanwhile (docs/decisions/0010).  Nor do reads of files that
 are not written any more: a cold page of a map would stop every thread until the disk has answered.
 
 Space is reserved in steps, so that a full disk is an error before anything has changed.
