@@ -210,8 +210,10 @@ class StateMachine:
             )
         if name in self._topics.by_name:
             return TopicExists(name)
-        refused = _check_range("store_size_max", limits.store_size_max, STORE_SIZE_RANGE)
-        refused = refused or _check_range("row_count_max", limits.row_count_max, ROW_COUNT_RANGE)
+        refused = _check_range("segment_size_max", limits.store_size_max, STORE_SIZE_RANGE)
+        refused = refused or _check_range(
+            "segment_record_count_max", limits.row_count_max, ROW_COUNT_RANGE
+        )
         refused = refused or _check_retention(retention.size, retention.age_ms)
         if refused is not None:
             return refused

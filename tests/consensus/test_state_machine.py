@@ -118,10 +118,10 @@ def test_illegal_topic_names_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("limits", "field"),
     [
-        (SegmentLimits(4095, 16), "store_size_max"),
-        (SegmentLimits((1 << 30) + 1, 16), "store_size_max"),
-        (SegmentLimits(4096, 15), "row_count_max"),
-        (SegmentLimits(4096, (16 << 20) + 1), "row_count_max"),
+        (SegmentLimits(4095, 16), "segment_size_max"),
+        (SegmentLimits((1 << 30) + 1, 16), "segment_size_max"),
+        (SegmentLimits(4096, 15), "segment_record_count_max"),
+        (SegmentLimits(4096, (16 << 20) + 1), "segment_record_count_max"),
     ],
 )
 def test_segment_limits_that_no_disk_would_like_are_refused(
