@@ -280,13 +280,13 @@ class Raft:
         )
 
     def has_everything(self, voter: str) -> bool:
-        """Tell whether all that was proposed to this leader is applied here, and durable at `voter`."""
+        """Tell whether all that was proposed to this leader is durable at `voter`, and applied here.
+
+        A node that can apply nothing at the moment need not have: who waits for it asks the next leader.
+        """
         last_index = self.journal.last_index
-        return (
-            not self._proposals
-            and self.last_applied == last_index
-            and self.matched.get(voter) == last_index
-        )
+        is_applied = self.last_applied == last_index or self._space.applicable(1) == 0
+        return not self._proposals and is_applied and self.matched.get(voter) == last_index
 
     def send_timeout_now(self, voter: str) -> None:
         """Have a voter that has everything begin an election."""

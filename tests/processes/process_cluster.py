@@ -104,6 +104,8 @@ class NodeProcess:
         # Everything that its processes said, in order.
         self.output = output
         self.arguments: list[str] = []
+        # A command that starts it, as prlimit(1) with other limits.
+        self.prefix: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     def place(self, directory: Path) -> None:
@@ -143,7 +145,7 @@ class NodeProcess:
         assert self._process is None, f"{self.node_id} runs already"
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [*DISTLOG, "serve", *self.arguments],
+                [*self.prefix, *DISTLOG, "serve", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -183,6 +185,11 @@ class NodeProcess:
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
+
+    @property
+    def process_id(self) -> int:
+        assert self._process is not None, f"{self.node_id} does not run"
+        return self._process.pid
 
     def wipe(self) -> None:
         """Lose its disk."""
