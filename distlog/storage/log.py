@@ -448,7 +448,8 @@ class Log:
     def _close_synced(self) -> None:
         if self._last_sync is not None and self._last_sync.done:
             for files in self._last_sync.files:
-                if files.is_sealed:
+                # One that was active then may have been written to, and sealed, since.
+                if files.is_sealed and files.is_synced:
                     files.close()
             self._last_sync = None
 

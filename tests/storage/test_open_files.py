@@ -168,6 +168,23 @@ def test_files_of_a_sync_that_has_not_run_are_not_closed_unsynced() -> None:
     assert Log.open(survivor, "/0", LIMITS).read_record(0) == b"x"
 
 
+def test_a_segment_that_was_written_to_after_its_sync_began_stays_open_when_it_is_sealed(
+    tmp_path: Path,
+) -> None:
+    log = Log.create(RealDisk(), f"{tmp_path}/log", SegmentLimits(row_count_max=2))
+    append(log)
+    sync = log.begin_sync()
+    append(log)
+    append(log)
+    sync()
+    begun = log.begin_sync()
+    assert f"{0:020d}.log" in open_files(tmp_path), "its second record is not synced"
+    begun()
+    log.begin_sync()
+    assert {name[:20] for name in open_files(tmp_path)} == {f"{2:020d}"}
+    log.discard()
+
+
 def test_a_segment_that_was_closed_unsealed_and_rolls_is_sealed_like_any_other() -> None:
     disk = SimulatedDisk()
     cache = SegmentCache(written_max=1)
