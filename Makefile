@@ -48,8 +48,9 @@ fix: $(VENV)/installed-dev ## format, and repair what the linter can
 proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
 	python proto/generate.py
 
-simulate: $(VENV)/installed-dev ## many simulated crash schedules: SEEDS=500 FIRST_SEED=0
-	python -m pytest tests/simulation --seeds $(SEEDS) --first-seed $(FIRST_SEED) --timeout 0
+simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEED=0, one: SEED=17, without a rule: ABLATE=all
+	@exec python -m tests.simulation.campaign --seeds $(SEEDS) --first-seed $(FIRST_SEED) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(ABLATE),--ablate $(ABLATE))
 
 torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS=60
 	python -m pytest tests/processes --rounds $(ROUNDS) --timeout 0
@@ -60,6 +61,7 @@ crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
 	python -m benchmarks.produce_latency
+	python -m benchmarks.verify
 	python -m benchmarks.storage --size $(BENCH_SIZE)
 
 bench-failover: $(VENV)/installed-dev ## kill -9 of the leader, TRIALS=50 times: how long until the next write

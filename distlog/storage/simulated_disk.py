@@ -51,6 +51,8 @@ class SimulatedDisk:
         self.fail_at: int | None = None
         self.fail_syncs = False
         self.used = 0
+        # How many unsynced pages the `crash` took that this disk comes from.
+        self.lost_page_count = 0
         self._root = MediumDirectory()
         self._locked: set[str] = set()
 
@@ -61,7 +63,10 @@ class SimulatedDisk:
 
         This one, and what is open on it, stays as it is.
         """
-        return self._after_crash(RandomSurvival(random))
+        survival = RandomSurvival(random)
+        disk = self._after_crash(survival)
+        disk.lost_page_count = survival.lost_page_count
+        return disk
 
     def unsynced(self) -> list[Unsynced]:
         """Return everything that a power cut now keeps or takes, in the same order for the same calls."""

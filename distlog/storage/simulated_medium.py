@@ -48,10 +48,14 @@ class RandomSurvival:
 
     def __init__(self, random: Random) -> None:
         self._random = random
+        # How many pages did not reach the medium.
+        self.lost_page_count = 0
 
     def pages(self, file: MediumFile, pages: list[int]) -> list[int]:
         keep = self._random.choice((0.0, 0.5, 1.0, self._random.random()))
-        return [page for page in pages if self._random.random() < keep]
+        kept = [page for page in pages if self._random.random() < keep]
+        self.lost_page_count += len(pages) - len(kept)
+        return kept
 
     def size(self, file: MediumFile) -> int:
         return self._random.choice(file.sizes)

@@ -26,6 +26,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable, Container, Iterable
+from contextvars import Context
 from itertools import permutations
 from typing import NoReturn
 
@@ -132,11 +133,13 @@ class SimulatedConnection:
             self.outcome.set_exception(ConnectionRefusedError(errno.ECONNREFUSED, text))
 
     def _end(self, factory: ProtocolFactory, own: int) -> SimulatedTransport:
+        context = self._network.contexts.get(self.hosts[own])
         return SimulatedTransport(
             self._network.loop,
             incoming=self.pipes[1 - own],
             outgoing=self.pipes[own],
-            protocol=factory(),
+            protocol=factory() if context is None else context.run(factory),
+            context=context,
             own_address=self._addresses[own],
             far_address=self._addresses[1 - own],
             window_size=self._network.window_size,
@@ -163,6 +166,8 @@ class SimulatedNetwork:
         self.window_size = window_size
         self.piece_size_max = piece_size_max
         self.listeners: dict[Address, ProtocolFactory] = {}
+        # Of the process on each host that has one: what arrives there is its business.
+        self.contexts: dict[str, Context] = {}
         # Membership is all that is asked of these sets: their order never shows.
         self.paused_hosts: set[str] = set()
         self.down_hosts: set[str] = set()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from enum import Enum, auto
 from typing import Any, Protocol
+
+# What travels belongs to no process: it arrives, whatever becomes of the sender.
+NOBODY = Context()
 
 
 class Kind(Enum):
@@ -85,7 +89,7 @@ class Pipe:
     def _wait(self) -> None:
         if self._timer is None and self._items and not self._link.is_held():
             due = max(self._items[0][0], self._loop.time())
-            self._timer = self._loop.call_at(due, self._due)
+            self._timer = self._loop.call_at(due, self._due, context=NOBODY)
 
     def _due(self) -> None:
         self._timer = None
@@ -110,8 +114,12 @@ class SimulatedTransport(asyncio.Transport):
         far_address: tuple[str, int],
         window_size: int,
         next_piece_size: Callable[[int], int],
+        context: Context | None = None,
     ) -> None:
-        """`next_piece_size` says how many of the bytes that may be sent travel together."""
+        """next_piece_size: says how many of the bytes that may be sent travel together.
+
+        context: in which the protocol is called, that of its process; None: that of whoever makes it happen.
+        """
         super().__init__({"sockname": own_address, "peername": far_address, "socket": None})
         self._loop = loop
         self._incoming = incoming
@@ -119,6 +127,7 @@ class SimulatedTransport(asyncio.Transport):
         self._protocol = protocol
         self._window_size = window_size
         self._next_piece_size = next_piece_size
+        self._context = context
         outgoing.room_made = self._push
         # What the window has no room for.
         self._unsent = bytearray()
@@ -142,7 +151,7 @@ class SimulatedTransport(asyncio.Transport):
 
     def connect(self) -> None:
         """Tell the protocol that it has a transport."""
-        self._call(self._protocol.connection_made, self)
+        self._enter(self._call, self._protocol.connection_made, self)
 
     def receive(self, kind: Kind, data: bytes) -> None:
         """Take what arrived."""
@@ -154,7 +163,7 @@ class SimulatedTransport(asyncio.Transport):
             self.lose(ConnectionResetError("connection reset by peer"))
         elif kind in (Kind.DATA, Kind.END):
             self._unread.append(data if kind is Kind.DATA else None)
-            self._read()
+            self._enter(self._read)
 
     def lose(self, error: Exception | None) -> None:
         """End here, at once and without a word to the far end."""
@@ -163,7 +172,7 @@ class SimulatedTransport(asyncio.Transport):
         self._is_closing = self._is_lost = True
         self._unsent.clear()
         self._unread.clear()
-        self._loop.call_soon(self._connection_lost, error)
+        self._soon(self._connection_lost, error)
 
     def die(self, *, silently: bool) -> None:
         """The process of this end is gone.  Its kernel closes the connection, if there still is a kernel."""
@@ -183,7 +192,7 @@ class SimulatedTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         if self._reading_is_paused:
             self._reading_is_paused = False
-            self._loop.call_soon(self._read)
+            self._soon(self._read)
 
     def _read(self) -> None:
         while self._unread and self.is_reading() and not self._is_dead:
@@ -238,7 +247,7 @@ class SimulatedTransport(asyncio.Transport):
             del self._unsent[:size]
         if self._writing_is_paused and len(self._unsent) <= self._low_water:
             self._writing_is_paused = False
-            self._call(self._protocol.resume_writing)
+            self._enter(self._call, self._protocol.resume_writing)
         if self._is_closing:
             self._outgoing.put(Kind.END)
             self.lose(None)
@@ -269,6 +278,16 @@ class SimulatedTransport(asyncio.Transport):
     def _connection_lost(self, error: Exception | None) -> None:
         if not self._is_dead:
             self._call(self._protocol.connection_lost, error)
+
+    def _soon(self, method: Callable[..., Any], *args: Any) -> None:
+        self._loop.call_soon(method, *args, context=self._context)
+
+    def _enter(self, method: Callable[..., Any], *args: Any) -> None:
+        """Have the process of this end do something: now, if it has none, or as soon as it runs."""
+        if self._context is None:
+            method(*args)
+        else:
+            self._soon(method, *args)
 
     def _call(self, method: Callable[..., Any], *args: Any) -> Any:
         """Call the protocol as asyncio does: what it raises goes to the loop's handler and ends the connection."""
