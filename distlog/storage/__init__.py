@@ -11,6 +11,7 @@
               LogMark         up to where a log was synced: by a checkpoint, or by its own file `synced`
     DataDirectory             whose directory this is, and where its parts are
     survey  comparison        looking at files without changing them; seed_import adopts a seed's
+      SegmentScan  TableScan  every check of one segment in one pass; Invariant: what must hold, by name
 
 docs/format.md has every byte.  One thread owns a log.  What leaves it are plans that go to sealed segments (`ReadPlan`, `TimeSearch`,
 `RetentionPlan`), and the functions that `begin_sync` and `begin_remove_trimmed` return.
