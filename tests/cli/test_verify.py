@@ -435,3 +435,38 @@ def test_compare_says_what_only_one_of_them_keeps(tmp_path: Path, capsys: Captur
         f"note: a log: only {tmp_path}/a keeps offsets 0 to 19",
         f"note: a log: only {tmp_path}/a goes on, with offsets 30 to 39",
     ]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "remedy"),
+    [
+        (
+            f"groups/0/topics/{1:020d}/{0:020d}.log",
+            f"cp OTHER_DATA_DIR/groups/0/topics/{1:020d}/{0:020d}.* ",
+        ),
+        (f"groups/0/topics/{1:020d}/{0:020d}.batch", "another member has the same bytes"),
+        (f"groups/0/topics/{1:020d}/{0:020d}.idx", "rm "),
+        ("groups/0/checkpoint", "let the node come back as a new member"),
+    ],
+)
+def test_in_a_cluster_the_remedy_is_what_another_member_has(
+    node: Path, capsys: Capture, damaged: str, remedy: str
+) -> None:
+    identity = json.loads((node / "node.json").read_text())
+    del identity["crc32c"]
+    identity["voters"]["n2"] = "00" * 16
+    (node / "node.json").write_text(json.dumps(identity))
+    flip(node / damaged, 40)
+    _, shown = json_of(capsys, "verify", str(node))
+    remedies = [
+        fault["remedy"]
+        for fault in shown["directories"][0]["faults"]
+        if fault["path"] == str(node / damaged)
+    ]
+    assert any(remedy in each for each in remedies), remedies
+
+
+def test_alone_the_remedy_is_a_backup(node: Path, capsys: Capture) -> None:
+    flip(topic_path(node) / f"{0:020d}.log", 40)
+    _, shown = json_of(capsys, "verify", str(node))
+    assert "from a backup" in shown["directories"][0]["faults"][0]["remedy"]
