@@ -13,6 +13,7 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 SEEDS ?= 500
 FIRST_SEED ?= 0
 ROUNDS ?= 60
+FRAME_SEEDS ?= 200
 # History that `make bench` really writes; it is removed again.
 BENCH_SIZE ?= 10GiB
 TRIALS ?= 50
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture crash-matrix bench bench-failover clean
+.PHONY: help up n1 n2 n3 test check fix proto simulate torture fuzz crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
 simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEED=0, one: SEED=17, without a rule: ABLATE=all
 	@exec python -m tests.simulation.campaign --seeds $(SEEDS) --first-seed $(FIRST_SEED) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(ABLATE),--ablate $(ABLATE))
+
+fuzz: $(VENV)/installed-dev ## 100,000 mutated frames at running nodes: FRAME_SEEDS=200, of 500 frames each
+	python -m pytest tests/fuzz --seeds $(FRAME_SEEDS) --first-seed $(FIRST_SEED) --timeout 0
 
 torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS=60
 	python -m pytest tests/processes --rounds $(ROUNDS) --timeout 0
