@@ -39,6 +39,10 @@ class Complaints:
         logger.log(level, "%s peer=%s problem=%s", event, node_id or "?", problem)
 
     def forget(self, node_id: str) -> None:
-        """Log the next complaint about this node at once: it has been fine in between."""
-        for key in [key for key in self._last if key[0] == node_id]:
-            del self._last[key]
+        """Log the same complaint about this node again soon, and not only after a minute: it has been fine in between.
+
+        Not at once: a peer that shakes hands and then breaks the protocol may do so at any rate.
+        """
+        for (name, event), (logged_at, _) in self._last.items():
+            if name == node_id:
+                self._last[name, event] = (logged_at, "")
