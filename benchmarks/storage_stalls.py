@@ -128,13 +128,22 @@ def _append(log: Log) -> None:
 
 
 def _paced(action: Callable[[], None], seconds: float) -> list[float]:
+    """Return how long each call took, ascending, but for the time in which other processes had the processor."""
     laps = []
     end = time.perf_counter() + seconds
-    while (begin := time.perf_counter()) < end:
+    while time.perf_counter() < end:
+        waited = _waited_s()
+        begin = time.perf_counter()
         action()
-        laps.append(time.perf_counter() - begin)
+        lap = time.perf_counter() - begin
+        laps.append(max(0.0, lap - (_waited_s() - waited)))
         time.sleep(PAUSE_S)
     return sorted(laps)
+
+
+def _waited_s() -> float:
+    """Return how long this thread was ready to run, and others ran."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def _paced_map(path: Path, seconds: float) -> list[float]:

@@ -14,6 +14,8 @@ from distlog.storage.disk import DiskFile, DiskMap, Octets
 
 # The first step of reserved space; each further one doubles the file, up to its limit.
 RESERVE_SIZE_MIN = 64 << 10
+# Reads before a map is made: what is looked at once is not worth a map, and a cold map reads far more around it.
+MAP_AFTER = 8
 
 
 class MappedFile:
@@ -28,7 +30,9 @@ class MappedFile:
         # Bytes that exist and may be used.
         self.size = size
         self._size_max = size_max
-        # Of bytes [0, len(view)), made by the first read and ended when the size changes.
+        # Reads that were not served by the map.
+        self._read_count = 0
+        # Of bytes [0, len(view)), made when reads repeat and ended when the size changes.
         self._map: DiskMap | None = None
         self._view = memoryview(b"")
 
@@ -66,6 +70,10 @@ class MappedFile:
         if self._size_max is None or end > self.size:
             return self.file.read_at(position, size)
         if end > len(self._view):
+            self._read_count += 1
+            if self._read_count <= MAP_AFTER:
+                return self.file.read_at(position, size)
+            self._read_count = 0
             self.unmap()
             if not end:
                 return b""
