@@ -19,6 +19,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from distlog import errors
+from distlog.api.log.v1 import log_pb2
 from distlog.errors import DistlogError
 
 DOMAIN = "distlog"
@@ -97,12 +98,32 @@ def error_from_status(details: bytes | None) -> DistlogError | None:
         return None
     if info is None:
         return None
-    known = CLASSES.get(info.reason)
+    return _known_error(info.reason, dict(info.metadata), status.message)
+
+
+def message_of(error: DistlogError) -> log_pb2.Error:
+    """Return an error that ends no call, as a message; its class must be one of CODES."""
+    metadata = {name: shortened(value) for name, value in error.metadata().items()}
+    return log_pb2.Error(
+        code=CODES[type(error)].value[0],
+        reason=error.reason,
+        text=shortened(str(error)),
+        metadata=metadata,
+    )
+
+
+def error_from_message(message: log_pb2.Error) -> DistlogError:
+    """Return the error that a message tells of; UnrecognizedError for a reason that this version does not know."""
+    return _known_error(message.reason, dict(message.metadata), message.text)
+
+
+def _known_error(reason: str, metadata: dict[str, str], text: str) -> DistlogError:
+    known = CLASSES.get(reason)
     if known is not None:
         # A number that is none, or a field of a newer version: then it is not the error that this version knows.
         with contextlib.suppress(ValueError, TypeError):
-            return known.from_metadata(dict(info.metadata))
-    return errors.UnrecognizedError(unknown_reason=info.reason, message=status.message)
+            return known.from_metadata(metadata)
+    return errors.UnrecognizedError(unknown_reason=reason, message=text)
 
 
 def _error_info(status: Status) -> ErrorInfo | None:

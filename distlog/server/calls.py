@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # A stopping node is gone or back after about this long; another one answers at once.
 STOP_RETRY_DELAY_S = 1.0
 INCIDENT_ID_SIZE = 6
+# Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
+ANSWERED_IN_BYTES = ("ConsumeBatch",)
 
 # handler(request, context): the request of a stream of requests is None, since it reads them from the context.
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -86,6 +88,8 @@ class Calls:
             )
         request_class = GetMessageClass(method.input_type)
         guarded = self._guarded(method, handler, request_class, while_stopping)
+        if method.name in ANSWERED_IN_BYTES:
+            return grpc.unary_stream_rpc_method_handler(guarded, None, None)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(guarded, None, serialize)
         return grpc.unary_unary_rpc_method_handler(guarded, None, serialize)
@@ -136,10 +140,14 @@ def parse(message_class: type[Message], data: bytes) -> Any:
     try:
         return message_class.FromString(data)
     except DecodeError:
-        name = message_class.DESCRIPTOR.full_name
-        raise InvalidRequest(
-            field="request", problem=f"is not a {name}: generate the client from log.proto"
-        ) from None
+        raise not_a_message(message_class) from None
+
+
+def not_a_message(message_class: type[Message]) -> InvalidRequest:
+    """Return the refusal of bytes that encode no message of this class."""
+    name = message_class.DESCRIPTOR.full_name
+    problem = f"is not a {name}: generate the client from log.proto"
+    return InvalidRequest(field="request", problem=problem)
 
 
 def snake_case(name: str) -> str:

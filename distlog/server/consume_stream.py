@@ -13,7 +13,7 @@ from distlog.api.log.v1 import log_pb2
 from distlog.consensus.views import Consistency
 from distlog.errors import OffsetOutOfRange, TopicNotFound
 from distlog.server.records import responses_from
-from distlog.server.served_log import ServedLog
+from distlog.server.served_log import Batch, ServedLog
 
 # What a tail holds in memory at most, unless a single batch is larger: 10,000 tails may do it at once.
 READ_SIZE = 256 << 10
@@ -25,10 +25,28 @@ async def tail(
     offset: int,
     write: Callable[[log_pb2.ConsumeResponse], Awaitable[None]],
 ) -> NoReturn:
-    """Write the records of `topic` from `offset` on, for ever; `offset` exists or is the end of the log.
+    """Write the records of `topic` from `offset` on, for ever; raises what `tail_batches` raises."""
 
-    `write` returns when there is room for more.  Raises OffsetOutOfRange when the log was trimmed past this tail,
-    TopicNotFound when the topic was deleted (also when another one has its name now), ShuttingDown.
+    async def write_records(batch: Batch, offset: int) -> None:
+        for response in responses_from(batch, offset):
+            await write(response)
+
+    await tail_batches(log, topic, offset, READ_SIZE, write_records)
+
+
+async def tail_batches(
+    log: ServedLog,
+    topic: str,
+    offset: int,
+    size_max: int,
+    write: Callable[[Batch, int], Awaitable[None]],
+) -> NoReturn:
+    """Write the batches of `topic` from the one with `offset` on, for ever; `offset` exists or is the end of the log.
+
+    write(batch, offset): the records of the batch are wanted from `offset` on; returns when there is room for more.
+    size_max: bytes that are read at a time, unless a single batch has more.
+    Raises OffsetOutOfRange when the log was trimmed past this tail, TopicNotFound when the topic was deleted (also when
+    another one has its name now), ShuttingDown.
     """
     topic_id = log.topic(topic).topic_id
     while True:
@@ -38,10 +56,9 @@ async def tail(
         if description.high_watermark <= offset:
             await log.wait_for(topic, offset)
             continue
-        batches = await log.read(topic, offset, size_max=READ_SIZE, consistency=Consistency.LOCAL)
+        batches = await log.read(topic, offset, size_max=size_max, consistency=Consistency.LOCAL)
         for batch in batches:
-            for response in responses_from(batch, offset):
-                await write(response)
+            await write(batch, offset)
             offset = batch.base_offset + batch.record_count
 
 

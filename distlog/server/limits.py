@@ -16,7 +16,9 @@ class ServerLimits:
 
     # Of a record as it is stored: the value, or the Record message with key and headers.  RecordTooLarge.
     record_size_max: int = 1 * MIB
-    # Requests of one ProduceStream that are proposed and not answered.  The stream is not read meanwhile.
+    # Of the frames of a block with more than one record.  InvalidRequest.
+    batch_size_max: int = 4 * MIB
+    # Requests of one ProduceStream or ProduceBatch that are proposed and not answered.  The stream is not read meanwhile.
     stream_in_flight_count_max: int = 16
     stream_in_flight_size_max: int = 32 * MIB
     # Connections of clients at the same time: each is a file descriptor, and some must be left for files.  gRPC closes what is
@@ -24,7 +26,7 @@ class ServerLimits:
     connection_count_max: int = 10_000
     # Calls at the same time on one connection.  HTTP/2 makes the client wait.
     connection_stream_count_max: int = 100
-    # ConsumeStream calls open on this node.  Overloaded.
+    # ConsumeStream and ConsumeBatch calls open on this node.  Overloaded.
     tail_count_max: int = 10_000
     # Calls of all kinds on this node, tails included.  RESOURCE_EXHAUSTED from gRPC, before a handler runs.
     call_count_max: int = 20_000
@@ -36,4 +38,8 @@ class ServerLimits:
     @property
     def message_size_max(self) -> int:
         """Largest gRPC message taken.  RESOURCE_EXHAUSTED from gRPC."""
-        return max(12 * MIB, self.record_size_max + MESSAGE_HEADROOM)
+        return max(
+            12 * MIB,
+            self.batch_size_max + MESSAGE_HEADROOM,
+            self.record_size_max + MESSAGE_HEADROOM,
+        )

@@ -114,7 +114,7 @@ class Listener:
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
-        service = LogService(log, self._limits, self._streams)
+        service = LogService(log, self._limits, self._streams, self._calls.refused)
         cluster = ClusterService(log, self._limits, __version__)
         return [
             self._calls.handlers(LOG, service),

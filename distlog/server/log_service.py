@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.views import Consistency
 from distlog.errors import InvalidRequest, NoLeader
+from distlog.server.consume_batch import send_batches
 from distlog.server.consume_stream import check_start, tail
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
+from distlog.server.produce_batch import ProduceBatch
 from distlog.server.produce_stream import ProduceStream, not_confirmed
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
 from distlog.server.served_log import ServedLog
@@ -29,10 +32,18 @@ ONE_BATCH = 1
 class LogService:
     """One method for each rpc; the caller's deadline and cancel end them from outside."""
 
-    def __init__(self, log: ServedLog, limits: ServerLimits, streams: OpenStreams) -> None:
+    def __init__(
+        self,
+        log: ServedLog,
+        limits: ServerLimits,
+        streams: OpenStreams,
+        refused: Counter[str] | None = None,
+    ) -> None:
+        """refused: counts, by the reason of the error, what is refused without ending a call."""
         self._log = log
         self._limits = limits
         self._streams = streams
+        self._refused: Counter[str] = Counter() if refused is None else refused
 
     async def produce(
         self, request: log_pb2.ProduceRequest, context: Any
@@ -77,6 +88,24 @@ class LogService:
             # it open whether the metadata is sent, and with it how the call can end.
             await context.send_initial_metadata(())
             await tail(self._log, request.topic, request.offset, context.write)
+
+    async def produce_batch(self, request: None, context: Any) -> None:
+        """Append blocks in order, pipelined, each with an answer of its own."""
+        stream = ProduceBatch(self._log, self._limits, self._streams, self._refused, context)
+        await stream.run()
+
+    async def consume_batch(self, request: log_pb2.ConsumeBatchRequest, context: Any) -> None:
+        """Send batches from an offset on, for ever."""
+        check_topic(request.topic)
+        consistency = consistency_of(request)
+        async with self._streams.open_tail():
+            async with read_deadline(self._limits.read_timeout_s):
+                if request.HasField("min_offset"):
+                    await self._log.wait_for(request.topic, request.min_offset)
+                await check_start(self._log, request.topic, request.offset, consistency)
+            # For the same reason as in `consume_stream`.
+            await context.send_initial_metadata(())
+            await send_batches(self._log, request.topic, request.offset, context.write)
 
     async def get_servers(
         self, request: log_pb2.GetServersRequest, context: Any
@@ -137,7 +166,7 @@ async def write_deadline(timeout_s: float) -> AsyncIterator[None]:
 
 
 def consistency_of(
-    request: log_pb2.ConsumeRequest | log_pb2.OffsetForTimeRequest,
+    request: log_pb2.ConsumeRequest | log_pb2.ConsumeBatchRequest | log_pb2.OffsetForTimeRequest,
 ) -> Consistency:
     """Return the consistency that is asked for.  Raises InvalidRequest for one that is not known."""
     try:

@@ -21,6 +21,7 @@ from distlog.api.log.v1 import log_pb2
 from distlog.consensus.results import AppendResult
 from distlog.errors import DistlogError, OutcomeUnknown
 from distlog.server.calls import parse
+from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
 from distlog.server.records import block_of, check_topic, stamp_of
@@ -41,10 +42,7 @@ class ProduceStream:
         self._context = context
         # Proposed appends with their sizes in the order of the log; at its end an error, or None when the client is done.
         self._queue: asyncio.Queue[Proposed | Exception | None] = asyncio.Queue()
-        # Proposed and not answered: requests and their bytes.
-        self._in_flight_count = 0
-        self._in_flight_size = 0
-        self._room = asyncio.Event()
+        self._in_flight = InFlight(limits)
 
     async def run(self) -> None:
         """Serve the stream to its end.  Raises the error that it ends with."""
@@ -73,20 +71,10 @@ class ProduceStream:
         check_topic(request.topic)
         block = block_of(request, self._limits.record_size_max)
         producer = stamp_of(request)
-        while not self._has_room(block.size):
-            self._room.clear()
-            await self._room.wait()
+        await self._in_flight.room_for(block.size)
         future = self._log.propose_append(request.topic, block, producer)
-        self._in_flight_count += 1
-        self._in_flight_size += block.size
+        self._in_flight.add(block.size)
         self._queue.put_nowait((future, block.size))
-
-    def _has_room(self, size: int) -> bool:
-        # A request larger than the limit goes alone.
-        return self._in_flight_count == 0 or (
-            self._in_flight_count < self._limits.stream_in_flight_count_max
-            and self._in_flight_size + size <= self._limits.stream_in_flight_size_max
-        )
 
     async def _answer(self) -> Exception | None:
         """Write the answers; return what the stream ends with.  Never raises, as the task group would wrap it."""
@@ -98,9 +86,7 @@ class ProduceStream:
                 await self._context.write(
                     log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
                 )
-                self._in_flight_count -= 1
-                self._in_flight_size -= size
-                self._room.set()
+                self._in_flight.remove(size)
         except TimeoutError:
             return not_confirmed(self._limits.write_timeout_s)
         except Exception as error:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from google.protobuf.message import DecodeError
+
 from distlog.api.log.v1 import log_pb2
 from distlog.block import ATTRIBUTE_STRUCTURED, PREFIX, PREFIX_SIZE, Block
 from distlog.consensus.commands import ProducerStamp
 from distlog.errors import InvalidRequest, RecordTooLarge
+from distlog.server.limits import ServerLimits
 from distlog.server.served_log import Batch
 
 TOPIC_NAME_LENGTH_MAX = 249
@@ -39,7 +42,20 @@ def block_of(request: log_pb2.ProduceRequest, record_size_max: int) -> Block:
     return Block.from_records((data,), attributes)
 
 
-def stamp_of(request: log_pb2.ProduceRequest) -> ProducerStamp | None:
+def check_block(block: Block, limits: ServerLimits) -> None:
+    """Raise RecordTooLarge or InvalidRequest for a block that is larger than what a batch may be."""
+    if block.size > limits.record_size_max:
+        record_size = int(block.lengths.max())
+        if record_size > limits.record_size_max:
+            raise RecordTooLarge(size=record_size, size_max=limits.record_size_max)
+    if block.size > limits.batch_size_max and block.record_count > 1:
+        problem = f"its frames have {block.size} bytes, at most {limits.batch_size_max} are possible: split it"
+        raise InvalidRequest(field="block", problem=problem)
+
+
+def stamp_of(
+    request: log_pb2.ProduceRequest | log_pb2.ProduceBatchRequest,
+) -> ProducerStamp | None:
     """Return the request's producer stamp, None without one.  Raises InvalidRequest for half of one."""
     if request.producer_id:
         return ProducerStamp(request.producer_id, request.producer_epoch, request.sequence)
@@ -71,7 +87,11 @@ def responses_from(batch: Batch, offset: int) -> Iterator[log_pb2.ConsumeRespons
 
 def structured_response(data: bytes, offset: int, timestamp_ms: int) -> log_pb2.ConsumeResponse:
     """Return the response for a record that is stored as a `Record` message."""
-    record = log_pb2.Record.FromString(data)
+    try:
+        record = log_pb2.Record.FromString(data)
+    except DecodeError:
+        # Who framed the block did not keep its word.  The record is there, and those behind it must be readable.
+        return log_pb2.ConsumeResponse(record=data, offset=offset, timestamp_ms=timestamp_ms)
     response = log_pb2.ConsumeResponse(
         record=record.value, offset=offset, headers=record.headers, timestamp_ms=timestamp_ms
     )

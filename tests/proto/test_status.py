@@ -13,7 +13,15 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from distlog import errors
-from distlog.api.status import CODES, DOMAIN, error_from_status, status_of
+from distlog.api.log.v1 import log_pb2
+from distlog.api.status import (
+    CODES,
+    DOMAIN,
+    error_from_message,
+    error_from_status,
+    message_of,
+    status_of,
+)
 from distlog.errors import DistlogError, all_errors
 
 # STYLE of errors: the code says what the caller can do.
@@ -125,6 +133,22 @@ def test_a_refusal_fits_into_trailers_whatever_the_caller_sent() -> None:
     size = 3 * len(status.text.encode()) + 4 * len(status.details) // 3
     assert size < 8192 - 512
     assert isinstance(error_from_status(status.details), errors.InvalidRequest)
+
+
+@pytest.mark.parametrize("error_class", list(CODES), ids=lambda error_class: error_class.reason)
+def test_an_error_that_ends_no_call_says_the_same(error_class: type[DistlogError]) -> None:
+    error = example(error_class)
+    message = message_of(error)
+    status = status_of(error)
+    assert (message.code, message.text) == (status.code.value[0], status.text)
+    found = error_from_message(log_pb2.Error.FromString(message.SerializeToString()))
+    assert (type(found), found.fields()) == (error_class, error.fields())
+
+
+def test_a_message_with_a_reason_of_a_newer_node_is_told() -> None:
+    found = error_from_message(log_pb2.Error(code=9, reason="LATER", text="it said this"))
+    assert isinstance(found, errors.UnrecognizedError)
+    assert (found.unknown_reason, found.message) == ("LATER", "it said this")
 
 
 def details_with(info: ErrorInfo) -> bytes:

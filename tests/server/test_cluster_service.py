@@ -115,6 +115,8 @@ def test_reflection_lists_the_services_and_gives_the_whole_proto_file() -> None:
             "Consume",
             "ProduceStream",
             "ConsumeStream",
+            "ProduceBatch",
+            "ConsumeBatch",
             "GetServers",
             "OffsetForTime",
             "OpenProducer",

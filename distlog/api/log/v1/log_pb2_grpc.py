@@ -39,6 +39,16 @@ class LogStub:
                 request_serializer=log_dot_v1_dot_log__pb2.ConsumeRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.ConsumeResponse.FromString,
                 _registered_method=True)
+        self.ProduceBatch = channel.stream_stream(
+                '/log.v1.Log/ProduceBatch',
+                request_serializer=log_dot_v1_dot_log__pb2.ProduceBatchRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.ProduceBatchResponse.FromString,
+                _registered_method=True)
+        self.ConsumeBatch = channel.unary_stream(
+                '/log.v1.Log/ConsumeBatch',
+                request_serializer=log_dot_v1_dot_log__pb2.ConsumeBatchRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.ConsumeBatchResponse.FromString,
+                _registered_method=True)
         self.GetServers = channel.unary_unary(
                 '/log.v1.Log/GetServers',
                 request_serializer=log_dot_v1_dot_log__pb2.GetServersRequest.SerializeToString,
@@ -89,6 +99,22 @@ class LogServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProduceBatch(self, request_iterator, context):
+        """Append blocks in the order sent, pipelined: each is written as a whole or not at all, and the answers come in the same order.
+        A block that is refused is answered with an error, and the stream goes on: later blocks of the same producer are out of
+        sequence until it has been sent again, blocks without a producer are written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConsumeBatch(self, request, context):
+        """As ConsumeStream, in whole batches as they are stored; the first may begin before the offset asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServers(self, request, context):
         """The nodes of the cluster as this node sees them.
         """
@@ -132,6 +158,16 @@ def add_LogServicer_to_server(servicer, server):
                     servicer.ConsumeStream,
                     request_deserializer=log_dot_v1_dot_log__pb2.ConsumeRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.ConsumeResponse.SerializeToString,
+            ),
+            'ProduceBatch': grpc.stream_stream_rpc_method_handler(
+                    servicer.ProduceBatch,
+                    request_deserializer=log_dot_v1_dot_log__pb2.ProduceBatchRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.ProduceBatchResponse.SerializeToString,
+            ),
+            'ConsumeBatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.ConsumeBatch,
+                    request_deserializer=log_dot_v1_dot_log__pb2.ConsumeBatchRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.ConsumeBatchResponse.SerializeToString,
             ),
             'GetServers': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServers,
@@ -258,6 +294,60 @@ class Log:
             '/log.v1.Log/ConsumeStream',
             log_dot_v1_dot_log__pb2.ConsumeRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.ConsumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProduceBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/log.v1.Log/ProduceBatch',
+            log_dot_v1_dot_log__pb2.ProduceBatchRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.ProduceBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConsumeBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/log.v1.Log/ConsumeBatch',
+            log_dot_v1_dot_log__pb2.ConsumeBatchRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.ConsumeBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

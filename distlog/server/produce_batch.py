@@ -1,0 +1,153 @@
+"""One ProduceBatch: blocks are proposed in the order they arrive, each answer says what became of its block.
+
+    reader   context -> room under the limits -> check the block -> propose ->+
+                                                                              |  queue, in order: futures or refusals, one end
+    writer   context <- answer, or the error in it <- await the oldest <------+
+
+A block that is refused does not end the stream: other producers may share it.  Nothing is written behind a missing block all the same,
+since the later blocks of its producer are out of sequence until it is sent again.  The stream itself ends with an error only
+when the node stops, or has made a mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from distlog.api import large_field
+from distlog.api.log.v1 import log_pb2
+from distlog.api.status import CODES, message_of
+from distlog.block import Block
+from distlog.consensus.results import AppendResult
+from distlog.errors import DistlogError
+from distlog.server.calls import not_a_message, parse
+from distlog.server.in_flight import InFlight
+from distlog.server.limits import ServerLimits
+from distlog.server.open_streams import OpenStreams
+from distlog.server.produce_stream import not_confirmed
+from distlog.server.records import check_block, check_topic, stamp_of
+from distlog.server.served_log import ServedLog
+
+# A block that was proposed, or why it was not; and the bytes of its request.
+Taken = tuple[asyncio.Future[AppendResult] | DistlogError, int]
+BLOCK_FIELD = log_pb2.ProduceBatchRequest.BLOCK_FIELD_NUMBER
+
+
+class ProduceBatch:
+    """The two halves of one stream and what is between them."""
+
+    def __init__(
+        self,
+        log: ServedLog,
+        limits: ServerLimits,
+        streams: OpenStreams,
+        refused: Counter[str],
+        context: Any,
+    ) -> None:
+        """refused: counts the refusals by the reason of their error."""
+        self._log = log
+        self._limits = limits
+        self._streams = streams
+        self._refused = refused
+        self._context = context
+        # In the order of the requests; at its end an error, or None when the client is done.
+        self._queue: asyncio.Queue[Taken | DistlogError | grpc.aio.BaseError | None] = (
+            asyncio.Queue()
+        )
+        # Refused blocks count until they are answered, too: a client that does not read its answers must not fill the queue.
+        self._in_flight = InFlight(limits)
+
+    async def run(self) -> None:
+        """Serve the stream to its end.  Raises the error that it ends with."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read())
+                end = await self._answer()
+                reading.cancel()
+        finally:
+            self._abandon()
+        if end is not None:
+            raise end
+
+    async def _read(self) -> None:
+        end: DistlogError | grpc.aio.BaseError | None = None
+        try:
+            async with self._streams.open():
+                while (data := await self._context.read()) is not grpc.aio.EOF:
+                    size = len(data)
+                    await self._in_flight.room_for(size)
+                    self._in_flight.add(size)
+                    self._queue.put_nowait((self._propose(data), size))
+        except (DistlogError, grpc.aio.BaseError) as error:
+            end = error
+        self._queue.put_nowait(end)
+
+    def _propose(self, data: bytes) -> asyncio.Future[AppendResult] | DistlogError:
+        try:
+            request, block = parse_request(data)
+            check_topic(request.topic)
+            producer = stamp_of(request)
+            check_block(block, self._limits)
+            return self._log.propose_append(request.topic, block, producer)
+        except DistlogError as error:
+            return error
+
+    async def _answer(self) -> Exception | None:
+        """Write the answers; return what the stream ends with.  Never raises, as the task group would wrap it."""
+        try:
+            while isinstance(taken := await self._queue.get(), tuple):
+                outcome, size = taken
+                await self._context.write(await self._response(outcome))
+                self._in_flight.remove(size)
+        except Exception as error:
+            return error
+        return taken
+
+    async def _response(
+        self, outcome: asyncio.Future[AppendResult] | DistlogError
+    ) -> log_pb2.ProduceBatchResponse:
+        if isinstance(outcome, DistlogError):
+            return self._refusal(outcome)
+        try:
+            async with asyncio.timeout(self._limits.write_timeout_s):
+                result = await outcome
+        except TimeoutError:
+            return self._refusal(not_confirmed(self._limits.write_timeout_s))
+        except DistlogError as error:
+            return self._refusal(error)
+        return log_pb2.ProduceBatchResponse(
+            base_offset=result.base_offset,
+            record_count=result.record_count,
+            duplicate=result.duplicate,
+        )
+
+    def _refusal(self, error: DistlogError) -> log_pb2.ProduceBatchResponse:
+        if type(error) not in CODES:
+            # Not meant for a caller: the end of the stream makes an incident of it.
+            raise error
+        self._refused[error.reason] += 1
+        return log_pb2.ProduceBatchResponse(error=message_of(error))
+
+    def _abandon(self) -> None:
+        """Nobody waits for what is still in flight: asyncio must not report its errors as forgotten ones."""
+        while not self._queue.empty():
+            taken = self._queue.get_nowait()
+            if (
+                isinstance(taken, tuple)
+                and isinstance(taken[0], asyncio.Future)
+                and not taken[0].cancel()
+            ):
+                taken[0].exception()
+
+
+def parse_request(data: bytes) -> tuple[log_pb2.ProduceBatchRequest, Block]:
+    """Return a request without its block, and the block, checked.  Raises InvalidRequest."""
+    try:
+        rest, encoded = large_field.split(data, BLOCK_FIELD)
+    except DecodeError:
+        raise not_a_message(log_pb2.ProduceBatchRequest) from None
+    return parse(log_pb2.ProduceBatchRequest, rest), Block.decode(encoded)
