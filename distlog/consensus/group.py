@@ -33,6 +33,7 @@ from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.consensus.space import Space
 from distlog.consensus.space_watch import SpaceWatch
+from distlog.consensus.stalls import Stalls
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.transfer import LeadershipTransfer
 from distlog.errors import DescriptorsExhausted, LeadershipNotTransferred, PeerRefused, StorageFull
@@ -136,6 +137,8 @@ class Group:
         self._inbox = Inbox(4 * window_size)
         self._step_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_at = 0.0
+        self.stalls = Stalls()
         # Set while voters are to be told of a commit.
         self._news_timer: asyncio.TimerHandle | None = None
         # The time may ask for something: a heartbeat, an election.
@@ -189,6 +192,7 @@ class Group:
 
     def start(self) -> None:
         """Begin to take part."""
+        self._timer_due_at = self._ports.clock.monotonic()
         self._on_timer()
 
     async def stop(self) -> None:
@@ -314,10 +318,12 @@ class Group:
             self.kick()
 
     def _guarded(self, action: Callable[[], object]) -> None:
+        began_at = self._ports.clock.monotonic()
         try:
             action()
         except BaseException as error:
             self._fail(error)
+        self.stalls.stepped(began_at, self._ports.clock.monotonic())
 
     def _fail(self, error: BaseException) -> None:
         if not self._stopped:
@@ -326,7 +332,10 @@ class Group:
 
     def _on_timer(self) -> None:
         if not self._stopped:
-            self._timer = self._loop.call_later(self._settings.tick_interval_s, self._on_timer)
+            now, interval_s = self._ports.clock.monotonic(), self._settings.tick_interval_s
+            self.stalls.timer_fired(self._timer_due_at, now)
+            self._timer_due_at = now + interval_s
+            self._timer = self._loop.call_later(interval_s, self._on_timer)
             self._tick_due = True
             self._guarded(self.checkpoints.compact)
             self._guarded(self.ticked)

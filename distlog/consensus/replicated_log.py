@@ -426,6 +426,7 @@ class ReplicatedLog:
             members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
             topics=self.topics(),
             is_storage_full=group.space.is_full,
+            stalls=group.stalls.report(),
         )
 
     def _member(self, voter: str) -> MemberStatus:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from distlog.consensus.stalls import NO_STALLS, StallReport
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
@@ -103,3 +104,5 @@ class NodeStatus:
     topics: tuple[TopicDescription, ...]
     # This node takes no writes until there is space on its disk again.
     is_storage_full: bool = False
+    # How long its event loop was held up since it started.
+    stalls: StallReport = NO_STALLS
