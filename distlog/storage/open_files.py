@@ -75,7 +75,8 @@ class SegmentCache:
         """Keep `files` for the next reader, or close them."""
         if self._idle.setdefault(files.store.path, files) is not files:
             files.close()
-        self._close_idle(self._open_max)
+        if len(self._idle) > self._open_max:
+            self._close_idle(self._open_max)
 
     def close_idle(self) -> None:
         """Close all idle files: the process is short of descriptors.  From any thread."""
