@@ -8,6 +8,7 @@ Nothing of it runs inside a tick of Raft, and one checkpoint is under way at a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,7 +144,9 @@ class Checkpoints:
         logger.info(
             "checkpoint written raft_index=%d journal_size=%d", self.index, self._journal.size
         )
-        await ports.worker.submit(unlink)
+        with contextlib.suppress(DescriptorsExhausted):
+            # What is left over goes at the next start.
+            await ports.worker.submit(unlink)
 
     def compact(self) -> None:
         """Forget the entries that neither this node nor another voter needs any more.
@@ -158,7 +161,7 @@ class Checkpoints:
         remove_files = self._journal.compact(first_kept)
         if remove_files is not None:
             removed = self._ports.journal_worker.submit(remove_files)
-            removed.add_done_callback(lambda done: self._ports.guarded(done.result))
+            removed.add_done_callback(lambda done: self._ports.guarded(lambda: _removed(done)))
 
     async def write_last(self) -> None:
         """Wait for the one under way, and write another if something was applied since."""
@@ -172,6 +175,12 @@ class Checkpoints:
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
+
+
+def _removed(done: asyncio.Future[None]) -> None:
+    """Take note of the end of a removal of journal files; without descriptors they stay, and are no harm."""
+    with contextlib.suppress(DescriptorsExhausted):
+        done.result()
 
 
 def _run_all(actions: Sequence[Callable[[], None]]) -> None:

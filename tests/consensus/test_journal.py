@@ -10,7 +10,7 @@ import pytest
 from distlog.consensus.journal import Journal, JournalEntry, SyncTicket
 from distlog.consensus.journal_format import PAYLOAD_SIZE_MAX, operation_size
 from distlog.consensus.journal_recovery import read_operations
-from distlog.errors import DiskFailed, StorageFull
+from distlog.errors import DescriptorsExhausted, DiskFailed, StorageFull
 from distlog.storage.disk import RealDisk
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.journal_history import DIRECTORY, History, state, sync
@@ -354,6 +354,35 @@ def test_a_sync_that_found_no_space_goes_on_where_it_was(left: int) -> None:
     journal.finish_sync(ticket)
     assert journal.durable_sequence == journal.sequence
     for seed in range(5):
+        recovered = Journal.open(disk.crash(Random(seed)), DIRECTORY, file_size_max=4000)
+        history.check_recovered(recovered, durable_sequence=journal.sequence)
+
+
+@pytest.mark.parametrize("refused", ["open", "sync directory"])
+def test_a_sync_that_found_no_descriptor_goes_on_where_it_was(refused: str) -> None:
+    """Also the name of the new file is durable then, whichever of the two was refused."""
+    disk = SimulatedDisk()
+    journal = Journal.open(disk, DIRECTORY, file_size_max=4000)
+    history = History(journal)
+    history.set_term_vote(1, "n1")
+    for number in range(3):
+        history.append(bytes([number]) * 2500)
+    refusals = 2
+
+    def hook(operation: str, path: str) -> None:
+        nonlocal refusals
+        if operation == refused and refusals:
+            refusals -= 1
+            raise DescriptorsExhausted(path=path)
+
+    disk.hook = hook
+    ticket = begin(journal)
+    for _ in range(2):
+        with pytest.raises(DescriptorsExhausted):
+            ticket.run()
+    ticket.run()
+    journal.finish_sync(ticket)
+    for seed in range(10):
         recovered = Journal.open(disk.crash(Random(seed)), DIRECTORY, file_size_max=4000)
         history.check_recovered(recovered, durable_sequence=journal.sequence)
 
