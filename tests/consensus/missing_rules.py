@@ -64,6 +64,27 @@ class NoAcknowledgementFilter:
     def clear(self) -> None: ...
 
 
+class NoSendWindow:
+    """Everything is sent at once, and again from the acknowledged entry on."""
+
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admit(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def acknowledged(self, *_: Any) -> None: ...
+
+    def rewound(self, *_: Any) -> None: ...
+
+    def resume(self, _voter: str) -> None: ...
+
+    def next_to_send(self, *_: Any) -> None: ...
+
+    def drop(self, _voter: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
 class NoPreVote:
     """Every voter campaigns without asking when its election time-out is over."""
 
@@ -95,6 +116,7 @@ MISSING: dict[str, Callable[[Any], Any]] = {
     "vote_filter": NoVoteFilter,
     "pre_vote": NoPreVote,
     "acknowledgements": NoAcknowledgementFilter,
+    "send_window": NoSendWindow,
 }
 
 

@@ -31,7 +31,7 @@ class Faults:
             (4, lambda machine: machine.crash_at_callback(self._random.randint(1, 300))),
             (2, self._cut_the_power),
             (3, self._break_a_connection),
-            (4, self._partition),
+            (6, self._partition),
             (4, self._pause),
             (2, self._turn_the_clock),
             (2, self._slow_the_disk),
@@ -46,7 +46,7 @@ class Faults:
         actions = [action for _, action in self._kinds]
         while self._cluster.loop.time() < until:
             await asyncio.sleep(random.expovariate(FAULTS_PER_SECOND))
-            machine = random.choice(list(self._cluster.machines.values()))
+            machine = self._victim()
             if random.random() < 0.06:
                 await self._stop(machine)
             else:
@@ -55,6 +55,13 @@ class Faults:
                 if each.node is None and random.random() < 0.5:
                     each.disk.hook = None
                     await each.start()
+
+    def _victim(self) -> Machine:
+        # What happens to a leader matters more.
+        leader = self._cluster.leader()
+        if leader is not None and self._random.random() < 0.4:
+            return leader
+        return self._random.choice(list(self._cluster.machines.values()))
 
     async def heal(self) -> None:
         """Take everything back, and start what is down."""
@@ -113,7 +120,7 @@ class Faults:
                     cluster.network.block(name, other)
                 if ways != "out":
                     cluster.network.block(other, name)
-        self._later(3.0, cluster.network.heal)
+        cluster.loop.call_later(0.5 + 3.0 * random.random(), cluster.network.heal)
 
     def _pause(self, machine: Machine) -> None:
         if machine.node is not None:
