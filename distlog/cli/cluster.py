@@ -94,6 +94,8 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "applied_index": status.applied_index if status else None,
                 "lag": member.lag if member else None,
                 "storage_full": status.is_storage_full if status else None,
+                "stall_max_ms": round(status.stall_max_ms, 1) if status else None,
+                "stall_count": status.stall_count if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
             }

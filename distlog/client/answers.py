@@ -48,6 +48,8 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         topics=tuple(topic_range_of(topic) for topic in answer.topics),
         version=answer.version,
         is_storage_full=answer.storage_full,
+        stall_max_ms=answer.stall_max_ms,
+        stall_count=answer.stall_count,
     )
 
 

@@ -100,3 +100,6 @@ class NodeStatus:
     version: str
     # Its disk is full: it takes no writes until there is space again.
     is_storage_full: bool = False
+    # How long its event loop was held up at most since it started, and how often for 20 ms or longer.
+    stall_max_ms: float = 0.0
+    stall_count: int = 0

@@ -40,6 +40,8 @@ class ClusterService:
             topics=[topic_message(topic) for topic in status.topics],
             version=self._version,
             storage_full=status.is_storage_full,
+            stall_max_ms=1000 * status.stalls.longest_s,
+            stall_count=status.stalls.count,
         )
 
     async def describe_topic(

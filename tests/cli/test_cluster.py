@@ -113,6 +113,8 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "applied_index": number,
         "lag": number,
         "storage_full": None if number is None else False,
+        "stall_max_ms": None if number is None else 0.0,
+        "stall_count": None if number is None else 0,
         "version": "0",
         "topics": topics,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
@@ -20,6 +20,7 @@ from distlog.consensus.results import (
     TopicCreated,
     TopicTrimmed,
 )
+from distlog.consensus.stalls import NO_STALLS
 from distlog.consensus.views import (
     KEEP_ALL,
     Consistency,
@@ -249,6 +250,7 @@ class FakeReplicatedLog:
             checkpoint_index=5,
             members=self.members,
             topics=tuple(topic.describe() for topic in self.topics.values()),
+            stalls=replace(NO_STALLS, longest_s=0.0415, count=3),
         )
 
     def on_role_change(self, callback: Callable[[], None]) -> None:

@@ -32,6 +32,8 @@ def test_status_shows_everything_that_the_node_knows() -> None:
             last_index=8,
             checkpoint_index=5,
             journal_size=4096,
+            stall_max_ms=41.5,
+            stall_count=3,
             version=__version__,
             topics=[
                 log_pb2.TopicStatus(
