@@ -193,6 +193,8 @@ class FileSystems:
                 except AssertionError as problem:
                     problems.append(str(problem))
                     run_as_admin("umount", "--lazy", str(each.place))
+            if isinstance(each, Ext4):
+                each.image.unlink()
         assert problems == [], problems
 
 

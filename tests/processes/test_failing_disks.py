@@ -143,6 +143,9 @@ def test_a_read_only_directory_is_not_started_on_but_can_be_looked_at(
             looked = await run(command, str(node.data_dir))
             assert looked.status == 0, (command, looked)
             assert f"{STEP}".encode() in looked.output.replace(b",", b""), (command, looked)
+        record = await run("inspect", "--record", f"{STEP - 1}", str(node.data_dir))
+        assert record.status == 0, record
+        assert f"record {STEP - 1}: ".encode() in record.output
         assert contents(node.data_dir) == before
         disk.remount("rw")
         cluster.start()
