@@ -4,12 +4,15 @@ What is committed must be applied, and what was received must be journaled, what
 node promises only while its reserve is whole, and no more than the reserve can pay for; when a write finds no space, the reserve
 shrinks by what the write needs.  `ReservedDisk` does that under everything that writes.
 
-Any thread may use both: nothing is remembered between two calls, the size of the file is the state.
+Any thread may use both: nothing is remembered between two calls, the size of the file is the state, and one thread at a time changes
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TypeVar
 
 from distlog.errors import DescriptorsExhausted, DiskFailed, DistlogError, StorageFull
@@ -43,10 +46,36 @@ class Reserve:
         # Bytes that it holds when it is whole.
         self.size = size
         self._directory = path.rpartition("/")[0] or "."
+        # Whose turn it is to change the file: holds one thing while nobody does.
+        self._turns: SimpleQueue[None] = SimpleQueue()
+        self._turns.put(None)
         self._file = _open(disk, path)
-        if self.held > size:
+        if self._file.size() > size:
             self._file.truncate(size)
+        self._fill_holes()
         self.restore()
+
+    def _fill_holes(self) -> None:
+        """Have a disk block for each byte: a copy of a data directory may have left out what is zeros."""
+        held = self._file.size()
+        if not held:
+            return
+        try:
+            self._file.reserve(held)
+        except StorageFull:
+            self._file.truncate(0)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other thread changes the file.
+
+        Its size is read and then set: a size that is old by then would bring back as a hole what another thread has given up.
+        """
+        turn = self._turns.get()
+        try:
+            yield turn
+        finally:
+            self._turns.put(turn)
 
     @property
     def held(self) -> int:
@@ -67,27 +96,34 @@ class Reserve:
             return DescriptorsExhausted(path=self._directory)
         return StorageFull(path=self.path)
 
+    def pays_for(self, size: int) -> bool:
+        """Tell whether there would be `size` bytes if all of it were given up."""
+        return self._file.size() + self._disk.free_space(self._directory) >= size
+
     def give_up(self, size: int) -> bool:
         """Make `size` bytes of the disk free, or what is left; False if nothing is left."""
-        held = self._file.size()
-        if not held:
-            return False
-        self._file.truncate(max(0, held - _whole_blocks(size)))
-        return True
+        with self._turn():
+            held = self._file.size()
+            if not held:
+                return False
+            self._file.truncate(max(0, held - _whole_blocks(size)))
+            return True
 
     def restore(self) -> bool:
-        """Fill the reserve up again if there is space, and some more; tell whether it is whole.  Blocks."""
-        missing = self.size - self._file.size()
-        if missing <= 0:
-            return True
-        # With a margin: a node that has just enough would promise something, and be full again, every second.
-        if self._disk.free_space(self._directory) < missing + self.size // 4:
-            return False
-        try:
-            self._file.reserve(self.size)
-        except StorageFull:
-            return False
-        return True
+        """Fill the reserve up again as far as there is space, and some more; tell whether it is whole.  Blocks."""
+        with self._turn():
+            held = self._file.size()
+            # With a margin: a node that has just enough would promise something, and be full again, every second.
+            spare = self._disk.free_space(self._directory) - self.size // 4
+            target = min(self.size, held + spare)
+            if target <= held:
+                return held >= self.size
+            try:
+                # Also a part of it is worth having: only what it holds pays for trims, and for what waits to be applied.
+                self._file.reserve(target)
+            except StorageFull:
+                return False
+            return target >= self.size
 
     def close(self) -> None:
         self._file.close()
@@ -117,12 +153,14 @@ class ReservedDisk:
         self._reserve = reserve
 
     def _with_room(self, size: int, operation: Callable[[], Result]) -> Result:
-        """Do an operation that needs `size` bytes.  Raises StorageFull when the reserve is used up too."""
+        """Do an operation that needs `size` bytes.  Raises StorageFull when the reserve is used up too, or could not pay for it."""
+        needed = size
         while True:
             try:
                 return operation()
             except StorageFull:
-                if not self._reserve.give_up(size):
+                # What cannot succeed must not use up what others need: a large checkpoint, say, what pays for applying.
+                if not self._reserve.pays_for(needed) or not self._reserve.give_up(size):
                     raise
                 # The file system's own bookkeeping, or somebody else, took some of it.
                 size *= 2
