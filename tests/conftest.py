@@ -36,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="rounds of kill -9 in the process tests (default: 15)",
     )
     group.addoption(
+        "--rewrite",
+        action="store_true",
+        help="write what is seen into the scenario files; then read the difference",
+    )
+    group.addoption(
         "--full-matrix",
         action="store_true",
         help="the complete product of the crash matrix (minutes) instead of what fits into a test run",
