@@ -83,6 +83,7 @@ class NodeCluster:
         *,
         seed: int = 1,
         in_flight_size_max: int = 256 << 10,
+        reserve_size: int = RESERVE_SIZE,
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
         host: Callable[[SimulatedNetwork, str], Network] = SimulatedNetwork.host,
     ) -> None:
@@ -93,6 +94,7 @@ class NodeCluster:
         self.random = Random(seed)
         self.network = SimulatedNetwork(loop, Random(seed))
         self._in_flight_size_max = in_flight_size_max
+        self._reserve_size = reserve_size
         self._replicated_log = replicated_log
         self._host = host
         self.places = {name: Place(name) for name in NAMES}
@@ -108,7 +110,7 @@ class NodeCluster:
                 data_dir="data",
                 peer_listen=(place.name, PEER_PORT),
                 peers={name: (name, PEER_PORT) for name in NAMES},
-                reserve_size=RESERVE_SIZE,
+                reserve_size=self._reserve_size,
                 group=GroupSettings(
                     raft=RaftSettings(
                         in_flight_size_max=self._in_flight_size_max, entry_size_max=2 << 20
