@@ -417,8 +417,7 @@ class Log:
     def begin_sync(self) -> LogSync:
         """Return a function that makes everything up to its `mark`, taken now, durable.
 
-        Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises DiskFailed, the
-        process must stop.
+        Run it in a worker, once, and before the next `begin_sync` or `close`; if it raises DiskFailed, the process must stop.
         """
         assert self._active is not None, "a seed's directory is only read"
         if self._marks is None:
