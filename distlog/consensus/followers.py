@@ -24,12 +24,17 @@ class Followers:
         self._told: dict[str, int] = {}
         # Those whose disk is full, as they said last: they take no entries.
         self.full: set[str] = set()
+        # Those that could propose something if they led, and those that could not, as they said last.
+        self.with_space: set[str] = set()
+        self.lacking_space: set[str] = set()
         # Those whose last refusal asked for entries before the first kept one.
         self._far_behind: set[str] = set()
 
-    def heard(self, voter: str, now: float, *, is_full: bool) -> None:
-        """Take that a voter has answered, and whether it has space for entries."""
+    def heard(self, voter: str, now: float, *, is_full: bool, lacks_space: bool) -> None:
+        """Take that a voter has answered, whether it has space for entries, and whether it has enough to lead."""
         self._heard[voter] = now
+        (self.lacking_space if lacks_space else self.with_space).add(voter)
+        (self.with_space if lacks_space else self.lacking_space).discard(voter)
         if is_full:
             self.full.add(voter)
         else:
@@ -69,6 +74,8 @@ class Followers:
         """Forget what a lost connection makes doubtful."""
         self._far_behind.discard(voter)
         self.full.discard(voter)
+        self.with_space.discard(voter)
+        self.lacking_space.discard(voter)
         self._told.pop(voter, None)
 
     def clear(self) -> None:
@@ -77,4 +84,6 @@ class Followers:
         self._heard.clear()
         self._told.clear()
         self.full.clear()
+        self.with_space.clear()
+        self.lacking_space.clear()
         self._far_behind.clear()

@@ -76,6 +76,7 @@ class Following:
             success=success,
             reset=answer["reset"] or self._takes_part,
             is_full=self._space.is_refusing,
+            lacks_space=self._space.is_full,
         )
 
     def _start_of_conflict(self, raft_index: int, lowest: int) -> int:

@@ -162,7 +162,8 @@ class Group:
             reserve=self._ports.reserve,
             worker=self._ports.checkpoint_worker,
             clock=self._ports.clock,
-            is_leader=lambda: self.raft.is_leader,
+            # Before that the others have not said whether they have space.
+            is_leader=lambda: self.raft.is_in_touch,
             hand_over=self._hand_over_for_space,
             changed=self.kick,
             guarded=self._guarded,
@@ -239,7 +240,8 @@ class Group:
         if not self.raft.voters:
             return
         try:
-            transferred = self.transfer_leadership(avoid=self.raft.full)
+            avoid = self.raft.voters - self.raft.with_space
+            transferred = self.transfer_leadership(avoid=avoid)
         except LeadershipNotTransferred as error:
             logger.warning("no other node can lead while this one's disk is full problem=%s", error)
             return

@@ -42,6 +42,7 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
     success: the sender's log equals the leader's below `next_index`, durably.
     reset: the leader must go back to `next_index` and send from there; with success, since only a part was taken.
     is_full: the sender's disk is full, so it takes no entries for now.
+    lacks_space: its reserve is not whole, so it could propose nothing if it led; it may still take entries.
     """
 
     sender_term: Unsigned
@@ -50,6 +51,7 @@ class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
     success: bool
     reset: bool
     is_full: bool = False
+    lacks_space: bool = False
 
 
 class VoteRequest(msgspec.Struct, array_like=True, tag=3, gc=False):

@@ -163,9 +163,14 @@ class Raft:
         return self._followers.matched
 
     @property
-    def full(self) -> Set[str]:
+    def with_space(self) -> Set[str]:
+        """Return the other voters whose disk is not full, as they told this leader last in this term."""
+        return self._followers.with_space
+
+    @property
+    def lacking_space(self) -> Set[str]:
         """Return the other voters whose disk is full, as they told this leader last in this term."""
-        return self._followers.full
+        return self._followers.lacking_space
 
     @property
     def stranded(self) -> frozenset[str]:
@@ -353,7 +358,9 @@ class Raft:
         )
         if reply is None:
             return
-        self._followers.heard(sender, self._library.now, is_full=reply.is_full)
+        self._followers.heard(
+            sender, self._library.now, is_full=reply.is_full, lacks_space=reply.lacks_space
+        )
         if reply.success:
             self._rules.send_window.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)

@@ -171,6 +171,35 @@ def test_with_all_disks_full_reads_go_on_and_writes_when_one_more_has_space() ->
     simulated(story)
 
 
+def test_with_all_disks_full_leadership_stays_where_it_is_and_goes_to_who_has_space_again() -> None:
+    """A full follower that had to refuse nothing has space for entries, and none to lead with."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await log.propose_append("", block(RECORD))
+        await asyncio.sleep(1)
+        for machine in cluster.machines.values():
+            fill(machine)
+            # As a write does that finds no space: each of them is full, and none has refused an entry.
+            assert machine.node is not None
+            machine.node._reserve.give_up(1)
+            fill(machine)
+        await asyncio.sleep(5)
+        log, leader = await led(cluster), cluster.leader()
+        before = log.status()
+        assert all(member.is_storage_full for member in before.members)
+        await asyncio.sleep(60)
+        assert cluster.leader() is leader
+        assert log.status().term == before.term
+        assert log.status().commit_index == before.commit_index, "nothing is written for nothing"
+        with_space = followers(cluster)[0]
+        free(with_space)
+        await append(cluster, b"again")
+        assert cluster.leader() is with_space
+
+    simulated(story)
+
+
 def test_a_node_starts_on_a_full_disk_with_everything_that_was_acknowledged() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         log = await led(cluster)
