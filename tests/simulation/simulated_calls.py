@@ -199,7 +199,10 @@ class _Connection:
     async def write(self, message: Any) -> None:
         assert self._writer is not None
         try:
-            self._writer.write(frame(MESSAGE, message.SerializeToString()))
+            # Large requests come as they travel.
+            is_raw = isinstance(message, bytes | bytearray | memoryview)
+            payload = bytes(message) if is_raw else message.SerializeToString()
+            self._writer.write(frame(MESSAGE, payload))
             await self._writer.drain()
         except ConnectionError as error:
             raise lost(grpc.StatusCode.UNAVAILABLE, str(error)) from None
@@ -279,6 +282,9 @@ class SimulatedNode:
         self.address = address
         self.target: Address = (name, int(port))
         self.log: Any = _LogStub(self)
+
+    def produce_batch(self) -> StreamCall:
+        return StreamCall(self, "ProduceBatch")
 
     async def close(self) -> None:
         return
