@@ -26,7 +26,12 @@ from distlog.consensus.commands import (
 from distlog.consensus.library import Done
 from distlog.consensus.reads import no_leader
 from distlog.consensus.results import AppendResult, Result
-from distlog.consensus.space import ENTRY_CREATED_COUNT_MAX, ENTRY_TOPIC_COUNT_MAX, Space
+from distlog.consensus.space import (
+    ENTRY_CREATED_COUNT_MAX,
+    ENTRY_SPLIT_COUNT_MAX,
+    ENTRY_TOPIC_COUNT_MAX,
+    Space,
+)
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import DistlogError, OutcomeUnknown, Overloaded
 from distlog.runtime import Clock
@@ -207,15 +212,24 @@ def _end_of_entry(waiting: Sequence[Proposal], first: int) -> tuple[int, int]:
     """Return where the entry that begins with `waiting[first]` ends, and its size."""
     size = ENTRY_HEADER.size
     topic_ids: set[int] = set()
-    created_count = 0
+    # The attributes of the batch that each topic's records become: others begin another one, and so do those behind what is no append.
+    attributes: dict[int, int] = {}
+    batch_count = created_count = 0
     for position in range(first, len(waiting)):
         command = waiting[position].command
         if isinstance(command, Append):
-            topic_ids.add(command.topic_id)
-        created_count += isinstance(command, CreateTopic)
+            topic_id, found = command.topic_id, command.block.attributes
+            topic_ids.add(topic_id)
+            if attributes.get(topic_id) != found:
+                batch_count += 1
+                attributes[topic_id] = found
+        else:
+            attributes.clear()
+            created_count += isinstance(command, CreateTopic)
         if position > first and (
             size + waiting[position].size > ENTRY_SIZE_TARGET
-            or len(topic_ids) + created_count > ENTRY_TOPIC_COUNT_MAX
+            or batch_count + created_count > ENTRY_TOPIC_COUNT_MAX
+            or batch_count - len(topic_ids) > ENTRY_SPLIT_COUNT_MAX
             or created_count > ENTRY_CREATED_COUNT_MAX
         ):
             return position, size

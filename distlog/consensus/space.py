@@ -24,6 +24,8 @@ from distlog.errors import DistlogError
 # A leader puts commands to so many different topics into one entry, and so many creations, or the cost would have no bound.
 ENTRY_TOPIC_COUNT_MAX = 256
 ENTRY_CREATED_COUNT_MAX = 16
+# So many times, a topic's records in one entry become another batch and not a part of the one before: with small segments, each is one.
+ENTRY_SPLIT_COUNT_MAX = 16
 # Three files of a topic, or of its next segment, each up to a block more than its data, and their names.
 TOPIC_SIZE = 32 << 10
 # The journal's operation around the payload, and its share of a block.
@@ -64,7 +66,8 @@ def commands_cost(size: int, command_count: int, topic_count: int) -> int:
     """Return what an entry of `size` bytes with so many commands costs at most."""
     # A header that says more than the bytes have room for is found corrupt when the entry is applied.
     command_count = min(command_count, size // COMMAND_HEADER.size)
-    touched = min(command_count, topic_count + ENTRY_CREATED_COUNT_MAX, ENTRY_TOPIC_COUNT_MAX)
+    most = topic_count + ENTRY_CREATED_COUNT_MAX + ENTRY_SPLIT_COUNT_MAX
+    touched = min(command_count, most, ENTRY_TOPIC_COUNT_MAX)
     return COPIES * size + COMMAND_SIZE * command_count + TOPIC_SIZE * touched + ENTRY_SIZE
 
 

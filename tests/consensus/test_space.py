@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from distlog.block import Block
-from distlog.consensus.commands import NO_OP, Append, Command, CreateTopic, encode_entry
+from distlog.consensus.commands import (
+    NO_OP,
+    Append,
+    Command,
+    CreateTopic,
+    TrimTopic,
+    encode_entry,
+)
 from distlog.consensus.journal_format import operation_size
+from distlog.consensus.proposals import Proposals
 from distlog.consensus.space import ENTRY_TOPIC_COUNT_MAX, Space, commands_cost, entry_cost
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import DistlogError, StorageFull
+from distlog.runtime import SystemClock
 from distlog.storage.reserve import BLOCK_SIZE
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -83,6 +94,45 @@ def test_an_entry_never_takes_more_than_it_was_said_to_cost(commands: list[Comma
         topic.log.begin_sync()()
     machine.close()
     assert disk_use(disk) - before + operation_size(len(payload)) <= cost
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda number: Append(2, Block.from_records([b""] * 16, number % 2)),
+        lambda number: TrimTopic(2, 0) if number % 2 else appends(2, [b""] * 16)[0],
+        lambda number: Append(number % 3 + 2, Block.from_records([b""] * 16, number // 3 % 2)),
+    ],
+    ids=["attributes", "other commands", "three topics"],
+)
+def test_what_a_leader_packs_costs_no_more_although_each_command_becomes_a_segment(
+    between: Callable[[int], Command],
+) -> None:
+    """Of three topics with the smallest segments: a batch for each command, because it cannot be joined with the one before."""
+    disk = SimulatedDisk()
+    machine = StateMachine.open(disk, "/topics", None, journal_first_index=0)
+    for index in (2, 3, 4):
+        machine.apply_payload(index, 1, encode_entry([CreateTopic(f"t{index}", SMALL)], 1000))
+    topic_count = len(machine.topics())
+    entries = asyncio.run(packed(machine, [between(number) for number in range(150)]))
+    assert len(entries) > 1
+    for index, payload in enumerate(entries, 5):
+        before, cost = disk_use(disk), entry_cost(payload, topic_count)
+        disk.capacity = disk.used + cost - operation_size(len(payload))
+        machine.apply_payload(index, 1, payload)
+        for topic in machine.topics():
+            topic.log.begin_sync()()
+        assert disk_use(disk) - before + operation_size(len(payload)) <= cost
+    machine.close()
+
+
+async def packed(machine: StateMachine, commands: list[Command]) -> list[bytes]:
+    """Return the entries that a leader with much space makes of commands that wait together."""
+    space, _ = space_of(1 << 40)
+    proposals = Proposals(machine, SystemClock(), space, 1 << 30, lambda: None)
+    for command in commands:
+        proposals.submit(command)
+    return [payload for payload, _ in proposals.take_entries()]
 
 
 def test_the_largest_entry_costs_less_than_the_smallest_reserve_that_can_be_configured() -> None:
