@@ -31,8 +31,9 @@ ATTRIBUTES_KNOWN = ATTRIBUTE_STRUCTURED
 
 def crc32c(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC-32C (Castagnoli) of `data`."""
-    # The C library takes bytes only.
-    return int(google_crc32c.value(data if isinstance(data, bytes) else bytes(data)))
+    # The C library takes bytes, and arrays of them; of any other buffer only a copy.
+    octets = data if isinstance(data, bytes) else np.frombuffer(data, dtype=np.uint8)
+    return int(google_crc32c.value(octets))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,10 +117,14 @@ class Block:
 
     def encode(self) -> bytes:
         """Return the block's bytes, the format at the top of this file."""
+        return b"".join(self.parts())
+
+    def parts(self) -> tuple[bytes, bytes, bytes]:
+        """Return the block's bytes in pieces, for who joins them with others and would copy a large block once more."""
         header = HEADER.pack(
             len(self.lengths), self.attributes, 0, self.data_crc32c, len(self.frames)
         )
-        return b"".join((header, self.lengths.tobytes(), self.frames))
+        return header, self.lengths.tobytes(), self.frames
 
     def records(self) -> Iterator[bytes]:
         """Yield the data of each record."""
@@ -143,10 +148,9 @@ def frames_match(frames: bytes, lengths: npt.NDArray[np.uint32]) -> bool:
         return len(frames) == length + PREFIX_SIZE and PREFIX.unpack_from(frames)[0] == length
     if int(lengths.sum(dtype=np.uint64)) + PREFIX_SIZE * count != len(frames):
         return False
-    positions = frame_positions(lengths).astype(np.intp)
-    octets = np.frombuffer(frames, dtype=np.uint8)
-    prefixes = octets[positions[:, None] + np.arange(PREFIX_SIZE, dtype=np.intp)]
-    return bool((prefixes.view("<u8").ravel() == lengths).all())
+    # Every eight bytes of the frames as a number: one look-up for each record, where it should begin.
+    numbers = np.ndarray(len(frames) - PREFIX_SIZE + 1, dtype="<u8", buffer=frames, strides=(1,))
+    return bool((numbers[frame_positions(lengths).astype(np.intp)] == lengths).all())
 
 
 def split_frames(frames: bytes | memoryview) -> Iterator[bytes]:
@@ -158,3 +162,28 @@ def split_frames(frames: bytes | memoryview) -> Iterator[bytes]:
         position += PREFIX_SIZE
         yield bytes(frames[position : position + length])
         position += length
+
+
+def split_exactly(frames: bytes, record_count: int) -> list[bytes]:
+    """Return the data of each frame.  Raises ValueError unless `frames` is exactly `record_count` frames, of 1 or more."""
+    size, remainder = divmod(len(frames), record_count)
+    if not remainder and size >= PREFIX_SIZE and _are_of_size(frames, record_count, size):
+        return [
+            frames[end - size + PREFIX_SIZE : end] for end in range(size, len(frames) + 1, size)
+        ]
+    records: list[bytes] = []
+    position, end = 0, len(frames) - PREFIX_SIZE
+    unpack, append = PREFIX.unpack_from, records.append
+    while position <= end:
+        start = position + PREFIX_SIZE
+        position = start + unpack(frames, position)[0]
+        append(frames[start:position])
+    if position != len(frames) or len(records) != record_count:
+        raise ValueError(f"the frames are not {record_count} records")
+    return records
+
+
+def _are_of_size(frames: bytes, count: int, size: int) -> bool:
+    """Tell whether `frames`, which has `count` times `size` bytes, is frames of that size."""
+    numbers = np.ndarray(count, dtype="<u8", buffer=frames, strides=(size,))
+    return bool((numbers == size - PREFIX_SIZE).all())

@@ -15,11 +15,12 @@ VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 SHIFT_MAX = 63
 
 
-def join(message: bytes, number: int, field: bytes) -> bytes:
-    """Return a serialized message with the bytes field `number` added to it; `message` does not have it."""
-    if not field:
+def join(message: bytes, number: int, *parts: bytes) -> bytes:
+    """Return a serialized message with the bytes field `number`, which it does not have, added in pieces."""
+    size = sum(map(len, parts))
+    if not size:
         return message
-    return b"".join((message, _varint(number << 3 | SIZED), _varint(len(field)), field))
+    return b"".join((message, _varint(number << 3 | SIZED), _varint(size), *parts))
 
 
 def split(data: bytes, number: int) -> tuple[bytes, memoryview]:

@@ -12,7 +12,7 @@ import grpc.aio
 from distlog.api.log.v1 import log_pb2
 from distlog.client.answers import merged, node_status_of, record_of, topic_range_of
 from distlog.client.attempts import PAUSE_FIRST_S, Deadline, read_error
-from distlog.client.consumer import RECORD_TIMEOUT_S, Consumer
+from distlog.client.consumer import PREFETCH_SIZE, RECORD_TIMEOUT_S, Consumer
 from distlog.client.produce_stream import ANSWER_TIMEOUT_S
 from distlog.client.producer import Producer
 from distlog.client.routing import ASK_TIMEOUT_S, ATTEMPT_TIMEOUT_S, Node, Routing
@@ -26,6 +26,7 @@ from distlog.client.values import (
     TimePosition,
     TopicRange,
 )
+from distlog.client.window import BATCH_RECORD_COUNT, BATCH_SIZE, MEMORY_SIZE, batch_limits
 
 # How long a call, a producer or a consumer bears that the cluster does not answer.  An election takes about a second, a
 # restart some more.
@@ -105,13 +106,22 @@ class Client:
         producer_id: int = 0,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        linger_s: float = 0.0,
+        batch_size: int = BATCH_SIZE,
+        batch_record_count: int = BATCH_RECORD_COUNT,
+        memory_size: int = MEMORY_SIZE,
     ) -> Producer:
-        """Return a producer for many records: pipelined, in order, each exactly once.
+        """Return a producer for many records: in batches, pipelined, in order, each exactly once.
 
         producer_id: 0 for a new one; an id that was used before stops every older instance of it (ProducerFenced).
         delivery_timeout_s: without any acknowledgement for this long it gives up.
-        answer_timeout_s: how long a node may leave a record unanswered before it is sent again.
+        answer_timeout_s: how long a node may leave a batch unanswered before it is sent again.
+        linger_s: how long a record waits for others to share a batch.  With 0 a lone record goes at once, and only while some
+        batches are on their way the records behind them gather.
+        batch_size, batch_record_count: when a batch is full: bytes, up to 4 MiB, and records.
+        memory_size: bytes that may be unacknowledged before `produce` waits.
         """
+        limits = batch_limits(batch_size, batch_record_count, memory_size)
         identity = await open_identity(self._routing, producer_id, self._deadline())
         producer = Producer(
             self._routing,
@@ -120,6 +130,8 @@ class Client:
             identity.epoch,
             delivery_timeout_s=delivery_timeout_s,
             answer_timeout_s=answer_timeout_s,
+            linger_s=linger_s,
+            limits=limits,
         )
         self._keep(producer)
         return producer
@@ -135,13 +147,17 @@ class Client:
         local: bool = False,
         prefer: str = "",
         record_timeout_s: float = RECORD_TIMEOUT_S,
+        prefetch_size: int = PREFETCH_SIZE,
     ) -> Consumer:
         """Return an iterator over the records from offset `start` to before `end`; without an end it waits for more.
+
+        `Consumer.batches` iterates over whole batches instead.
 
         end: at most the high watermark, as `describe_topic` tells it.
         local: a node may begin beyond what it has, without asking the leader whether `start` exists.
         prefer: the address of the node to read from while it answers.
         record_timeout_s: how long a node may keep silent about a record before `end`, before another one is asked.
+        prefetch_size: bytes that are read before they are asked for.
         """
         consumer = Consumer(
             self._routing,
@@ -152,6 +168,7 @@ class Client:
             prefer=prefer,
             timeout_s=self._timeout_s,
             record_timeout_s=record_timeout_s,
+            prefetch_size=prefetch_size,
         )
         self._keep(consumer)
         return consumer

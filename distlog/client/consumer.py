@@ -1,30 +1,30 @@
 """A consumer: the records of one topic from an offset on, without a gap, whichever node they come from.
 
-It reads from one node until that fails, then goes on at the next one, at the offset after the last record that it handed out.
-Every record is checked to be exactly that one, so a consumer can neither skip nor repeat.
+It reads batches from one node until that fails, then goes on at the next one, at the offset after the last record that it handed
+out.  Every batch is checked to hold exactly that one, so a consumer can neither skip nor repeat.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from types import TracebackType
-from typing import Any, Self
-
-import grpc
-import grpc.aio
+from typing import Self
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.answers import record_of
-from distlog.client.attempts import READ_ELSEWHERE, read_error
-from distlog.client.patience import Patience
+from distlog.client.attempts import READ_ELSEWHERE
+from distlog.client.batch_stream import BatchStream
+from distlog.client.batches import Batch
 from distlog.client.routing import Routing
 from distlog.client.values import Record
-from distlog.errors import AnswerInvalid, DistlogError, Unreachable
+from distlog.errors import DistlogError
 
 # How long a node may keep silent about a record that is known to exist before another node is asked.
 RECORD_TIMEOUT_S = 5.0
 # A tail that lived this long was a success: what ends it begins a new series of failures.
 STREAM_LIFE_MIN_S = 5.0
+# Bytes that are read before somebody asks for them.
+PREFETCH_SIZE = 4 << 20
 
 
 class Consumer:
@@ -41,29 +41,37 @@ class Consumer:
         prefer: str,
         timeout_s: float,
         record_timeout_s: float = RECORD_TIMEOUT_S,
+        prefetch_size: int = PREFETCH_SIZE,
     ) -> None:
-        # The offset of the record that comes next: what to begin with in order to go on later.
-        self.next_offset = start
         self._end = end
         self._routing = routing
-        self._request = log_pb2.ConsumeRequest(
+        self._request = log_pb2.ConsumeBatchRequest(
             topic=topic,
             consistency=log_pb2.CONSISTENCY_LOCAL if local else log_pb2.CONSISTENCY_LINEARIZABLE,
         )
         self._prefer = prefer
         self._timeout_s = timeout_s
         self._record_timeout_s = record_timeout_s
+        self._prefetch_size = prefetch_size
         self.is_closed = False
-        self._call: Any = None
-        self._address = ""
-        self._patience: Patience
-        self._is_reading = False
+        self._stream: BatchStream | None = None
+        # The batch whose records are handed out, those of them that are not yet, and the last one that was.
+        self._batch: Batch | None = None
+        self._records: Iterator[Record] = iter(())
+        self._last: Record | None = None
+        # The offset behind everything handed out, while no batch is.
+        self._next_offset = start
         # How many nodes were left behind; with the read order it says which one is next.
         self._moves = 0
         self._backoff = routing.backoff()
         # When the stream was opened, and when the present series of failures began; on the loop's clock.
         self._opened_at = 0.0
         self._failing_since: float | None = None
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the record that comes next: what to begin with in order to go on later."""
+        return self._next_offset if self._last is None else self._last.offset + 1
 
     def __aiter__(self) -> Self:
         return self
@@ -74,30 +82,69 @@ class Consumer:
         Raises OffsetOutOfRange if the offset to begin with does not exist or was trimmed, TopicNotFound, and whatever the
         nodes fail with when none could be read from for the timeout of the consumer.
         """
-        if self.is_closed or (self._end is not None and self.next_offset >= self._end):
-            raise StopAsyncIteration
+        # Three lines that run for every record, and no call of Python.
+        record = next(self._records, None)
+        if record is None:
+            record = await self._first_of_next()
+        self._last = record
+        return record
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Yield whole batches from where the iteration is, untouched; ends and raises as the iteration over records does.
+
+        `Batch.wanted` tells which of its records come next: the first batch may begin before them.  A batch counts as handed out
+        when it is yielded.
+        """
         while True:
+            batch, offset = self._batch, self.next_offset
+            if batch is not None and offset in batch.wanted:
+                batch = batch.from_offset(offset)
+            else:
+                batch = await self._take()
+            if batch is None:
+                return
+            self._hand_out(batch)
+            yield batch
+
+    async def _first_of_next(self) -> Record:
+        batch = await self._take()
+        if batch is None:
+            raise StopAsyncIteration
+        self._batch, self._records = batch, iter(batch.records())
+        return next(self._records)
+
+    async def _take(self) -> Batch | None:
+        """Return the batch with the next record; None at the end."""
+        self._hand_out(None)
+        while True:
+            if self.is_closed or (self._end is not None and self._next_offset >= self._end):
+                self._leave()
+                return None
             try:
-                if self._call is None:
-                    await self._open()
-                answer = await self._read()
-            except grpc.aio.AioRpcError as failure:
-                await self._move(read_error(failure, self._address))
-            except Unreachable as error:
+                if self._stream is None:
+                    self._stream = await self._open()
+                batch = await self._stream.next()
+            except DistlogError as error:
                 await self._move(error)
             else:
-                return self._checked(answer)
+                self._failing_since = None
+                return batch
+
+    def _hand_out(self, batch: Batch | None) -> None:
+        """Count everything before the end of `batch` as handed out; None: what was."""
+        self._next_offset = self.next_offset if batch is None else batch.wanted.stop
+        self._batch, self._records, self._last = None, iter(()), None
 
     def close(self) -> None:
         """End the stream.  Iterating further ends at once."""
         self.is_closed = True
+        self._hand_out(None)
         self._leave()
 
     def _leave(self) -> None:
-        if self._call is not None:
-            self._patience.stop()
-            self._call.cancel()
-            self._call = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,48 +157,19 @@ class Consumer:
     ) -> None:
         self.close()
 
-    async def _open(self) -> None:
+    async def _open(self) -> BatchStream:
         await self._routing.learn()
         addresses = self._routing.read_order(self._prefer)
-        self._address = addresses[self._moves % len(addresses)]
-        self._request.offset = self.next_offset
+        address = addresses[self._moves % len(addresses)]
+        self._request.offset = self._next_offset
         self._opened_at = asyncio.get_running_loop().time()
-        self._call = self._routing.node(self._address).log.ConsumeStream(self._request)
-        self._patience = Patience(
-            self._record_timeout_s,
-            progress=lambda: self.next_offset,
-            is_waiting=lambda: self._is_reading,
-            cut=self._call.cancel,
+        return BatchStream(
+            self._routing.node(address),
+            self._request,
+            end=self._end,
+            prefetch_size=self._prefetch_size,
+            silence_max_s=self._record_timeout_s,
         )
-
-    async def _read(self) -> log_pb2.ConsumeResponse:
-        if self._end is not None:
-            self._patience.watch()
-        self._is_reading = True
-        try:
-            answer = await self._call.read()
-        except asyncio.CancelledError:
-            if not self._patience.ran_out():
-                raise
-            problem = (
-                f"it did not send offset {self.next_offset} within {self._record_timeout_s:g} s"
-            )
-            raise Unreachable(self._address, problem) from None
-        finally:
-            self._is_reading = False
-        if answer is grpc.aio.EOF:
-            raise Unreachable(self._address, "it ended the stream")
-        response: log_pb2.ConsumeResponse = answer
-        return response
-
-    def _checked(self, answer: log_pb2.ConsumeResponse) -> Record:
-        if answer.offset != self.next_offset:
-            raise AnswerInvalid(
-                self._address, f"sent offset {answer.offset} where {self.next_offset} comes next"
-            )
-        self.next_offset += 1
-        self._failing_since = None
-        return record_of(answer)
 
     async def _move(self, error: DistlogError) -> None:
         """Go to the next node after a pause.  Raises `error` if it is final, or failures have lasted too long."""

@@ -1,4 +1,4 @@
-"""One ProduceStream: the requests of a window go out in order, each answer belongs to the oldest one in flight.
+"""One ProduceBatch call: the blocks of a window go out in order, each answer belongs to the oldest one in flight.
 
 It ends once, with an error, and says nothing about what to do next: that is the producer's part.
 """
@@ -14,12 +14,13 @@ import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import read_error, write_error
+from distlog.client.linger import Linger
 from distlog.client.patience import Patience
 from distlog.client.routing import CONNECT_TIMEOUT_S, Node
 from distlog.client.window import Window
 from distlog.errors import DistlogError, OutcomeUnknown, Unreachable
 
-# How long a request may stay in flight unanswered before another stream is tried.
+# How long a block may stay in flight unanswered before another stream is tried.
 ANSWER_TIMEOUT_S = 5.0
 
 
@@ -30,18 +31,17 @@ class ProduceStream:
         self,
         node: Node,
         window: Window,
-        work: asyncio.Event,
-        acknowledge: Callable[[log_pb2.ProduceResponse], None],
+        linger: Linger,
+        acknowledge: Callable[[log_pb2.ProduceBatchResponse], None],
         answer_timeout_s: float,
     ) -> None:
-        """work: set when the window may have something to send.
-
-        acknowledge: takes each answer, removes the oldest request in flight from the window, or raises AnswerInvalid.
+        """acknowledge: takes each answer, removes the oldest block in flight from the window, or raises what the answer says, or
+        AnswerInvalid.
         """
         self._address = node.address
-        self._call: Any = node.log.ProduceStream()
+        self._call: Any = node.produce_batch()
         self._window = window
-        self._work = work
+        self._linger = linger
         self._acknowledge = acknowledge
         self._answer_timeout_s = answer_timeout_s
         self._patience = Patience(
@@ -76,13 +76,14 @@ class ProduceStream:
     async def _write(self) -> None:
         try:
             while True:
-                request = self._window.take_next()
-                if request is None:
-                    self._work.clear()
-                    await self._work.wait()
+                if self._linger.is_over and self._window.may_cut:
+                    self._window.cut()
+                block = self._window.take_next()
+                if block is None:
+                    await self._linger.wait()
                     continue
                 self._patience.watch()
-                await self._call.write(request.request)
+                await self._call.write(block.request)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             # The call is over; the reader is told why.
             return

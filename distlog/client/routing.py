@@ -46,6 +46,7 @@ CONNECT_TIMEOUT_S = 2.0
 # How long one attempt of a unary call may take; the commit of a healthy cluster takes milliseconds.
 ATTEMPT_TIMEOUT_S = 5.0
 MESSAGE_SIZE_MAX = 64 << 20
+PRODUCE_BATCH, CONSUME_BATCH = "/log.v1.Log/ProduceBatch", "/log.v1.Log/ConsumeBatch"
 CHANNEL_OPTIONS = (
     # A call is repeated by the rules of this package, which know what may have been written, and by nothing else.
     ("grpc.enable_retries", 0),
@@ -68,13 +69,21 @@ CHANNEL_OPTIONS = (
 
 
 class Node:
-    """The connection to one node.  `log` and `cluster` are the generated stubs."""
+    """The connection to one node.  `log` and `cluster` are the generated stubs, the others calls of `log`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.log: Any = log_pb2_grpc.LogStub(self._channel)
         self.cluster: Any = log_pb2_grpc.ClusterStub(self._channel)
+        # Those of the large messages: requests to produce, and answers to consume, are bytes, which are made and read with fewer
+        # copies than the stubs make.
+        self.produce_batch: Any = self._channel.stream_stream(
+            PRODUCE_BATCH, response_deserializer=log_pb2.ProduceBatchResponse.FromString
+        )
+        self.consume_batch: Any = self._channel.unary_stream(
+            CONSUME_BATCH, request_serializer=log_pb2.ConsumeBatchRequest.SerializeToString
+        )
 
     async def close(self) -> None:
         await self._channel.close()

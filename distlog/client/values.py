@@ -11,6 +11,14 @@ DEFAULT_TOPIC = "default"
 Headers = tuple[tuple[str, bytes], ...]
 
 
+class NewRecord(NamedTuple):
+    """A record to be written that is more than a value."""
+
+    value: bytes
+    key: bytes | None = None
+    headers: Headers = ()
+
+
 class Record(NamedTuple):
     """A record that was read.  (A tuple, because there may be a million of them in a second.)"""
 

@@ -154,7 +154,7 @@ def test_it_reads_from_the_first_server_that_is_named() -> None:
             arguments = parsed(consume, None, "--server", cluster.addresses[2])
             await consume.consume(arguments, output)
             assert output.getvalue() == b"a\n"
-            assert [node.calls.count("ConsumeStream") for node in cluster.nodes] == [0, 0, 1]
+            assert [node.calls.count("ConsumeBatch") for node in cluster.nodes] == [0, 0, 1]
 
     run(scenario())
 

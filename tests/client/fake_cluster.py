@@ -11,6 +11,7 @@ wrong as `faults` says: one of them is taken for each request to produce, and wh
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,6 +21,7 @@ import grpc
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
+from distlog.block import ATTRIBUTE_STRUCTURED, Block
 from distlog.errors import (
     NoLeader,
     NotLeader,
@@ -47,6 +49,13 @@ class FakeTopic:
     topic_id: int = 1
     # What was asked for when it was made, and changed since.
     created: log_pb2.CreateTopicRequest = field(default_factory=log_pb2.CreateTopicRequest)
+    # The offsets at which batches end, ascending; records that were filled in are batches of one.
+    batch_ends: list[int] = field(default_factory=list)
+
+    def batch_at(self, offset: int) -> tuple[int, int]:
+        """Return the first offset and the end of the batch with `offset`."""
+        number = bisect_right(self.batch_ends, offset)
+        return (self.batch_ends[number - 1] if number else 0), self.batch_ends[number]
 
     @property
     def values(self) -> list[bytes]:
@@ -73,12 +82,18 @@ class FakeCluster:
         self.term = 1
         self.topics: dict[str, FakeTopic] = {"default": FakeTopic()}
         self.remembers = remembers
+        self.record_size_max = RECORD_SIZE_MAX
+        # Records of each block that was written; offsets of repeats that were not the same block.
+        self.block_sizes: list[int] = []
+        self.wrong_repeats: list[int] = []
         self.message_size_max = message_size_max
         # While it is not set, what comes in waits.
         self.gate = asyncio.Event()
         self.gate.set()
         # What a client may be told wrongly: added to every offset that is acknowledged.
         self.offset_error = 0
+        # And to every number of records.
+        self.record_count_error = 0
         # Ends a tail after this many records; 0: never.
         self.tail_count_max = 0
         # Between two records of a topic.
@@ -122,19 +137,21 @@ class FakeCluster:
 
     def fill(self, values: Iterable[bytes], topic: str = "default") -> None:
         """Append without a client; a tail that waits is not woken."""
-        self.topics.setdefault(topic, FakeTopic()).records.extend(
-            log_pb2.ProduceRequest(record=value) for value in values
-        )
+        filled = self.topics.setdefault(topic, FakeTopic())
+        for value in values:
+            filled.records.append(log_pb2.ProduceRequest(record=value))
+            filled.batch_ends.append(len(filled.records))
 
     async def append_value(self, value: bytes) -> None:
         """Append without a client, and wake the tails."""
         await self.append(log_pb2.ProduceRequest(record=value))
 
     def lose_last(self, count: int) -> None:
-        """Do what no healthy cluster does: forget acknowledged records, and that they were written."""
+        """Do what no healthy cluster does: forget acknowledged batches of one record, and that they were written."""
         for _ in range(count):
-            request = self.topics["default"].records.pop()
-            self._offsets(request).pop()
+            topic = self.topics["default"]
+            topic.batch_ends.pop()
+            self._offsets(topic.records.pop()).pop()
 
     def expire(self, producer_id: int) -> None:
         """Forget a producer, as the cluster does after seven days."""
@@ -180,29 +197,62 @@ class FakeCluster:
         return producer_id, self._producers[producer_id]
 
     async def append(self, request: log_pb2.ProduceRequest) -> log_pb2.ProduceResponse:
-        """Write, or recognise, or refuse: the rules of the replicated state machine."""
+        """Write a record, or recognise it, or refuse it."""
+        offset, is_duplicate = await self._append(request, [request])
+        return log_pb2.ProduceResponse(offset=offset, duplicate=is_duplicate)
+
+    async def append_block(
+        self, request: log_pb2.ProduceBatchRequest
+    ) -> log_pb2.ProduceBatchResponse:
+        """Write a block, or recognise it, or refuse it."""
+        block = Block.decode(request.block)
+        records = [record_request(request, data, block.attributes) for data in block.records()]
+        offset, is_duplicate = await self._append(request, records)
+        self.block_sizes.append(len(records))
+        return log_pb2.ProduceBatchResponse(
+            base_offset=offset,
+            record_count=len(records) + self.record_count_error,
+            duplicate=is_duplicate,
+        )
+
+    async def _append(
+        self,
+        request: log_pb2.ProduceRequest | log_pb2.ProduceBatchRequest,
+        records: list[log_pb2.ProduceRequest],
+    ) -> tuple[int, bool]:
+        """Follow the rules of the replicated state machine; return the first offset, and whether it is a repeat."""
         topic = self.topic(request.topic)
-        if len(request.record) > RECORD_SIZE_MAX:
-            raise RecordTooLarge(len(request.record), RECORD_SIZE_MAX)
+        for record in records:
+            if len(record.record) > self.record_size_max:
+                raise RecordTooLarge(len(record.record), self.record_size_max)
         offset = len(topic.records)
         if request.producer_id:
             offsets = self._offsets(request)
             if request.sequence < len(offsets) and self.remembers:
                 if request.sequence < len(offsets) - REMEMBERED_COUNT:
                     raise OutOfSequence(request.producer_id, len(offsets), request.sequence)
-                offset = offsets[request.sequence]
-                return log_pb2.ProduceResponse(offset=offset + self.offset_error, duplicate=True)
+                self.check_repeat(topic, offsets[request.sequence], records)
+                return offsets[request.sequence] + self.offset_error, True
             if request.sequence > len(offsets):
                 raise OutOfSequence(request.producer_id, len(offsets), request.sequence)
             offsets.append(offset)
         async with self._appended:
-            topic.records.append(request)
+            topic.records.extend(records)
+            topic.batch_ends.append(len(topic.records))
             self._appended.notify_all()
         if self.expire_after_next_append:
             self._producers.clear()
-        return log_pb2.ProduceResponse(offset=offset + self.offset_error)
+        return offset + self.offset_error, False
 
-    def _offsets(self, request: log_pb2.ProduceRequest) -> list[int]:
+    def check_repeat(
+        self, topic: FakeTopic, offset: int, records: list[log_pb2.ProduceRequest]
+    ) -> None:
+        """Hold a repeat against what it repeats: the real cluster believes that they are the same."""
+        written = topic.records[offset : offset + len(records)]
+        if topic.batch_at(offset) != (offset, offset + len(records)) or written != records:
+            self.wrong_repeats.append(offset)
+
+    def _offsets(self, request: log_pb2.ProduceRequest | log_pb2.ProduceBatchRequest) -> list[int]:
         epoch = self._producers.get(request.producer_id)
         if epoch is None:
             raise ProducerUnknown(request.producer_id)
@@ -296,6 +346,26 @@ class FakeCluster:
         return answer
 
 
+def record_request(
+    request: log_pb2.ProduceBatchRequest, data: bytes, attributes: int
+) -> log_pb2.ProduceRequest:
+    """Return a record of a block as if it had been produced by itself, with the block's stamp."""
+    found = log_pb2.ProduceRequest(
+        record=data,
+        topic=request.topic,
+        producer_id=request.producer_id,
+        producer_epoch=request.producer_epoch,
+        sequence=request.sequence,
+    )
+    if attributes & ATTRIBUTE_STRUCTURED:
+        record = log_pb2.Record.FromString(data)
+        found.record = record.value
+        found.headers.extend(record.headers)
+        if record.HasField("key"):
+            found.key = record.key
+    return found
+
+
 class FakeNode:
     """One address; the log and the leadership belong to the cluster."""
 
@@ -312,7 +382,16 @@ class FakeNode:
         self.tail_stops_at: int | None = None
         # What this node wrongly says of the leader: an address, or None for what is so.
         self.delusion: str | None = None
+        # How many of the next batches arrive damaged.
+        self.damage_count = 0
         self._server: Any = None
+
+    def next_damage(self) -> int:
+        """Return what the checksum of the next batch is wrong by."""
+        if not self.damage_count:
+            return 0
+        self.damage_count -= 1
+        return 1
 
     async def start(self) -> None:
         # A node that starts again keeps its address.

@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
-from distlog.api.status import status_of
+from distlog.api.status import message_of, status_of
+from distlog.block import ATTRIBUTE_STRUCTURED, Block
 from distlog.errors import DistlogError, LeadershipNotTransferred, NoLeader, OffsetOutOfRange
 
 if TYPE_CHECKING:
@@ -68,6 +69,31 @@ class FakeLogService(log_pb2_grpc.LogServicer):
         except EOFError:
             return
 
+    async def ProduceBatch(self, requests: Any, context: Any) -> None:
+        await self._node.enter("ProduceBatch", context)
+        is_muted = False
+        append = self._cluster.append_block
+        try:
+            while (request := await context.read()) is not grpc.aio.EOF:
+                try:
+                    if is_muted:
+                        self._cluster.require_leader(self._node)
+                        await append(request)
+                        continue
+                    answer = await self._cluster.serve_one(self._node, request, append)
+                except Muted:
+                    is_muted = True
+                    continue
+                except DistlogError as error:
+                    if is_muted:
+                        continue
+                    answer = log_pb2.ProduceBatchResponse(error=message_of(error))
+                await context.write(answer)
+        except Broken as error:
+            await fail(context, error)
+        except EOFError:
+            return
+
     async def Consume(self, request: log_pb2.ConsumeRequest, context: Any) -> Any:
         await self._node.enter("Consume", context)
         try:
@@ -78,7 +104,15 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             await fail(context, error)
 
     async def ConsumeStream(self, request: log_pb2.ConsumeRequest, context: Any) -> None:
-        await self._node.enter("ConsumeStream", context)
+        await self._tail("ConsumeStream", request, context, self._response)
+
+    async def ConsumeBatch(self, request: log_pb2.ConsumeBatchRequest, context: Any) -> None:
+        await self._tail("ConsumeBatch", request, context, self._batch)
+
+    async def _tail(
+        self, method: str, request: Any, context: Any, answer: Callable[[FakeTopic, int], Any]
+    ) -> None:
+        await self._node.enter(method, context)
         try:
             topic = self._cluster.topic(request.topic)
             self._check_offset(topic, request.offset, end=len(topic.records))
@@ -90,8 +124,8 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             await self._cluster.wait_for(topic, offset)
             if offset == self._node.tail_stops_at:
                 await asyncio.Event().wait()
-            await context.write(self._response(topic, offset))
-            offset += 1
+            await context.write(answer(topic, offset))
+            offset = offset + 1 if method == "ConsumeStream" else topic.batch_at(offset)[1]
         await fail(context, Broken())
 
     async def GetServers(self, request: log_pb2.GetServersRequest, context: Any) -> Any:
@@ -143,6 +177,33 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             headers=request.headers,
             timestamp_ms=self._cluster.timestamp_ms(offset),
         )
+
+    def _batch(self, topic: FakeTopic, offset: int) -> log_pb2.ConsumeBatchResponse:
+        base_offset, end = topic.batch_at(offset)
+        records = topic.records[base_offset:end]
+        attributes = 0
+        if any(record.headers or record.HasField("key") for record in records):
+            attributes = ATTRIBUTE_STRUCTURED
+        block = Block.from_records(
+            [stored_form(record, attributes) for record in records], attributes
+        )
+        return log_pb2.ConsumeBatchResponse(
+            base_offset=base_offset + self._cluster.offset_error,
+            record_count=len(records),
+            attributes=attributes,
+            timestamp_ms=self._cluster.timestamp_ms(base_offset),
+            data_crc32c=block.data_crc32c ^ self._node.next_damage(),
+            frames=block.frames,
+        )
+
+
+def stored_form(request: log_pb2.ProduceRequest, attributes: int) -> bytes:
+    if not attributes:
+        return request.record
+    record = log_pb2.Record(value=request.record, headers=request.headers)
+    if request.HasField("key"):
+        record.key = request.key
+    return record.SerializeToString()
 
 
 class FakeClusterService(log_pb2_grpc.ClusterServicer):

@@ -75,7 +75,7 @@ def test_streams_that_keep_breaking_lose_and_repeat_nothing(count: int) -> None:
             cluster.fill(numbered(30))
             cluster.tail_count_max = count
             assert await values_of(client.consume(end=30)) == numbered(30)
-            visited = [node.calls.count("ConsumeStream") for node in cluster.nodes]
+            visited = [node.calls.count("ConsumeBatch") for node in cluster.nodes]
             assert all(visited)
 
     run(scenario())
@@ -88,7 +88,7 @@ def test_it_reads_from_the_preferred_node_and_goes_elsewhere_when_that_dies() ->
             preferred = cluster.nodes[2]
             async with client.consume(prefer=preferred.address) as consumer:
                 assert await next_of(consumer) == b"0"
-                assert [node.calls.count("ConsumeStream") for node in cluster.nodes] == [0, 0, 1]
+                assert [node.calls.count("ConsumeBatch") for node in cluster.nodes] == [0, 0, 1]
                 await preferred.stop()
                 assert await next_of(consumer) == b"1"
                 await client.produce(b"new")
@@ -145,7 +145,7 @@ def test_a_reader_that_takes_its_time_is_not_taken_for_a_silent_node() -> None:
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(asyncio.Event().wait(), 0.05)
                 assert await next_of(consumer) == b"1"
-            assert sum(node.calls.count("ConsumeStream") for node in cluster.nodes) == 1
+            assert sum(node.calls.count("ConsumeBatch") for node in cluster.nodes) == 1
 
     run(scenario())
 
@@ -158,7 +158,7 @@ def test_cancelling_a_reader_is_no_silence_of_the_node() -> None:
             client.consume() as consumer,
         ):
             waiting = asyncio.create_task(next_of(consumer))
-            await cluster.nodes[0].called("ConsumeStream")
+            await cluster.nodes[0].called("ConsumeBatch")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
