@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from random import Random, SystemRandom
 
-from distlog.cli.amounts import count_text
 from distlog.cli.progress_bar import ProgressBar
+from distlog.cli.units import count_text
 from distlog.config import SETTINGS, ServeConfig, load
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, write_checkpoint
 from distlog.consensus.commands import NO_OP

@@ -23,11 +23,9 @@ from distlog.cli.inspect_json import (
 from distlog.cli.inspect_lines import (
     batch_line,
     checkpoint_lines,
-    extent_text,
     look_lines,
     producer_lines,
     record_lines,
-    title,
 )
 from distlog.cli.journal_listing import operation_json, operation_line, operations_of
 from distlog.cli.stopped_node import Look, TopicSurvey, look_at
@@ -35,8 +33,6 @@ from distlog.cli.stored_records import batches_of, record_of
 from distlog.consensus.state_machine import DEFAULT_TOPIC
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable, TopicNotFound
 from distlog.storage.disk import Disk, RealDisk
-
-__all__ = ["add_arguments", "extent_text", "run", "title"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

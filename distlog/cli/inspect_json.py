@@ -11,6 +11,7 @@ from distlog.cli.stopped_node import Look, TopicSurvey
 from distlog.cli.stored_records import ShownBatch, ShownRecord
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage
 from distlog.consensus.journal import JournalEntry
+from distlog.storage.invariants import Fault
 from distlog.storage.survey import SegmentSurvey
 
 
@@ -22,17 +23,19 @@ def look_json(look: Look) -> dict[str, Any]:
         "checkpoint": None if look.checkpoint is None else _checkpoint_json(look.checkpoint),
         "journal": _journal_json(look),
         "topics": [topic_json(topic) for topic in look.topics],
-        "faults": [
-            {
-                "path": fault.path,
-                "byte": fault.position,
-                "offset": fault.offset,
-                "invariant": fault.invariant.value,
-                "problem": fault.problem,
-            }
-            for fault in look.all_faults()
-        ],
+        "faults": [fault_json(fault) for fault in look.all_faults()],
         "notes": look.all_notes(),
+    }
+
+
+def fault_json(fault: Fault) -> dict[str, Any]:
+    """Return where something is wrong, and what."""
+    return {
+        "path": fault.path,
+        "byte": fault.position,
+        "offset": fault.offset,
+        "invariant": fault.invariant.value,
+        "problem": fault.problem,
     }
 
 

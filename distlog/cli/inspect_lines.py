@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distlog.cli.amounts import count_text, size_text, time_text
 from distlog.cli.producer_rows import producer_of
 from distlog.cli.stopped_node import Look, TopicSurvey
 from distlog.cli.stored_records import ShownBatch, ShownRecord
+from distlog.cli.units import count_text, size_text, time_text
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage
 from distlog.storage.survey import SegmentSurvey
 

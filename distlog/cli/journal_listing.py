@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from distlog.block import Block
-from distlog.cli.amounts import count_text, size_text, time_text
-from distlog.cli.journal_survey import NO_OP, entry_of
-from distlog.consensus.commands import Append, Command
+from distlog.cli.journal_survey import entry_of
+from distlog.cli.units import count_text, size_text, time_text
+from distlog.consensus.commands import NO_OP, Append, Command
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
 from distlog.errors import CorruptJournal, EntryCorrupt, EntryUnknown

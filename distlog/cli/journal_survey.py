@@ -9,20 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from distlog.consensus.checkpoint import CheckpointImage
-from distlog.consensus.commands import CreateTopic, Entry, decode_entry
+from distlog.consensus.commands import NO_OP, CreateTopic, Entry, decode_entry
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
+from distlog.consensus.state_machine import TOPIC_ID_SHIFT
 from distlog.errors import CorruptJournal, EntryCorrupt, EntryUnknown
 from distlog.storage.disk import Disk
 from distlog.storage.invariants import Fault, Invariant
 from distlog.storage.segment_scan import Provenance
 from distlog.storage.table_scan import Rows
-
-# What a new leader writes, and entry 1 of every journal: it holds no commands.
-NO_OP = b"\x01"
-# Above a topic's raft index its id says which creation of that entry it was.
-TOPIC_INDEX_BITS = 48
 
 
 @dataclass(slots=True)
@@ -63,8 +59,8 @@ class JournalSurvey:
 
     def topic_name(self, topic_id: int) -> str | None:
         """Return the name that the creation with this id asks for, if the journal has it."""
-        names = self.created.get(topic_id & (1 << TOPIC_INDEX_BITS) - 1, [])
-        number = topic_id >> TOPIC_INDEX_BITS
+        names = self.created.get(topic_id & (1 << TOPIC_ID_SHIFT) - 1, [])
+        number = topic_id >> TOPIC_ID_SHIFT
         return names[number] if number < len(names) else None
 
     def provenance(self, last_applied: int) -> Provenance:
@@ -155,7 +151,7 @@ def _look_into(journal: JournalSurvey, operation: Operation) -> None:
 
 
 def entry_of(payload: bytes) -> Entry:
-    """Return what an entry holds; the library's own hold nothing."""
+    """Return what an entry holds; one that a new leader begins with holds nothing."""
     return Entry(0, ()) if payload == NO_OP else decode_entry(payload)
 
 

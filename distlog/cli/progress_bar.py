@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from distlog.cli.amounts import size_text
 from distlog.cli.terminal import CLEAR_LINE, PROGRESS_INTERVAL_S, is_terminal
+from distlog.cli.units import size_text
 
 BAR_WIDTH = 24
 

@@ -22,10 +22,10 @@ from distlog.cli.units import (
     kept_age_ms,
     kept_size,
     moment_ms,
-    show_moment,
-    show_retention,
-    show_size,
+    retention_text,
     size,
+    size_text,
+    time_text,
 )
 from distlog.errors import ConfigurationInvalid
 
@@ -259,7 +259,7 @@ def first_kept(text: str) -> int | tuple[int] | None:
 
 async def _described(client: Client, namespace: argparse.Namespace, done: str) -> Said:
     topic = await client.describe_topic(namespace.name)
-    kept = show_retention(topic.retention_size, topic.retention_age_ms)
+    kept = retention_text(topic.retention_size, topic.retention_age_ms)
     return topic_fields(topic), f"{done}; it keeps {kept}"
 
 
@@ -273,9 +273,9 @@ def list_cells(topic: TopicRange) -> Sequence[str]:
         topic.name,
         str(topic.start_offset),
         str(topic.high_watermark),
-        show_size(topic.size),
+        size_text(topic.size),
         show_last(topic),
-        show_retention(topic.retention_size, topic.retention_age_ms),
+        retention_text(topic.retention_size, topic.retention_age_ms),
     )
 
 
@@ -286,19 +286,19 @@ def description(topic: TopicRange) -> str:
         ("id", str(topic.topic_id)),
         ("start offset", str(topic.start_offset)),
         ("high watermark", str(topic.high_watermark)),
-        ("size", show_size(topic.size)),
+        ("size", size_text(topic.size)),
         ("last record", show_last(topic)),
-        ("keeps", show_retention(topic.retention_size, topic.retention_age_ms)),
+        ("keeps", retention_text(topic.retention_size, topic.retention_age_ms)),
         (
             "segments",
-            f"{show_size(topic.segment_size_max)} or {topic.segment_record_count_max} records",
+            f"{size_text(topic.segment_size_max)} or {topic.segment_record_count_max} records",
         ),
     ]
     return "\n".join(f"{name + ':':<15} {value}" for name, value in rows)
 
 
 def show_last(topic: TopicRange) -> str:
-    return show_moment(topic.last_timestamp_ms) if topic.high_watermark else "-"
+    return time_text(topic.last_timestamp_ms) if topic.high_watermark else "-"
 
 
 def topic_fields(topic: TopicRange) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sizes, ages and moments, as a person writes and reads them."""
+"""Sizes, ages, moments and counts, as a person writes and reads them."""
 
 from __future__ import annotations
 
@@ -77,34 +77,39 @@ def moment_ms(text: str) -> int | None:
     return -(-(moment - EPOCH) // timedelta(milliseconds=1))
 
 
-def show_size(value: int) -> str:
-    """Return a size with its unit, to a tenth."""
+def size_text(value: int) -> str:
+    """Return a number of bytes with its unit, to a tenth."""
     scaled, unit = float(value), 0
     while scaled >= 1024 and unit < len(SIZE_UNITS) - 1:
         scaled, unit = scaled / 1024, unit + 1
     return f"{value} B" if unit == 0 else f"{scaled:.1f} {SIZE_UNITS[unit]}"
 
 
-def show_age(value_ms: int) -> str:
+def age_text(value_ms: int) -> str:
     """Return an age in the largest unit that divides it."""
     unit = next(unit for unit, factor in AGE_UNITS.items() if value_ms % factor == 0)
     return f"{value_ms // AGE_UNITS[unit]}{unit}"
 
 
-def show_retention(retention_size: int, retention_age_ms: int) -> str:
+def retention_text(retention_size: int, retention_age_ms: int) -> str:
     """Return in words what a topic keeps at least."""
     kept = []
     if retention_size:
-        kept.append(show_size(retention_size))
+        kept.append(size_text(retention_size))
     if retention_age_ms:
-        kept.append(show_age(retention_age_ms))
+        kept.append(age_text(retention_age_ms))
     return ", ".join(kept) or "everything"
 
 
-def show_moment(timestamp_ms: int) -> str:
-    """Return a time in UTC, as RFC 3339 writes it."""
+def time_text(timestamp_ms: int) -> str:
+    """Return milliseconds since the Unix epoch as RFC 3339, in UTC; the bare number where no calendar reaches."""
     try:
         moment = EPOCH + timedelta(milliseconds=timestamp_ms)
     except OverflowError:
         return f"{timestamp_ms} ms"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def count_text(count: int, singular: str, plural: str = "") -> str:
+    """Return how many of something, in words."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"

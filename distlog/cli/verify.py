@@ -13,11 +13,12 @@ import argparse
 import json
 from typing import Any
 
-from distlog.cli.amounts import count_text
-from distlog.cli.inspect import extent_text, title
+from distlog.cli.inspect_json import fault_json
+from distlog.cli.inspect_lines import extent_text, title
 from distlog.cli.progress_bar import ProgressBar
 from distlog.cli.remedies import DIFFERENT, remedy_of
 from distlog.cli.stopped_node import Look, TopicSurvey, look_at
+from distlog.cli.units import count_text
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable
 from distlog.storage.comparison import compare_logs
 from distlog.storage.disk import Disk, RealDisk
@@ -126,14 +127,7 @@ def _topic_json(topic: TopicSurvey) -> dict[str, Any]:
 
 
 def _fault_json(fault: Fault, remedy: str) -> dict[str, Any]:
-    return {
-        "path": fault.path,
-        "byte": fault.position,
-        "offset": fault.offset,
-        "invariant": fault.invariant.value,
-        "problem": fault.problem,
-        "remedy": remedy,
-    }
+    return {**fault_json(fault), "remedy": remedy}
 
 
 def as_lines(looks: list[Look], differences: list[Fault], notes: list[str]) -> list[str]:

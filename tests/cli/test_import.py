@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from distlog.cli.import_seed import adopt
 from distlog.cli.main import main
 from distlog.cli.stopped_node import look_at
@@ -20,22 +18,8 @@ from tests.cli.directories import (
     RECORDS,
     SEED,
     Capture,
-    imported,
     tree,
-    two_segments,
 )
-
-
-@pytest.fixture
-def node(tmp_path: Path, capsys: Capture) -> Path:
-    path = imported(tmp_path)
-    capsys.readouterr()
-    return path
-
-
-@pytest.fixture
-def log_path(tmp_path: Path) -> Path:
-    return two_segments(tmp_path)
 
 
 def test_import_makes_a_directory_that_a_node_starts_from(tmp_path: Path, capsys: Capture) -> None:

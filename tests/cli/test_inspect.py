@@ -19,25 +19,11 @@ from tests.cli.directories import (
     SEED,
     Capture,
     flip,
-    imported,
     json_of,
     topic_path,
     tree,
-    two_segments,
 )
 from tests.releases.node_files import NodeFiles
-
-
-@pytest.fixture
-def node(tmp_path: Path, capsys: Capture) -> Path:
-    path = imported(tmp_path)
-    capsys.readouterr()
-    return path
-
-
-@pytest.fixture
-def log_path(tmp_path: Path) -> Path:
-    return two_segments(tmp_path)
 
 
 def test_inspect_shows_a_data_directory(node: Path, capsys: Capture) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from distlog.cli.units import (
+    age_text,
+    count_text,
     is_offset,
     kept_age_ms,
     kept_size,
     moment_ms,
-    show_age,
-    show_moment,
-    show_retention,
-    show_size,
+    retention_text,
     size,
+    size_text,
+    time_text,
 )
 
 DAY_MS = 24 * 3600 * 1000
@@ -106,12 +107,18 @@ def test_an_offset_is_a_number(text: str, is_one: bool) -> None:
 
 def test_values_are_shown_as_a_person_reads_them() -> None:
     sizes = (0, 1023, 1024, 1536, 64 << 20, (1 << 40) - 1, 1 << 60)
-    assert [show_size(value) for value in sizes] == [
+    assert [size_text(value) for value in sizes] == [
         *("0 B", "1023 B", "1.0 KiB", "1.5 KiB", "64.0 MiB", "1024.0 GiB", "1024.0 PiB"),
     ]
     ages = (1, 1500, 90_000, 7_200_000, 7 * DAY_MS)
-    assert [show_age(value) for value in ages] == ["1ms", "1500ms", "90s", "2h", "7d"]
-    assert show_retention(0, 0) == "everything"
-    assert show_retention(1 << 30, 7 * DAY_MS) == "1.0 GiB, 7d"
-    assert show_moment(1_700_000_000_001) == "2023-11-14T22:13:20.001Z"
-    assert show_moment(1 << 62) == f"{1 << 62} ms"
+    assert [age_text(value) for value in ages] == ["1ms", "1500ms", "90s", "2h", "7d"]
+    assert retention_text(0, 0) == "everything"
+    assert retention_text(1 << 30, 7 * DAY_MS) == "1.0 GiB, 7d"
+    assert time_text(1_700_000_000_001) == "2023-11-14T22:13:20.001Z"
+    assert time_text(1 << 62) == f"{1 << 62} ms"
+    counts = [
+        count_text(0, "byte"),
+        count_text(1, "batch", "batches"),
+        count_text(2, "batch", "batches"),
+    ]
+    assert counts == ["0 bytes", "1 batch", "2 batches"]

@@ -29,24 +29,10 @@ from tests.cli.directories import (
     SEED,
     Capture,
     flip,
-    imported,
     json_of,
     topic_path,
     tree,
-    two_segments,
 )
-
-
-@pytest.fixture
-def node(tmp_path: Path, capsys: Capture) -> Path:
-    path = imported(tmp_path)
-    capsys.readouterr()
-    return path
-
-
-@pytest.fixture
-def log_path(tmp_path: Path) -> Path:
-    return two_segments(tmp_path)
 
 
 def test_verify_finds_nothing_wrong_and_changes_nothing(
