@@ -12,6 +12,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distlog.cli.arguments import add_server_argument, count, seconds
@@ -20,7 +21,7 @@ from distlog.cli.units import MOMENT_WORDS, is_offset, moment_ms
 from distlog.errors import ConfigurationInvalid, OffsetOutOfRange
 
 if TYPE_CHECKING:
-    from distlog.client import Client, Record
+    from distlog.client import Batch, Client, Record
 
 TIMEOUT_S = 60.0
 
@@ -68,20 +69,22 @@ def run(namespace: argparse.Namespace) -> int:
 
 async def consume(namespace: argparse.Namespace, output: BinaryIO) -> None:
     """Print until the end.  Raises BrokenPipeError when nobody reads the output any more."""
-    line = LINES[namespace.format]
+    lines_of = LINES[namespace.format]
     async with connected(namespace, timeout_s=namespace.timeout) as client:
         start, end = await range_of(client, namespace)
         remaining = namespace.count
         if remaining == 0:
             return
-        async with client.consume(namespace.topic, start=start, end=end) as records:
+        consumer = client.consume(namespace.topic, start=start, end=end)
+        async with consumer, aclosing(consumer.batches()) as batches:
             try:
-                async for record in records:
-                    output.write(line(record))
+                async for batch in batches:
+                    lines = lines_of(batch)[:remaining]
+                    output.write(b"\n".join(lines) + b"\n")
                     if namespace.follow:
                         output.flush()
                     if remaining is not None:
-                        remaining -= 1
+                        remaining -= len(lines)
                         if remaining == 0:
                             break
             finally:
@@ -107,8 +110,12 @@ async def range_of(client: Client, namespace: argparse.Namespace) -> tuple[int, 
     return start, None if namespace.follow else topic.high_watermark
 
 
-def raw_line(record: Record) -> bytes:
-    return record.value + b"\n"
+def raw_lines(batch: Batch) -> list[bytes]:
+    return batch.values()
+
+
+def json_lines(batch: Batch) -> list[bytes]:
+    return [json_line(record) for record in batch.records()]
 
 
 def json_line(record: Record) -> bytes:
@@ -120,7 +127,7 @@ def json_line(record: Record) -> bytes:
         fields["headers"] = [
             {"name": name, **text_fields("value", content)} for name, content in record.headers
         ]
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def text_fields(name: str, content: bytes) -> dict[str, str]:
@@ -131,4 +138,4 @@ def text_fields(name: str, content: bytes) -> dict[str, str]:
         return {f"{name}_base64": base64.b64encode(content).decode("ascii")}
 
 
-LINES: dict[str, Callable[[Record], bytes]] = {"raw": raw_line, "json": json_line}
+LINES: dict[str, Callable[[Batch], list[bytes]]] = {"raw": raw_lines, "json": json_lines}

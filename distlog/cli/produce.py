@@ -41,7 +41,7 @@ class Summary:
     # Of the acknowledged records; None if there is none.  Other producers may have written between them.
     first_offset: int | None = None
     last_offset: int | None = None
-    # How many answers named an earlier write of the same record: how often repeating was needed.
+    # How many of them the log had already when they were sent again: how often repeating was needed.
     repeats: int = 0
     duration_s: float = 0.0
     # Counted from 1; None if everything is acknowledged.
@@ -110,6 +110,7 @@ async def produce(namespace: argparse.Namespace) -> Summary:
         finally:
             await producer.abort()
         summary.records = producer.acknowledged_count
+        summary.first_offset = producer.first_offset
         summary.last_offset = producer.last_offset
         summary.repeats = producer.duplicate_count
         summary.duration_s = round(loop.time() - started, 3)
@@ -118,15 +119,12 @@ async def produce(namespace: argparse.Namespace) -> Summary:
 
 async def feed(producer: Producer, file: int, summary: Summary) -> None:
     """Give every line to the producer and wait for the last acknowledgement; note in `summary` what ended it early."""
-    first: asyncio.Future[int] | None = None
     problem: DistlogError | None = None
     try:
         async with aclosing(read_lines(file)) as read:
             async for lines in read:
-                for line in lines:
-                    acknowledgement = await producer.produce(line)
-                    first = first or acknowledgement
-                    summary.bytes += len(line)
+                summary.bytes += sum(map(len, lines))
+                await producer.produce_many(lines)
     except ProducerStopped:
         # `flush` says why.
         pass
@@ -138,8 +136,6 @@ async def feed(producer: Producer, file: int, summary: Summary) -> None:
         await producer.flush()
     except DistlogError as error:
         problem = error
-    if first is not None and first.done() and first.exception() is None:
-        summary.first_offset = first.result()
     if problem is not None:
         summary.first_line_not_acknowledged = producer.acknowledged_count + 1
         summary.error = advice(problem, producer)

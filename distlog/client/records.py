@@ -17,7 +17,8 @@ def bytes_of(value: bytes | bytearray | memoryview) -> bytes:
     if isinstance(value, bytes):
         return value
     # A text, or a number, raises; what may change later is copied.
-    return memoryview(value).tobytes()
+    copy: bytes = memoryview(value).tobytes()
+    return copy
 
 
 def structured(value: bytes, key: bytes | None = None, headers: Headers = ()) -> bytes:

@@ -54,11 +54,11 @@ def test_an_empty_file_is_no_record_and_no_mistake(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_more_lines_than_may_be_unacknowledged_arrive(tmp_path: Path) -> None:
+def test_more_lines_than_one_block_holds_arrive(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeCluster() as cluster:
-            lines = [b"%d" % number for number in range(2500)]
-            assert (await produced(cluster, file_of(tmp_path, b"\n".join(lines)))).records == 2500
+            lines = [b"%d" % number for number in range(25_000)]
+            assert (await produced(cluster, file_of(tmp_path, b"\n".join(lines)))).records == 25_000
             assert cluster.log == lines
 
     run(scenario())
@@ -116,9 +116,11 @@ def test_what_may_be_written_is_said_when_it_gives_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         faulty = FakeCluster(faults=[Fault.NONE, Fault.NONE, Fault.MUTE])
         async with faulty as cluster:
-            path = file_of(tmp_path, b"one\ntwo\nthree\nfour\n")
+            # So long that each is a block by itself.
+            lines = [bytes([letter]) * (64 << 10) for letter in b"abcd"]
+            path = file_of(tmp_path, b"\n".join(lines))
             summary = await produced(cluster, path, "--timeout", "0.2")
-            assert cluster.log[:2] == [b"one", b"two"]
+            assert cluster.log[:2] == lines[:2]
             assert summary.first_line_not_acknowledged == 3
             assert summary.error is not None
             assert (
