@@ -38,6 +38,9 @@ REMEDIES = {
     errno.EROFS: "see dmesg for why; check the file system and remount it to be written",
 }
 SYNC_REMEDY = "what was written may be lost; see dmesg, and check the disk and its file system"
+# Of a disk that fails, file systems report what they like, out of memory too.
+WRITE_REMEDY = "see dmesg, and check the disk and its file system"
+WRITING = ("write", "reserve", "truncate")
 
 
 class DiskMap(Protocol):
@@ -384,5 +387,9 @@ def _refusal(operation: str, path: str, error: OSError) -> DistlogError:
 
 def _failure(operation: str, path: str, error: OSError) -> DiskFailed:
     problem = error.strerror or str(error)
-    remedy = REMEDIES.get(error.errno or 0) or (SYNC_REMEDY if "sync" in operation else "")
+    remedy = REMEDIES.get(error.errno or 0, "")
+    if not remedy and operation.startswith("sync"):
+        remedy = SYNC_REMEDY
+    elif not remedy and operation in WRITING:
+        remedy = WRITE_REMEDY
     return DiskFailed(path, operation, f"{problem}: {remedy}" if remedy else problem)
