@@ -17,8 +17,7 @@ def bytes_of(value: bytes | bytearray | memoryview) -> bytes:
     if isinstance(value, bytes):
         return value
     # A text, or a number, raises; what may change later is copied.
-    copy: bytes = memoryview(value).tobytes()
-    return copy
+    return memoryview(value).tobytes()
 
 
 def structured(value: bytes, key: bytes | None = None, headers: Headers = ()) -> bytes:
@@ -26,7 +25,8 @@ def structured(value: bytes, key: bytes | None = None, headers: Headers = ()) ->
     record = log_pb2.Record(value=bytes_of(value), key=key)
     for name, content in headers:
         record.headers.add(name=name, value=content)
-    return record.SerializeToString()
+    data: bytes = record.SerializeToString()
+    return data
 
 
 def stored_form(records: Sequence[bytes | NewRecord]) -> tuple[list[bytes], int]:
