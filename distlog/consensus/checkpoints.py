@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 
 from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
 from distlog.consensus.configuration import Configuration
@@ -79,6 +79,8 @@ class Checkpoints:
         self._begun_at = ports.clock.monotonic()
         # The size that the journal had after the last one.
         self._journal_size_then = raft.journal.size
+        # The newest durable one, without what is large in it, while readers hold files that it does not need.
+        self._held: CheckpointImage | None = None
         self._is_closed = False
 
     @property
@@ -87,11 +89,15 @@ class Checkpoints:
 
     def write_if_due(self) -> None:
         """Call after each step: begin a checkpoint if it is time."""
-        if self._raft.last_applied <= self.index:
-            return
         if self._task is not None and not self._task.done():
             return
         elapsed = self._ports.clock.monotonic() - self._begun_at
+        if self._raft.last_applied <= self.index:
+            # A full disk takes no writes, so perhaps no other checkpoint comes that would let go of what takes its space.
+            if self._held is not None and elapsed >= RELIEF_INTERVAL_S:
+                self._begun_at = self._ports.clock.monotonic()
+                self._start(self._let_go(self._held))
+            return
         due = (
             elapsed >= self._interval_s
             or self._journal.size - self._journal_size_then >= self._journal_size
@@ -117,9 +123,19 @@ class Checkpoints:
             configuration=self._configuration,
             durable_sequence=self._journal.durable_sequence,
         )
-        self._task = asyncio.get_running_loop().create_task(self._write(image))
+        return self._start(self._write(image))
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        self._task = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(lambda done: self._ports.guarded(done.result))
         return self._task
+
+    async def _let_go(self, image: CheckpointImage) -> None:
+        """Unlink the files that only older checkpoints than `image`, which is durable, needed and that nobody reads."""
+        unlink = self._state_machine.checkpointed(image)
+        is_held = self._state_machine.are_files_held
+        self._held = replace(image, producer_rows=(), syncs=()) if is_held else None
+        await self._ports.worker.submit(unlink)
 
     async def _write(self, image: CheckpointImage) -> None:
         ports = self._ports
@@ -138,7 +154,6 @@ class Checkpoints:
         if self._is_closed:
             return
         self.index = image.raft_index
-        unlink = self._state_machine.checkpointed(image)
         self.compact()
         self._journal_size_then = self._journal.size
         logger.info(
@@ -146,7 +161,7 @@ class Checkpoints:
         )
         with contextlib.suppress(DescriptorsExhausted):
             # What is left over goes at the next start.
-            await ports.worker.submit(unlink)
+            await self._let_go(image)
 
     def compact(self) -> None:
         """Forget the entries that neither this node nor another voter needs any more.

@@ -391,9 +391,15 @@ class StateMachine:
     def checkpointed(self, image: CheckpointImage) -> Callable[[], None]:
         """Let go of the files that only an older checkpoint needed: `image` is durable.
 
-        What a reader holds stays until the next time.  Returns a function that unlinks them: run it in a worker, once.
+        What a reader holds stays until the next time, which may come with the same image; `are_files_held` tells.  Returns a
+        function that unlinks them: run it in a worker, once.
         """
         return self._topics.checkpointed(image.raft_index, image.topics)
+
+    @property
+    def are_files_held(self) -> bool:
+        """Tell whether a reader kept files that the last `checkpointed` would have let go of."""
+        return self._topics.are_files_held
 
 
 def _require_all_entries(topics: Topics, path: str, journal_first_index: int) -> None:

@@ -52,6 +52,8 @@ class Topics:
         self._dirty: dict[int, int] = {}
         # (raft index of the deletion, topic) of those whose files a crash may still need, or a reader holds.
         self._deleted: list[tuple[int, Topic]] = []
+        # A reader kept files that no checkpoint needs, when it was asked last.
+        self.are_files_held = False
         # Raft index of the last creation whose name in the directory is not durable; 0: there is none.
         self._created_at = 0
 
@@ -162,15 +164,18 @@ class Topics:
     def checkpointed(self, raft_index: int, images: Sequence[TopicImage]) -> Callable[[], None]:
         """Let go of the files that no checkpoint needs: the one with `images`, at `raft_index`, is durable.
 
-        What a reader holds stays until the next time.  Returns a function that unlinks them: run it in a worker, once.
+        What a reader holds stays until the next time, which may come with the same images; `are_files_held` tells.  Returns a
+        function that unlinks them: run it in a worker, once.
         """
         unlinks: list[Callable[[], None]] = []
+        self.are_files_held = False
         for image in images:
             start_offset = image.mark.start_offset
             if start_offset > 0:
                 topic = self.by_id.get(image.topic_id)
                 if topic is not None and topic.log.has_trimmed(start_offset):
                     unlinks.append(topic.log.begin_remove_trimmed(start_offset))
+                    self.are_files_held |= topic.log.has_trimmed(start_offset)
         self._dirty = {
             topic_id: changed_at
             for topic_id, changed_at in self._dirty.items()
@@ -180,10 +185,13 @@ class Topics:
             self._created_at = 0
         kept: list[tuple[int, Topic]] = []
         for deleted_at, topic in self._deleted:
-            if deleted_at > raft_index or not topic.log.discard():
+            if deleted_at > raft_index:
                 kept.append((deleted_at, topic))
-            else:
+            elif topic.log.discard():
                 unlinks.append(partial(remove_log, self._disk, topic.log.path))
+            else:
+                kept.append((deleted_at, topic))
+                self.are_files_held = True
         self._deleted = kept
 
         def unlink() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.errors import NoLeader, NotLeader, StorageFull
+from distlog.storage.segment_files import SegmentLimits
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import (
     block,
@@ -237,5 +238,35 @@ def test_a_full_disk_does_not_keep_a_node_from_its_checkpoint_and_the_journal_fr
         await asyncio.sleep(12)
         assert log.status().checkpoint_index == before.applied_index
         assert machine.node is not None
+
+    simulated(story, names=("n1",))
+
+
+def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_written_any_more() -> None:
+    """A full node takes no writes, so perhaps no other checkpoint comes: space that was freed must not wait for one."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        machine = cluster.machines["n1"]
+        limits = SegmentLimits(store_size_max=4 << 10, row_count_max=16)
+        for name in ("trimmed", "deleted"):
+            await log.create_topic(name, limits)
+            for _ in range(3):
+                await log.propose_append(name, block(RECORD))
+        assert machine.node is not None
+        state_machine = machine.node._group.state_machine  # type: ignore[union-attr]
+        topics = [state_machine.topic_by_name(name) for name in ("trimmed", "deleted")]
+        plans = [topic.log.plan_read(0, 1) for topic in topics]  # type: ignore[union-attr]
+        await log.trim_topic("trimmed", 3)
+        await log.delete_topic("deleted", topics[1].topic_id)  # type: ignore[union-attr]
+        async with asyncio.timeout(300):
+            while log.status().checkpoint_index < log.status().applied_index:
+                await asyncio.sleep(1)
+        await asyncio.sleep(10)
+        used = machine.disk.used
+        for plan in plans:
+            plan.release()
+        await asyncio.sleep(10)
+        assert used - machine.disk.used >= 5 * len(RECORD)
 
     simulated(story, names=("n1",))
