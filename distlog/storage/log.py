@@ -1,8 +1,8 @@
 """One log: records in the order of their offsets, in segments of which only the last is written.
 
-All methods belong to one thread (the event loop), except that a `ReadPlan` and the function that
-`begin_sync` returns may run in a worker.  Nothing here waits: the caller decides when to sync and
-when to remove files.
+All methods belong to one thread (the event loop).  What may run in a worker is what they return: a `ReadPlan`, a `TimeSearch`, a
+`RetentionPlan`, and the functions of `begin_sync` and `begin_remove_trimmed`.  Only opening and closing wait for
+the disk: the caller decides when to sync and when to remove files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SegmentDescription:
-    """What `inspect` shows of a segment."""
+    """What an open log says of a segment."""
 
     path: str
     base_offset: int
@@ -316,10 +316,6 @@ class Log:
                     segments = []
         return TimeSearch(segments, timestamp_ms, self.start_offset, end)
 
-    def offset_at_time(self, timestamp_ms: int) -> int:
-        """Search at once for what `plan_time_search` describes; a sealed segment blocks."""
-        return self.plan_time_search(timestamp_ms).run()
-
     @property
     def size(self) -> int:
         """Bytes of store of the segments that hold what is kept."""
@@ -349,20 +345,10 @@ class Log:
         start = max(start, start_by_offset(segments, offset))
         return RetentionPlan(segments, start, before_ms)
 
-    def retention_start(
-        self, *, size: int = 0, before_ms: int | None = None, offset: int = 0
-    ) -> int:
-        """Answer at once what `plan_retention` asks; a sealed segment blocks."""
-        return self.plan_retention(size=size, before_ms=before_ms, offset=offset).run()
-
     def trim(self, start_offset: int) -> None:
         """Make the records before `start_offset` unreadable.  No file is touched."""
         assert self._active is not None, "a seed's directory is only read"
         self.start_offset = max(self.start_offset, min(start_offset, self.next_offset))
-
-    def remove_trimmed(self, start_offset: int) -> None:
-        """Do at once what `begin_remove_trimmed` describes."""
-        self.begin_remove_trimmed(start_offset)()
 
     def has_trimmed(self, start_offset: int) -> bool:
         """Tell whether a sealed segment lies below `start_offset`."""

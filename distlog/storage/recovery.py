@@ -20,13 +20,13 @@ from distlog.errors import CorruptBatch
 from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.disk import Disk
 from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
+from distlog.storage.invariants import Fault
 from distlog.storage.log_mark import LogMark
 from distlog.storage.open_files import SegmentCache
 from distlog.storage.rewriting import rewrite
 from distlog.storage.segment import Segment
 from distlog.storage.segment_check import (
     Extent,
-    Fault,
     ends_right,
     last_whole_row,
     marked_extent,

@@ -109,7 +109,7 @@ def test_parity_b09_a_trim_makes_old_offsets_unreadable_and_frees_their_files(
     assert (caught.value.start_offset, caught.value.high_watermark) == (7, 12)
     assert all_records(log) == [b"%d" % number for number in range(7, 12)]
     log.begin_sync()()
-    log.remove_trimmed(7)
+    log.begin_remove_trimmed(7)()
     assert [segment.base_offset for segment in log.describe()] == [5, 10]
     assert not disk.exists(f"{path}/{0:020d}.log")
     assert log.read_record(7) == b"7"
@@ -246,10 +246,10 @@ def test_files_stay_while_a_reader_holds_the_segment(place: tuple[Disk, str]) ->
     plan = log.plan_read(0, 1)
     log.trim(10)
     log.begin_sync()()
-    log.remove_trimmed(10)
+    log.begin_remove_trimmed(10)()
     assert [s.base_offset for s in log.describe()] == [0, 5, 10]
     assert list(plan.run()[0].records()) == [b"0"]
-    log.remove_trimmed(10)
+    log.begin_remove_trimmed(10)()
     assert [s.base_offset for s in log.describe()] == [10]
     assert not disk.exists(f"{path}/{5:020d}.idx")
 
@@ -263,7 +263,7 @@ def test_a_plan_that_is_forgotten_or_released_holds_nothing(place: tuple[Disk, s
     del forgotten
     log.trim(10)
     log.begin_sync()()
-    log.remove_trimmed(10)
+    log.begin_remove_trimmed(10)()
     assert [s.base_offset for s in log.describe()] == [10]
 
 

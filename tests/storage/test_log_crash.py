@@ -87,7 +87,7 @@ def live(life: Life, seed: int, hook: Hook) -> None:
             life.trimmed_to = random.randint(log.start_offset, log.next_offset)
             log.trim(life.trimmed_to)
             life.sync(log)
-            log.remove_trimmed(log.start_offset)
+            log.begin_remove_trimmed(log.start_offset)()
     log.close()
 
 

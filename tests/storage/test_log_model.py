@@ -114,7 +114,7 @@ class LogIsAList(RuleBasedStateMachine):
             (batch.base_offset for batch in kept if batch.timestamp_ms >= timestamp_ms),
             len(self.records),
         )
-        assert self.log.offset_at_time(timestamp_ms) == max(expected, self.start)
+        assert self.log.plan_time_search(timestamp_ms).run() == max(expected, self.start)
 
     @precondition(lambda self: self.start < len(self.records))
     @rule(data=st.data(), size_max=st.integers(0, 500))
@@ -132,7 +132,7 @@ class LogIsAList(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 500))
     def trim_to_a_size(self, size: int) -> None:
-        self.start = self.log.retention_start(size=size)
+        self.start = self.log.plan_retention(size=size).run()
         self.log.trim(self.start)
         assert self.log.start_offset == self.start
 
@@ -178,7 +178,7 @@ class LogIsAList(RuleBasedStateMachine):
     def remove_trimmed(self, back: bool) -> None:
         if back:
             self.disk.write_back(Random(self.raft_index))
-        self.log.remove_trimmed(self.synced.start_offset)
+        self.log.begin_remove_trimmed(self.synced.start_offset)()
 
     def forget_what_was_under_way(self) -> None:
         self.sync_under_way = None

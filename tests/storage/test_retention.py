@@ -57,7 +57,7 @@ def filled(disk: Disk, path: str, count: int = 11) -> Log:
 )
 def test_a_size_keeps_so_many_bytes_and_less_than_a_segment_more(size: int, start: int) -> None:
     log = filled(SimulatedDisk(), PATH)
-    assert log.retention_start(size=size) == start
+    assert log.plan_retention(size=size).run() == start
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_age_lets_a_segment_go_with_its_youngest_batch(
     before_ms: int | None, start: int
 ) -> None:
     log = filled(SimulatedDisk(), PATH)
-    assert log.retention_start(before_ms=before_ms) == start
+    assert log.plan_retention(before_ms=before_ms).run() == start
 
 
 @pytest.mark.parametrize(
@@ -79,28 +79,28 @@ def test_an_age_lets_a_segment_go_with_its_youngest_batch(
 )
 def test_an_offset_is_kept_with_its_segment(offset: int, start: int) -> None:
     log = filled(SimulatedDisk(), PATH)
-    assert log.retention_start(offset=offset) == start
+    assert log.plan_retention(offset=offset).run() == start
 
 
 def test_of_several_limits_the_strictest_holds() -> None:
     log = filled(SimulatedDisk(), PATH)
-    assert log.retention_start(size=501, before_ms=51) == 6
-    assert log.retention_start(size=200, before_ms=51) == 9
-    assert log.retention_start(size=501, before_ms=0, offset=4) == 3
+    assert log.plan_retention(size=501, before_ms=51).run() == 6
+    assert log.plan_retention(size=200, before_ms=51).run() == 9
+    assert log.plan_retention(size=501, before_ms=0, offset=4).run() == 3
 
 
 def test_what_was_trimmed_before_does_not_count_and_does_not_come_back() -> None:
     log = filled(SimulatedDisk(), PATH)
     log.trim(4)
-    assert log.retention_start() == 4
-    assert log.retention_start(size=501) == 4, "its segment is kept, so nothing would go"
-    assert log.retention_start(size=500) == 6
-    assert log.retention_start(before_ms=0, offset=1) == 4
+    assert log.plan_retention().run() == 4
+    assert log.plan_retention(size=501).run() == 4, "its segment is kept, so nothing would go"
+    assert log.plan_retention(size=500).run() == 6
+    assert log.plan_retention(before_ms=0, offset=1).run() == 4
 
 
 def test_an_empty_log_keeps_what_it_has(place: tuple[Disk, str]) -> None:
     log = Log.create(*place, SMALL)
-    assert log.retention_start(size=1, before_ms=1 << 62, offset=7) == 0
+    assert log.plan_retention(size=1, before_ms=1 << 62, offset=7).run() == 0
 
 
 @given(
@@ -130,7 +130,7 @@ def test_a_retention_is_what_counting_segment_by_segment_comes_to(
         if not by_size and not (before_ms is not None and youngest < before_ms):
             break
         start = segments[number + 1].base_offset
-    assert log.retention_start(size=size, before_ms=before_ms) == start
+    assert log.plan_retention(size=size, before_ms=before_ms).run() == start
 
 
 def test_a_segment_that_cannot_be_read_goes_when_its_successor_does() -> None:
@@ -140,7 +140,7 @@ def test_a_segment_that_cannot_be_read_goes_when_its_successor_does() -> None:
     log = Log.open(disk, PATH, SMALL)
     assert [each.base_offset for each in log.describe() if each.problem] == [3]
     # What it holds lies between times 20 and 60: until 60 is too old nobody knows.
-    assert [log.retention_start(before_ms=when) for when in (21, 51, 80, 81)] == [3, 3, 3, 9]
+    assert [log.plan_retention(before_ms=when).run() for when in (21, 51, 80, 81)] == [3, 3, 3, 9]
 
 
 def test_the_question_about_an_age_is_for_a_worker_and_that_about_a_size_is_not() -> None:
@@ -149,10 +149,10 @@ def test_the_question_about_an_age_is_for_a_worker_and_that_about_a_size_is_not(
     plan = log.plan_retention(before_ms=31)
     assert plan.blocking
     log.trim(9)
-    log.remove_trimmed(9)
+    log.begin_remove_trimmed(9)()
     assert len(log.describe()) == 4, "the question holds the files that it may need"
     assert plan.run() == 3
-    log.remove_trimmed(9)
+    log.begin_remove_trimmed(9)()
     assert len(log.describe()) == 1
 
 
@@ -160,10 +160,10 @@ def test_an_age_that_was_asked_for_once_opens_nothing_the_next_time() -> None:
     disk = SimulatedDisk()
     filled(disk, PATH).close()
     log = Log.open(disk, PATH, SMALL)
-    assert log.retention_start(before_ms=31) == 3
+    assert log.plan_retention(before_ms=31).run() == 3
     opened: list[str] = []
     disk.hook = lambda operation, path: opened.append(path) if operation == "open" else None
-    assert log.retention_start(before_ms=31) == 3
+    assert log.plan_retention(before_ms=31).run() == 3
     assert opened == []
 
 
@@ -173,20 +173,20 @@ def test_readers_of_what_retention_takes_away_finish_and_later_ones_are_told(
     disk, path = place
     log = filled(disk, path)
     plans = [log.plan_read(offset, 1 << 20) for offset in (0, 4, 8, 10)]
-    start = log.retention_start(size=200)
+    start = log.plan_retention(size=200).run()
     log.trim(start)
     log.begin_sync()()
-    log.remove_trimmed(start)
+    log.begin_remove_trimmed(start)()
     assert len(log.describe()) == 4, "all of them are held"
     assert [batch.base_offset for batch in plans[0].run()] == list(range(9))
     with pytest.raises(OffsetOutOfRange) as caught:
         log.plan_read(4, 1)
     assert (caught.value.start_offset, caught.value.high_watermark) == (9, 11)
-    log.remove_trimmed(start)
+    log.begin_remove_trimmed(start)()
     assert [each.base_offset for each in log.describe()] == [3, 6, 9]
     assert [batch.base_offset for batch in plans[1].run()] == list(range(4, 9))
     plans[2].release()
-    log.remove_trimmed(start)
+    log.begin_remove_trimmed(start)()
     assert [each.base_offset for each in log.describe()] == [9]
     assert not disk.exists(segment_path(path, 6, TABLE))
     assert [batch.base_offset for batch in plans[3].run()] == [10]

@@ -196,7 +196,7 @@ def test_a_trimmed_log_equals_one_that_is_not() -> None:
     log = Log.open(disk, "/b", LIMITS)
     log.trim(6)
     log.begin_sync()()
-    log.remove_trimmed(6)
+    log.begin_remove_trimmed(6)()
     log.close()
     assert differences(disk) == []
 

@@ -58,7 +58,7 @@ def test_every_time_of_a_log_and_between_is_found(place: tuple[Disk, str]) -> No
     timestamps = [10, 10, 12, 14, 14, 14, 14, 14, 15, 20, 20]
     log = log_of(*place, timestamps)
     for timestamp_ms in range(8, 23):
-        assert log.offset_at_time(timestamp_ms) == reference(timestamps, timestamp_ms)
+        assert log.plan_time_search(timestamp_ms).run() == reference(timestamps, timestamp_ms)
 
 
 @given(
@@ -71,9 +71,9 @@ def test_a_search_is_a_search_of_a_list(steps: list[int], start: int, timestamp_
     timestamps = [sum(steps[: number + 1]) for number in range(len(steps))]
     log = log_of(SimulatedDisk(), PATH, timestamps)
     log.trim(start)
-    log.remove_trimmed(log.start_offset)
+    log.begin_remove_trimmed(log.start_offset)()
     expected = reference(timestamps, timestamp_ms, log.start_offset)
-    assert log.offset_at_time(timestamp_ms) == expected
+    assert log.plan_time_search(timestamp_ms).run() == expected
     assert log.plan_time_search(timestamp_ms).run() == expected
 
 
@@ -81,17 +81,21 @@ def test_a_batch_of_several_records_is_found_by_its_first_one_that_is_kept() -> 
     log = Log.create(SimulatedDisk(), PATH, SegmentLimits())
     append(log, 10, record_count=5)
     append(log, 20, record_count=5)
-    assert (log.offset_at_time(10), log.offset_at_time(11)) == (0, 5)
+    assert (log.plan_time_search(10).run(), log.plan_time_search(11).run()) == (0, 5)
     log.trim(7)
-    assert (log.offset_at_time(10), log.offset_at_time(20), log.offset_at_time(21)) == (7, 7, 10)
+    assert (
+        log.plan_time_search(10).run(),
+        log.plan_time_search(20).run(),
+        log.plan_time_search(21).run(),
+    ) == (7, 7, 10)
 
 
 def test_an_empty_log_has_no_time_at_all(place: tuple[Disk, str]) -> None:
     log = Log.create(*place, SMALL)
-    assert [log.offset_at_time(timestamp_ms) for timestamp_ms in (-1, 0, 1)] == [0, 0, 0]
+    assert [log.plan_time_search(timestamp_ms).run() for timestamp_ms in (-1, 0, 1)] == [0, 0, 0]
     append(log, 10)
     log.trim(1)
-    assert log.offset_at_time(10) == 1
+    assert log.plan_time_search(10).run() == 1
 
 
 def test_a_search_finds_the_same_after_the_log_was_opened_again(place: tuple[Disk, str]) -> None:
@@ -99,7 +103,7 @@ def test_a_search_finds_the_same_after_the_log_was_opened_again(place: tuple[Dis
     log_of(*place, timestamps).close()
     log = Log.open(*place, SMALL)
     for timestamp_ms in range(-1, 101):
-        assert log.offset_at_time(timestamp_ms) == reference(timestamps, timestamp_ms)
+        assert log.plan_time_search(timestamp_ms).run() == reference(timestamps, timestamp_ms)
 
 
 @pytest.mark.parametrize("segment_count", [1, 2, 30, 300])
@@ -114,7 +118,7 @@ def test_a_search_opens_logarithmically_many_segments(segment_count: int) -> Non
             opened.append(path) if operation == "open" and path.endswith(TABLE) else None
         )
         opened.clear()
-        assert log.offset_at_time(timestamp_ms) == timestamp_ms
+        assert log.plan_time_search(timestamp_ms).run() == timestamp_ms
         disk.hook = None
         assert len(opened) <= math.ceil(math.log2(segment_count + 1)) + 1
         log.close()
@@ -132,10 +136,10 @@ def test_files_stay_while_a_search_may_need_them(place: tuple[Disk, str]) -> Non
     log = log_of(*place, range(12))
     plan = log.plan_time_search(4)
     log.trim(12)
-    log.remove_trimmed(12)
+    log.begin_remove_trimmed(12)()
     assert len(log.describe()) == 4, "the search holds all that it may come to"
     assert plan.run() == 4
-    log.remove_trimmed(12)
+    log.begin_remove_trimmed(12)()
     assert len(log.describe()) == 1
 
 
@@ -163,10 +167,10 @@ def test_a_damaged_segment_hides_only_the_times_that_may_be_in_it() -> None:
             with pytest.raises(
                 CorruptBatch, match=f"{timestamp_ms} or later may be in it"
             ) as error:
-                log.offset_at_time(timestamp_ms)
+                log.plan_time_search(timestamp_ms).run()
             assert error.value.path == segment_path(PATH, 6, TABLE)
         else:
-            assert log.offset_at_time(timestamp_ms) == reference(timestamps, timestamp_ms)
+            assert log.plan_time_search(timestamp_ms).run() == reference(timestamps, timestamp_ms)
 
 
 @given(
@@ -182,7 +186,7 @@ def test_with_any_segments_damaged_a_search_is_right_or_says_that_it_cannot_tell
     active = (len(timestamps) - 1) // 3 * 3
     log = damaged([base for base in bases if base < active], timestamps)
     try:
-        found = log.offset_at_time(timestamp_ms)
+        found = log.plan_time_search(timestamp_ms).run()
     except CorruptBatch:
         # Only where the damaged ones lie between the last segment that is older and the first one that is not.
         expected = reference(timestamps, timestamp_ms)
@@ -198,10 +202,10 @@ def test_a_quarantined_segment_is_not_opened_and_hides_no_other_time() -> None:
     disk.remove(segment_path(PATH, 3, TABLE))
     log = Log.open(disk, PATH, SMALL)
     assert [each.base_offset for each in log.describe() if each.problem] == [3]
-    assert log.offset_at_time(20) == 2
-    assert log.offset_at_time(70) == 7
+    assert log.plan_time_search(20).run() == 2
+    assert log.plan_time_search(70).run() == 7
     with pytest.raises(CorruptBatch, match="40 or later may be in it"):
-        log.offset_at_time(40)
+        log.plan_time_search(40).run()
 
 
 def test_a_damaged_row_is_never_an_answer_and_never_leads_to_a_wrong_one() -> None:
@@ -220,7 +224,7 @@ def test_a_damaged_row_is_never_an_answer_and_never_leads_to_a_wrong_one() -> No
         file.close()
         wanted = random.randrange(95, 1105)
         try:
-            found = log.offset_at_time(wanted)
+            found = log.plan_time_search(wanted).run()
         except CorruptBatch:
             refused += 1
         else:

@@ -103,7 +103,7 @@ def live(life: Life, seed: int, hook: Hook | None) -> None:
         if step % 5 == 4:
             life.trim(log, random.randint(log.start_offset, log.next_offset))
             life.sync(log)
-            log.remove_trimmed(log.start_offset)
+            log.begin_remove_trimmed(log.start_offset)()
     log.close()
     life.disk.hook = None
 
