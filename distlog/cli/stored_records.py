@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -13,7 +14,7 @@ from distlog.block import ATTRIBUTE_STRUCTURED, PREFIX, PREFIX_SIZE, crc32c
 from distlog.errors import CorruptBatch, OffsetOutOfRange
 from distlog.storage.disk import Disk
 from distlog.storage.seed_segment import seed_segments
-from distlog.storage.segment_files import STORE, TABLE, segment_path
+from distlog.storage.segment_files import STORE, TABLE, list_segments, segment_path
 from distlog.storage.survey import LogSurvey
 from distlog.storage.table_scan import Run, TableScan
 
@@ -60,14 +61,17 @@ class ShownRecord:
 
 def batches_of(disk: Disk, log: LogSurvey, first: int, end: int) -> Iterator[ShownBatch]:
     """Yield the batches that hold one of the offsets [first, end); what is damaged is left out."""
-    # Not where the survey says that a segment ends: it may have stopped at what is damaged.
-    bases = [segment.base_offset for segment in log.segments]
-    for base_offset, following in zip(bases, [*bases[1:], log.next_offset], strict=True):
-        if following <= first or base_offset >= end or log.is_seed:
+    if log.is_seed:
+        return
+    # Not the segments of the survey, and not where it says that one ends: it leaves out what lacks a file, and stops at damage.
+    found = list_segments(disk, log.path)
+    bases = list(found)
+    for base_offset, following in pairwise([*bases, max([log.next_offset, *bases])]):
+        if following <= max(first, log.start_offset) or base_offset >= end:
+            continue
+        if TABLE not in found[base_offset]:
             continue
         path = segment_path(log.path, base_offset, TABLE)
-        if not disk.exists(path):
-            continue
         file = disk.open(path, writable=False)
         try:
             for run in TableScan(file, base_offset):
@@ -108,8 +112,8 @@ def record_of(disk: Disk, log: LogSurvey, offset: int) -> ShownRecord:
         return _seed_record(disk, log, offset)
     for batch in batches_of(disk, log, offset, offset + 1):
         return _record(disk, log, batch, offset)
-    segment = max(each.base_offset for each in log.segments if each.base_offset <= offset)
-    path = segment_path(log.path, segment, TABLE)
+    bases = [base for base in list_segments(disk, log.path) if base <= offset]
+    path = segment_path(log.path, max(bases, default=log.start_offset), TABLE)
     raise CorruptBatch(path=path, position=0, problem=f"no row has the batch of offset {offset}")
 
 

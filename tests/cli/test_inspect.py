@@ -177,6 +177,20 @@ def test_a_record_that_nothing_leads_to_is_an_error_in_words(
         assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", [".idx", ".log", ".batch"])
+def test_what_a_segment_without_one_of_its_files_still_has_is_shown(
+    node: Path, capsys: Capture, suffix: str
+) -> None:
+    """The only segment of its topic: the survey has none then."""
+    (topic_path(node) / f"{0:020d}{suffix}").unlink()
+    assert main(["inspect", str(node), "--batches"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == (0 if suffix == ".batch" else 1)
+    assert main(["inspect", str(node), "--record", "1"]) == (0 if suffix == ".idx" else 1)
+    shown = capsys.readouterr()
+    assert "internal error" not in shown.err
+    assert ("This is record 2" in shown.out) == (suffix == ".idx")
+
+
 def test_inspect_shows_a_record_of_a_seed(capsys: Capture) -> None:
     assert main(["inspect", str(SEED), "--record", "6"]) == 0
     assert (
