@@ -242,7 +242,9 @@ def test_a_full_disk_does_not_keep_a_node_from_its_checkpoint_and_the_journal_fr
     simulated(story, names=("n1",))
 
 
-def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_written_any_more() -> None:
+def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_written_any_more() -> (
+    None
+):
     """A full node takes no writes, so perhaps no other checkpoint comes: space that was freed must not wait for one."""
 
     async def story(cluster: SimulatedCluster) -> None:
@@ -259,9 +261,10 @@ def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_writt
         plans = [topic.log.plan_read(0, 1) for topic in topics]  # type: ignore[union-attr]
         await log.trim_topic("trimmed", 3)
         await log.delete_topic("deleted", topics[1].topic_id)  # type: ignore[union-attr]
-        async with asyncio.timeout(300):
-            while log.status().checkpoint_index < log.status().applied_index:
-                await asyncio.sleep(1)
+        applied = log.status().applied_index
+        assert await cluster.wait_until(
+            lambda: log.status().checkpoint_index >= applied, "a checkpoint", timeout_s=300
+        )
         await asyncio.sleep(10)
         used = machine.disk.used
         for plan in plans:
