@@ -57,6 +57,7 @@ from distlog.errors import (
     ProducerUnknown,
     ShuttingDown,
     TopicNotFound,
+    TopicExists,
 )
 from distlog.runtime import Clock, Worker
 from distlog.storage.log import StoredBatch
@@ -66,8 +67,15 @@ from distlog.storage.segment_files import SegmentLimits
 Answer = TypeVar("Answer")
 # A stopping node is gone or back after about this long; another one answers at once.
 STOP_RETRY_DELAY_S = 1.0
-# What a deposed leader may say wrongly, and a producer takes as final.
-STALE_IF_DEPOSED = (OutOfSequence, ProducerUnknown, ProducerFenced)
+# What a deposed leader, which has not heard of its successor yet, may say wrongly.
+STALE_IF_DEPOSED = (
+    OutOfSequence,
+    ProducerUnknown,
+    ProducerFenced,
+    TopicNotFound,
+    TopicExists,
+    OffsetOutOfRange,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,41 +163,37 @@ class ReplicatedLog:
 
         Returns a future of the result.  It raises what is refused later: OutcomeUnknown when the record may exist, every
         other error when it does not.  Raises at once, nothing written: NotLeader, NoLeader, ShuttingDown, Overloaded,
-        TopicNotFound, OutOfSequence, ProducerUnknown, ProducerFenced, InvalidRequest, RecordTooLarge.
+        StorageFull, TopicNotFound, OutOfSequence, ProducerUnknown, ProducerFenced, InvalidRequest, RecordTooLarge.
+        Hand what it raises at once to `proven` before anybody is told.
         """
         self._require_leadership()
         return self._propose(Append(self._topic(topic).topic_id, block, producer))
 
     async def open_producer(self, producer_id: int = 0) -> ProducerOpened:
         """Open a new producer, or begin a new epoch of a known one.  Raises as `propose_append` and its future do."""
-        self._require_leadership()
-        opened: ProducerOpened = await self._propose(OpenProducer(producer_id))
+        opened: ProducerOpened = await self._settled(lambda: OpenProducer(producer_id))
         return opened
 
     async def create_topic(
         self, name: str, limits: SegmentLimits, retention: Retention = KEEP_ALL
     ) -> TopicCreated:
         """Create a topic.  Raises TopicExists, InvalidRequest, and as `propose_append` and its future do."""
-        self._require_leadership()
-        created: TopicCreated = await self._propose(CreateTopic(name, limits, retention))
+        created: TopicCreated = await self._settled(lambda: CreateTopic(name, limits, retention))
         return created
 
     async def configure_topic(
         self, name: str, *, retention_size: int | None, retention_age_ms: int | None
     ) -> TopicConfigured:
         """Change how much of a topic is kept; None: as it is.  Raises as `create_topic`, and TopicNotFound."""
-        self._require_leadership()
-        topic_id = self._topic(name).topic_id
-        configured: TopicConfigured = await self._propose(
-            ConfigureTopic(topic_id, retention_size, retention_age_ms)
+        configured: TopicConfigured = await self._settled(
+            lambda: ConfigureTopic(self._topic(name).topic_id, retention_size, retention_age_ms)
         )
         return configured
 
     async def trim_topic(self, name: str, start_offset: int) -> TopicTrimmed:
         """Forget the records below `start_offset`.  Raises OffsetOutOfRange, and as `propose_append` and its future do."""
-        self._require_leadership()
-        trimmed: TopicTrimmed = await self._propose(
-            TrimTopic(self._topic(name).topic_id, start_offset)
+        trimmed: TopicTrimmed = await self._settled(
+            lambda: TrimTopic(self._topic(name).topic_id, start_offset)
         )
         return trimmed
 
@@ -199,10 +203,38 @@ class ReplicatedLog:
         Raises TopicNotFound, and as `propose_append` and its future do.
         """
         self._require_leadership()
-        topic = self._topic(name)
-        if topic_id not in (0, topic.topic_id):
-            raise TopicNotFound(topic=f"{topic.name} with id {topic_id}")
-        await self._propose(DeleteTopic(topic.topic_id))
+
+        def command() -> DeleteTopic:
+            topic = self._topic(name)
+            if topic_id not in (0, topic.topic_id):
+                raise TopicNotFound(topic=f"{topic.name} with id {topic_id}")
+            return DeleteTopic(topic.topic_id)
+
+        await self._settled(command)
+
+    async def _settled(self, command: Callable[[], Command]) -> Any:
+        """Propose a command, and return its result; what refuses it is proven."""
+        try:
+            proposed = self._propose(command())
+        except DistlogError as error:
+            raise await self.proven(error) from None
+        return await proposed
+
+    async def proven(self, refusal: DistlogError) -> DistlogError:
+        """Return what a client may be told instead of `refusal`, with which a write was refused at once, in this step.
+
+        A leader that was cut off does not know what its successor has accepted, so what it says of topics and producers counts only
+        if it turns out to lead still; NoLeader or NotLeader otherwise.  The caller bounds the time.
+        """
+        if not isinstance(refusal, STALE_IF_DEPOSED):
+            return refusal
+        raft = self._group.raft
+        term = raft.term
+        try:
+            await self._group.reads.wait()
+        except DistlogError as error:
+            return error
+        return refusal if raft.is_ready_leader and raft.term == term else self._refusal()
 
     def _require_leadership(self) -> None:
         if self._closing or not self._group.raft.is_ready_leader:
@@ -228,13 +260,7 @@ class ReplicatedLog:
                 queue=f"the journal, kept for {self._laggards()},",
                 limit=self._settings.journal_size_max,
             )
-        try:
-            return self._proposals.submit(command)
-        except STALE_IF_DEPOSED:
-            if group.raft.is_in_touch:
-                raise
-            # A leader that was cut off does not know what its successor has accepted of this producer.
-            raise no_leader("this leader has not heard from a majority for a moment") from None
+        return self._proposals.submit(command)
 
     def _laggards(self) -> str:
         raft = self._group.raft

@@ -10,7 +10,7 @@ from typing import Any
 
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.views import Consistency
-from distlog.errors import InvalidRequest, NoLeader
+from distlog.errors import DistlogError, InvalidRequest, NoLeader
 from distlog.server.consume_batch import send_batches
 from distlog.server.consume_stream import check_start, tail
 from distlog.server.limits import ServerLimits
@@ -18,6 +18,7 @@ from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_batch import ProduceBatch
 from distlog.server.produce_stream import ProduceStream, not_confirmed
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
+from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
 
 CONSISTENCIES = {
@@ -51,7 +52,11 @@ class LogService:
         """Append one record; answer when it is acknowledged."""
         check_topic(request.topic)
         block = block_of(request, self._limits.record_size_max)
-        future = self._log.propose_append(request.topic, block, stamp_of(request))
+        stamp = stamp_of(request)
+        try:
+            future = self._log.propose_append(request.topic, block, stamp)
+        except DistlogError as error:
+            raise await proven(self._log, error, self._limits) from None
         try:
             async with asyncio.timeout(self._limits.write_timeout_s):
                 result = await future

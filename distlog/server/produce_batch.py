@@ -30,6 +30,7 @@ from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_stream import not_confirmed
 from distlog.server.records import check_block, check_topic, stamp_of
+from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
 
 # A block that was proposed, or why it was not; and the bytes of its request.
@@ -81,7 +82,10 @@ class ProduceBatch:
                     size = len(data)
                     await self._in_flight.room_for(size)
                     self._in_flight.add(size)
-                    self._queue.put_nowait((self._propose(data), size))
+                    outcome = self._propose(data)
+                    if isinstance(outcome, DistlogError):
+                        outcome = await proven(self._log, outcome, self._limits)
+                    self._queue.put_nowait((outcome, size))
         except (DistlogError, grpc.aio.BaseError) as error:
             end = error
         self._queue.put_nowait(end)

@@ -25,6 +25,7 @@ from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
 from distlog.server.records import block_of, check_topic, stamp_of
+from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
 
 Proposed = tuple[asyncio.Future[AppendResult], int]
@@ -72,7 +73,10 @@ class ProduceStream:
         block = block_of(request, self._limits.record_size_max)
         producer = stamp_of(request)
         await self._in_flight.room_for(block.size)
-        future = self._log.propose_append(request.topic, block, producer)
+        try:
+            future = self._log.propose_append(request.topic, block, producer)
+        except DistlogError as error:
+            raise await proven(self._log, error, self._limits) from None
         self._in_flight.add(block.size)
         self._queue.put_nowait((future, block.size))
 

@@ -23,6 +23,7 @@ from distlog.consensus.views import (
     TimePosition,
     TopicDescription,
 )
+from distlog.errors import DistlogError
 
 
 class Batch(Protocol):
@@ -49,6 +50,9 @@ class ServedLog(Protocol):
         self, topic: str, block: Block, producer: ProducerStamp | None = None
     ) -> asyncio.Future[AppendResult]:
         """Propose; raises what is refused at once.  The future may be cancelled by who does not care any more."""
+
+    async def proven(self, refusal: DistlogError) -> DistlogError:
+        """Return what a caller may be told of a refusal that `propose_append` raised in this step."""
 
     async def open_producer(self, producer_id: int = 0) -> ProducerOpened:
         """Open a new producer (0), or the next epoch of one."""

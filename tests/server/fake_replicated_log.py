@@ -31,7 +31,13 @@ from distlog.consensus.views import (
     TimePosition,
     TopicDescription,
 )
-from distlog.errors import NoLeader, OffsetOutOfRange, TopicExists, TopicNotFound
+from distlog.errors import (
+    DistlogError,
+    NoLeader,
+    OffsetOutOfRange,
+    TopicExists,
+    TopicNotFound,
+)
 from distlog.storage.stored_batch import StoredBatch
 
 TIMESTAMP_MS = 1_700_000_000_000
@@ -83,6 +89,8 @@ class FakeReplicatedLog:
         self.holding = False
         # Raised by the next propose_append, read or open_producer.
         self.failure: Exception | None = None
+        # What every refused write turns out to be, if this node leads no more.
+        self.successor: DistlogError | None = None
         self.is_leader = True
         self.has_leader = True
         # While there is nobody to prove anything: reads that need proof wait for ever.
@@ -110,6 +118,10 @@ class FakeReplicatedLog:
             self.release()
         self._wake()
         return held.future
+
+    async def proven(self, refusal: DistlogError) -> DistlogError:
+        self._ask("proven")
+        return self.successor or refusal
 
     async def open_producer(self, producer_id: int = 0) -> ProducerOpened:
         self._ask("open_producer")

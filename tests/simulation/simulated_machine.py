@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog
-from distlog.errors import DiskFailed, OutcomeUnknown, StorageFull
+from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull
 from distlog.node import Node, NodePorts, NodeSettings
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_calls import SimulatedServer
@@ -189,7 +189,12 @@ class Machine:
             raise ConnectionRefusedError(f"{self.name} is down")
 
         async def answer() -> Any:
-            return await question(log)
+            try:
+                asked = question(log)
+            except DistlogError as error:
+                # What is refused at once is proven before a client is told.
+                raise await log.proven(error) from None
+            return await asked
 
         task = process.create_task(answer())
         try:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.views import Consistency
 from distlog.errors import (
+    DistlogError,
     NoLeader,
     NotLeader,
     OffsetOutOfRange,
@@ -210,11 +211,9 @@ def test_a_gap_and_an_unknown_producer_are_refused() -> None:
     simulated(story)
 
 
-def test_a_leader_that_is_cut_off_does_not_call_a_producer_unknown_that_its_successor_knows() -> (
-    None
-):
+def test_a_leader_that_is_cut_off_denies_nothing_that_its_successor_has_accepted() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        await led(cluster)
+        await (await led(cluster)).create_topic("old", LIMITS)
         deposed = cluster.leader()
         assert deposed is not None
         others = [machine.name for machine in followers(cluster)]
@@ -226,14 +225,44 @@ def test_a_leader_that_is_cut_off_does_not_call_a_producer_unknown_that_its_succ
             log_of(cluster.machines[n]) for n in others if log_of(cluster.machines[n]).is_leader
         )
         opened = await successor.open_producer()
-        assert log_of(deposed).is_leader, "it does not know yet that it is none"
-        with pytest.raises(NoLeader, match="majority"):
-            log_of(deposed).propose_append(
-                "", block(b"x"), ProducerStamp(opened.producer_id, opened.epoch, 0)
-            )
+        await successor.create_topic("new", LIMITS)
+        await successor.delete_topic("old")
+        log = log_of(deposed)
+        assert log.is_leader, "it does not know yet that it is none"
+        stamp = ProducerStamp(opened.producer_id, opened.epoch, 0)
+        attempts = [
+            told(log, "", stamp),
+            told(log, "new", None),
+            log.create_topic("old", LIMITS),
+            log.trim_topic("new", 0),
+        ]
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        assert all(isinstance(outcome, NoLeader | NotLeader) for outcome in outcomes), outcomes
         cluster.network.heal()
 
     simulated(story)
+
+
+def test_a_leader_that_still_leads_proves_what_it_refuses() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        with pytest.raises(ProducerUnknown):
+            await told(log, "", ProducerStamp(12345, 0, 0))
+        with pytest.raises(TopicNotFound):
+            await told(log, "nowhere", None)
+        with pytest.raises(TopicNotFound):
+            await log.delete_topic("nowhere")
+
+    simulated(story)
+
+
+async def told(log: ReplicatedLog, topic: str, stamp: ProducerStamp | None) -> Any:
+    """Append as a service does: what is refused at once is proven before the client is told."""
+    try:
+        proposed = log.propose_append(topic, block(b"x"), stamp)
+    except DistlogError as error:
+        raise await log.proven(error) from None
+    return await proposed
 
 
 # --- Reads ---------------------------------------------------------------------------------------
