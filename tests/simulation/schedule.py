@@ -136,11 +136,13 @@ async def _load_and_heal(cluster: SimulatedCluster, history: History, shape: Sha
     for task in done:
         if task.exception() is not None:
             cluster.watch.fail(f"a client failed: {task.exception()!r}")
-    if not pending and await _settled(cluster):
+    if not pending and await settled(cluster):
         await _compare(cluster, history, topics)
 
 
-async def _settled(cluster: SimulatedCluster) -> bool:
+async def settled(cluster: SimulatedCluster) -> bool:
+    """Wait until every node has applied the same; tell whether they have."""
+
     def equal() -> bool:
         ends = {m.log.status().applied_index if m.log else -1 for m in cluster.machines.values()}
         return len(ends) == 1 and -1 not in ends

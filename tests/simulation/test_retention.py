@@ -22,8 +22,10 @@ from distlog.errors import (
 )
 from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SUFFIXES, SegmentLimits
+from tests.simulation.clients import UNANSWERED
+from tests.simulation.faults import Faults
+from tests.simulation.schedule import settled
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
-from tests.simulation.test_cluster_simulation import heal, inject_faults, settle
 from tests.simulation.virtual_loop import VirtualLoop
 
 LIMITS = SegmentLimits(store_size_max=4096, row_count_max=64)
@@ -290,16 +292,17 @@ class Load:
         while not self.stopping:
             await asyncio.sleep(0.02 * self.random.random())
             machine = self.cluster.leader()
-            if machine is None or machine.log is None:
+            if machine is None:
                 continue
             number += 1
             record = b"%s-%d-" % (name.encode(), number) + bytes(self.random.randrange(1500))
+            block = Block.from_records([record])
             try:
                 async with asyncio.timeout(ATTEMPT_S):
-                    result = await machine.log.propose_append(
-                        "events", Block.from_records([record])
+                    result = await machine.ask(
+                        lambda log: log.propose_append("events", block)  # noqa: B023
                     )
-            except (DistlogError, TimeoutError):
+            except UNANSWERED:
                 continue
             self.acknowledged[result.base_offset] = record
             self.cluster.counts["acknowledged"] += 1
@@ -310,16 +313,16 @@ class Load:
         while not self.stopping:
             await asyncio.sleep(0.02 * self.random.random())
             machine = self.random.choice(list(self.cluster.machines.values()))
-            if machine.log is None:
-                continue
             try:
                 async with asyncio.timeout(ATTEMPT_S):
-                    batches = await machine.log.read("events", offset, size_max=4096)
+                    batches = await machine.ask(
+                        lambda log: log.read("events", offset, size_max=4096)  # noqa: B023
+                    )
             except OffsetOutOfRange as error:
                 if error.start_offset > offset:
                     offset = error.start_offset
                     self.cluster.counts["overtaken"] += 1
-            except (DistlogError, TimeoutError):
+            except UNANSWERED:
                 self.cluster.counts["reads refused"] += 1
             else:
                 for batch in batches:
@@ -358,18 +361,15 @@ async def run_schedule(seed: int) -> SimulatedCluster:
     load = Load(cluster)
     tasks = [asyncio.ensure_future(load.produce(name)) for name in ("a", "b", "c")]
     tasks += [asyncio.ensure_future(load.follow()) for _ in range(2)]
-    await inject_faults(cluster, loop.time() + FAULTS_S)
-    heal(cluster)
-    for machine in cluster.machines.values():
-        machine.slow_disk = False
-        machine.disk.hook = None
-    await cluster.restart_all()
+    faults = Faults(cluster)
+    await faults.run(loop.time() + FAULTS_S)
+    await faults.heal()
     load.stopping = True
     await asyncio.gather(*tasks)
     await cluster.wait_until(lambda: cluster.leader() is not None, "a leader at the end")
     # Long enough for a last round; the producers have ended.
     await asyncio.sleep(3)
-    await settle(cluster)
+    await settled(cluster)
     described = [log.topic("events") for log in logs_of(cluster)]
     if len(set(described)) != 1:
         cluster.failures.append(f"the nodes describe the topic differently: {described}")
