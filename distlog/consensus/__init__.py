@@ -1,22 +1,28 @@
 """The consensus of one group of voters: an append is acknowledged only when a majority has it on disk.
 
     replicated_log   the one door: append, read, wait
-      proposals      what waits, packed into entries; admission: what may be proposed
-      group          the asyncio driver: inbox -> rules -> pysyncobj -> fsync, and checkpoints
+      proposals      what waits, packed into entries (commands); admission: what may be proposed
+      group          the asyncio driver, in steps: inbox -> rules -> pysyncobj -> fsync
         raft         one voter: typed messages through the rules to the library and back
           rules/     what pysyncobj does not do and Raft needs, one part a duty
           elections  when to campaign; followers, held_back: what a leader knows of the others; following: what one answers
           library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
         transfer     handing leadership over
+        space        what entries that are not applied will cost; space_watch: what a full node does about it
+        checkpoints  when one is written, and what is forgotten after it
+        stalls       how long the event loop was held up
       tails          who waits at the end of a topic; retention: what the leader trims, and when
-      state_machine  topics, blocks, producers: what the entries mean
+      state_machine  what the entries mean: topics, blocks, producers, results
       journal        Raft's own entries on disk; checkpoint: where the journal may begin
+      formation      who the voters are, before there is a group; recovery: what the group begins with
 
 Invariants
 - No message that promises something leaves before the fsync that it rests on (rules/persistence_gate.py), and the leader
   counts itself only up to what it has fsynced (rules/commit_gate.py).
 - Only `state_machine.apply` writes topic logs, in raft order, and it is deterministic: what is in a log is committed.
+- An entry is taken only while the node's reserve can pay for all that is not applied yet (space.py): what is committed can
+  be applied, whatever fills the disk meanwhile.
 - Nobody campaigns who would not win: a voter asks before (rules/pre_vote.py), or the leader told it to (transfer).
 - An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
 

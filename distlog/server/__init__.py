@@ -3,8 +3,9 @@
     listen            binds the address, builds the server, stops it: the only module that serve.py needs
       calls           runs every call: descriptor -> handlers, errors -> statuses, incidents -> log
       log_service     Produce, Consume, OffsetForTime, GetServers, OpenProducer; and begins the streams
-        produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order
-        consume_stream    one tail: read what is there, wait for the rest
+        produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order; produce_batch: of blocks
+        in_flight         what such a stream may have proposed and not answered
+        consume_stream    one tail: read what is there, wait for the rest; consume_batch: in batches as they are stored
       cluster_service Status, DescribeTopic, and the calls that look after topics
       health          grpc.health.v1, computed when asked
       open_streams    what a stop has to end, and how many tails there may be
@@ -27,5 +28,5 @@ Invariants
   in an entry already.
 
 Deliberately absent: interceptors and registered methods (each costs every call), forwarding of writes to the leader, gRPC
-retries, TLS and permissions (they come with `security/`), the batch calls (their messages are in the proto).
+retries, TLS and permissions.
 """

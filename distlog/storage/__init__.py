@@ -1,6 +1,7 @@
 """Storage: logs of records in files, and the disk under them.
 
-    Disk                      files, maps, reservations, syncs, names; the real one, and one that forgets
+    Disk                      files, maps, reservations, syncs, names; the real one, and one that forgets (SimulatedDisk)
+      SparingDisk  ReservedDisk       with descriptors, and with space, that are kept for what was promised
       MappedFile              a file appended to in space reserved before, read through a map while it is written
         Store  Index  BatchTable          the three files of a segment
           Segment             a range of offsets; active (the last one, written) or sealed (only read)
@@ -30,7 +31,7 @@ Invariants
 - A sealed segment never changes and never becomes active again while the log is open.  Its files go only when they lie below a
   durable start offset and no plan holds them.
 
-Deliberately absent: an event loop, threads, locks and time-outs (the caller decides which thread runs what); retries of a failed
-sync (the process must stop); compression, and rewriting of any kind; a lookup by key; Raft, which keeps a journal of
-its own.
+Deliberately absent: an event loop, threads, time-outs, and locks but for the reserve's one (the caller decides which thread
+runs what); retries of a failed sync (the process must stop); compression, and any change of what is stored (a restart writes
+again what it found, as it is); a lookup by key; Raft, which keeps a journal of its own.
 """

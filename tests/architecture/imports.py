@@ -50,7 +50,7 @@ LAYERS = (
         ("distlog.errors", "distlog.block", "distlog.runtime"),
         ("msgspec", "google_crc32c"),
     ),
-    # The protocol, the journal and the state machine are sync; six modules drive them from the event loop.
+    # The protocol, the journal and the state machine are sync; these modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.checkpoints", (*CONSENSUS, "distlog.consensus")),
@@ -104,6 +104,7 @@ LAYERS = (
     Layer(
         "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")
     ),
+    Layer("distlog.cli.bench_plot", ("distlog.errors", "distlog.cli"), ("matplotlib",)),
     # What looks at the files of a node that does not run, and makes those of one that never did.
     *(
         Layer(
