@@ -43,8 +43,9 @@ from distlog.storage.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
-# Messages handled in one step.
+# Messages handled in one step, and their bytes: a step with more would hold up everything else for too long.
 INBOX_PER_STEP = 64
+INBOX_SIZE_PER_STEP = 4 << 20
 # A commit is told with the next entries, or after this: under load that saves half of all messages.
 COMMIT_NEWS_DELAY_S = 0.002
 # On a full disk: the pause before the journal's write is tried again.
@@ -288,8 +289,11 @@ class Group:
             self._guarded(self._step_unguarded)
 
     def _step_unguarded(self) -> None:
+        size_left = self._inbox.size - INBOX_SIZE_PER_STEP
         for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
             if self.raft.must_apply_first or self.raft.must_answer_first:
+                break
+            if self._inbox.size <= size_left:
                 break
             sender, message = self._inbox.take()
             if isinstance(message, RAFT_MESSAGES):

@@ -17,7 +17,7 @@ from distlog.consensus.space import Space
 
 # What one step may take, in bytes and entries: larger backlogs are sent and applied in several steps.
 MESSAGE_SIZE_MAX = 1 << 20
-APPLY_SIZE_MAX = 4 << 20
+APPLY_SIZE_MAX = 2 << 20
 ENTRY_COUNT_MAX = 1000
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from distlog.block import Block
+from distlog.consensus import group as group_module
 from distlog.consensus.commands import COMMAND_COUNT_MAX
+from distlog.consensus.messages import LeadershipQuery, encode
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.errors import Overloaded
 from distlog.peer.frames import FrameDecoder
@@ -277,6 +279,26 @@ def test_overload_ends_when_there_is_room_again() -> None:
             log.propose_append("", block())
         await asyncio.gather(*taken)
         await log.propose_append("", block())
+        await cluster.stop()
+
+    on_virtual_time(main)
+
+
+def test_a_step_takes_a_part_of_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "INBOX_SIZE_PER_STEP", 100)
+
+    async def main() -> None:
+        cluster = NodeCluster()
+        await cluster.start()
+        group, sender = cluster.leader.group, cluster.followers[0].name
+        question = encode(LeadershipQuery(1, 1))
+        for _ in range(50):
+            group.frame_received(sender, question)
+        waiting = len(group._inbox)
+        group._step_unguarded()
+        taken = waiting - len(group._inbox)
+        assert 100 <= taken * len(question) < 100 + len(question)
+        await cluster.loop.until(lambda: not len(group._inbox))
         await cluster.stop()
 
     on_virtual_time(main)

@@ -276,7 +276,7 @@ def a_follower_with_a_conflicting_tail_and_a_pipelining_leader(rules: Any) -> Vo
 
 def test_v08_a_follower_with_a_conflicting_last_entry_catches_up() -> None:
     cluster = a_follower_with_a_conflicting_tail_and_a_pipelining_leader(complete_rules)
-    cluster.settle("b", "a", rounds=6)
+    cluster.settle("b", "a", rounds=9)
     assert cluster["a"].applied == cluster["b"].applied
     assert len(cluster["a"].applied) == 8
 
