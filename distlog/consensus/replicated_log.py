@@ -11,7 +11,7 @@ read index has proven it, so a read is linearizable unless the caller asks for L
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from distlog.consensus.results import (
 from distlog.consensus.retention import Trimmer
 from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
 from distlog.consensus.tails import Tails
+from distlog.consensus.topic_descriptions import describe, described_pages
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
@@ -56,8 +57,8 @@ from distlog.errors import (
     ProducerFenced,
     ProducerUnknown,
     ShuttingDown,
-    TopicNotFound,
     TopicExists,
+    TopicNotFound,
 )
 from distlog.runtime import Clock, Worker
 from distlog.storage.log import StoredBatch
@@ -202,7 +203,6 @@ class ReplicatedLog:
 
         Raises TopicNotFound, and as `propose_append` and its future do.
         """
-        self._require_leadership()
 
         def command() -> DeleteTopic:
             topic = self._topic(name)
@@ -214,6 +214,7 @@ class ReplicatedLog:
 
     async def _settled(self, command: Callable[[], Command]) -> Any:
         """Propose a command, and return its result; what refuses it is proven."""
+        self._require_leadership()
         try:
             proposed = self._propose(command())
         except DistlogError as error:
@@ -292,10 +293,13 @@ class ReplicatedLog:
         await self._group.reads.wait()
         return self.topic(name)
 
-    async def confirmed_topics(self) -> tuple[TopicDescription, ...]:
-        """Describe all topics that were created before the call, sorted by name.  Raises NoLeader."""
+    def topic_pages(self, count: int) -> Iterator[tuple[TopicDescription, ...]]:
+        """Describe all topics as this node has applied them, sorted by name, `count` at a time: give way between two pages."""
+        return described_pages(self._state, count) if self._attached is not None else iter(())
+
+    async def confirm(self) -> None:
+        """Return when everything that was acknowledged before the call is applied here.  Raises NoLeader."""
         await self._group.reads.wait()
-        return self.topics()
 
     async def offset_for_time(
         self,
@@ -417,8 +421,11 @@ class ReplicatedLog:
             raft.leader_id is not None and raft.leader_id in raft.connected
         )
 
-    def status(self) -> NodeStatus:
-        """Describe this node and what it knows of the others, without asking anybody."""
+    def status(self, *, with_topics: bool = True) -> NodeStatus:
+        """Describe this node and what it knows of the others, without asking anybody.
+
+        with_topics: many take their time; `topic_pages` has them in parts.
+        """
         if self._attached is None:
             return NodeStatus(
                 node_id=self._node_id,
@@ -450,7 +457,7 @@ class ReplicatedLog:
             journal_size=group.journal.size,
             checkpoint_index=group.checkpoints.index,
             members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
-            topics=self.topics(),
+            topics=self.topics() if with_topics else (),
             is_storage_full=group.space.is_full,
             stalls=group.stalls.report(),
         )
@@ -488,18 +495,3 @@ class ReplicatedLog:
         if self._attached is not None:
             cause = "this node stopped before the append was committed"
             self._proposals.abandon(cause, self._refusal)
-
-
-def describe(topic: Topic) -> TopicDescription:
-    """Return the public view of a topic."""
-    log = topic.log
-    return TopicDescription(
-        topic_id=topic.topic_id,
-        name=topic.name,
-        start_offset=log.start_offset,
-        high_watermark=log.next_offset,
-        last_timestamp_ms=log.last_timestamp_ms,
-        size=log.size,
-        limits=topic.limits,
-        retention=topic.retention,
-    )

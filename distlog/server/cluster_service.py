@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
@@ -11,6 +12,9 @@ from distlog.server.limits import ServerLimits
 from distlog.server.log_service import read_deadline, write_deadline
 from distlog.server.records import check_topic
 from distlog.server.served_log import ServedLog
+
+# Described in one step of the event loop.
+TOPICS_PER_STEP = 200
 
 
 class ClusterService:
@@ -23,8 +27,8 @@ class ClusterService:
 
     async def status(self, request: log_pb2.StatusRequest, context: Any) -> log_pb2.StatusResponse:
         """Describe this node and what it knows, without asking anybody: it answers also without a leader."""
-        status = self._log.status()
-        return log_pb2.StatusResponse(
+        status = self._log.status(with_topics=False)
+        response = log_pb2.StatusResponse(
             node_id=status.node_id,
             cluster_id=status.cluster_id,
             role=status.role,
@@ -37,12 +41,21 @@ class ClusterService:
             checkpoint_index=status.checkpoint_index,
             journal_size=status.journal_size,
             members=[member_message(member) for member in status.members],
-            topics=[topic_message(topic) for topic in status.topics],
             version=self._version,
             storage_full=status.is_storage_full,
             stall_max_ms=1000 * status.stalls.longest_s,
             stall_count=status.stalls.count,
         )
+        await self._add_topics(response)
+        return response
+
+    async def _add_topics(
+        self, response: log_pb2.StatusResponse | log_pb2.ListTopicsResponse
+    ) -> None:
+        """Put all topics into a response, and let others run meanwhile: there may be ten thousand."""
+        for page in self._log.topic_pages(TOPICS_PER_STEP):
+            response.topics.extend([topic_message(topic) for topic in page])
+            await asyncio.sleep(0)
 
     async def describe_topic(
         self, request: log_pb2.DescribeTopicRequest, context: Any
@@ -65,8 +78,10 @@ class ClusterService:
     ) -> log_pb2.ListTopicsResponse:
         """Describe all topics that were created before the call."""
         async with read_deadline(self._limits.read_timeout_s):
-            topics = await self._log.confirmed_topics()
-        return log_pb2.ListTopicsResponse(topics=[topic_message(topic) for topic in topics])
+            await self._log.confirm()
+        response = log_pb2.ListTopicsResponse()
+        await self._add_topics(response)
+        return response
 
     async def create_topic(
         self, request: log_pb2.CreateTopicRequest, context: Any

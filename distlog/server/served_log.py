@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from distlog.block import Block
@@ -63,8 +63,11 @@ class ServedLog(Protocol):
     async def confirmed_topic(self, name: str) -> TopicDescription:
         """Describe a topic with everything acknowledged before the call; TopicNotFound, NoLeader."""
 
-    async def confirmed_topics(self) -> Sequence[TopicDescription]:
-        """Describe all topics that were created before the call, by name; NoLeader."""
+    def topic_pages(self, count: int) -> Iterator[Sequence[TopicDescription]]:
+        """Describe all topics as applied here, by name, `count` at a time."""
+
+    async def confirm(self) -> None:
+        """Return when everything acknowledged before the call is applied here; NoLeader."""
 
     async def create_topic(
         self, name: str, limits: SegmentLimits, retention: Retention
@@ -107,7 +110,7 @@ class ServedLog(Protocol):
     async def transfer_leadership(self, target: str | None = None) -> str:
         """Have another node lead, and return its id; LeadershipNotTransferred, NotLeader, NoLeader.  It has its own deadline."""
 
-    def status(self) -> NodeStatus:
+    def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others."""
 
     @property

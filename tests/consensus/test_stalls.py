@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from distlog.consensus.stalls import BUCKETS_S, NO_STALLS, Stalls
+from distlog.storage.segment_files import SegmentLimits
 from tests.consensus.nodes import NodeCluster, on_virtual_time
 
 
@@ -72,3 +73,24 @@ def test_a_node_reports_what_held_up_its_loop(caplog: pytest.LogCaptureFixture) 
 
     on_virtual_time(main)
     assert "cause=other work, or the process did not run stalls=1" in caplog.text
+
+
+def test_many_topics_are_described_in_parts() -> None:
+    async def main() -> None:
+        cluster = NodeCluster()
+        await cluster.start()
+        log = cluster.leader.log
+        limits = SegmentLimits(1 << 16, 1 << 8)
+        await asyncio.gather(*[log.create_topic(f"t{number:02}", limits) for number in range(24)])
+        names = [f"t{number:02}" for number in range(24)]
+        assert log.status(with_topics=False).topics == ()
+        pages = log.topic_pages(10)
+        first = next(pages)
+        assert [topic.name for topic in first] == ["default", *names[:9]]
+        await log.delete_topic("t10")
+        await log.create_topic("t105", limits)
+        rest = [topic.name for page in pages for topic in page]
+        assert rest == [*names[9:10], *names[11:]], "what is gone is left out, what is new too"
+        await cluster.stop()
+
+    on_virtual_time(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from distlog.block import Block
@@ -139,10 +139,14 @@ class FakeReplicatedLog:
         await self._prove()
         return self._find(name).describe()
 
-    async def confirmed_topics(self) -> Sequence[TopicDescription]:
-        self._ask("confirmed_topics")
+    def topic_pages(self, count: int) -> Iterator[Sequence[TopicDescription]]:
+        names = sorted(self.topics)
+        for first in range(0, len(names), count):
+            yield [self.topics[name].describe() for name in names[first : first + count]]
+
+    async def confirm(self) -> None:
+        self._ask("confirm")
         await self._prove()
-        return [self.topics[name].describe() for name in sorted(self.topics)]
 
     async def create_topic(
         self, name: str, limits: SegmentLimits, retention: Retention
@@ -247,7 +251,7 @@ class FakeReplicatedLog:
         self.change_role(is_leader=False, has_leader=True)
         return target or "n2"
 
-    def status(self) -> NodeStatus:
+    def status(self, *, with_topics: bool = True) -> NodeStatus:
         return NodeStatus(
             node_id="n1",
             cluster_id="c0ffee",
@@ -261,7 +265,7 @@ class FakeReplicatedLog:
             journal_size=4096,
             checkpoint_index=5,
             members=self.members,
-            topics=tuple(topic.describe() for topic in self.topics.values()),
+            topics=tuple(topic.describe() for topic in self.topics.values() if with_topics),
             stalls=replace(NO_STALLS, longest_s=0.0415, count=3),
         )
 

@@ -68,7 +68,7 @@ def test_topics_are_listed_with_proof_and_everything_about_them() -> None:
             retention_age_ms=9,
         )
         assert answer.topics[1].size == 18
-        assert server.fake.asked["confirmed_topics"] == 1
+        assert server.fake.asked["confirm"] == 1
 
     serve(body)
 
