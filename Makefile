@@ -65,6 +65,7 @@ crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
 	python -m benchmarks.produce_latency
+	python -m benchmarks.raft_round
 	python -m benchmarks.verify
 	python -m benchmarks.storage --size $(BENCH_SIZE)
 
