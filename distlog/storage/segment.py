@@ -189,32 +189,44 @@ class Segment:
     def read_record(self, offset: int) -> bytes:
         """Return one record's data, found through the index.
 
-        Raises CorruptBatch if index and store disagree and the batch is not whole either.
+        The checksum of its batch is checked once while the segment's files are open.  Raises CorruptBatch if it is wrong.
         """
-        files = self._take()
+        number = offset - self.base_offset
+        with self._files() as files:
+            record = self._indexed_record(files, offset) if number in files.verified else None
+        if record is not None:
+            return record
+        batch = self.read(offset, 0)[0]
+        with self._files() as files:
+            first = batch.base_offset - self.base_offset
+            files.verified.add(first, first + batch.record_count)
+            record = self._indexed_record(files, offset)
+        if record is not None:
+            return record
+        # The index is a cache: the batch says itself what it holds.
+        for each, data in enumerate(batch.records(), batch.base_offset):
+            if each == offset:
+                return data
+        problem = f"the batch has fewer records than its row says, none of offset {offset}"
+        raise CorruptBatch(path=self.path, position=0, problem=problem)
+
+    def _indexed_record(self, files: SegmentFiles, offset: int) -> bytes | None:
+        """Return the data that the index points to; None if the index and the store disagree."""
         try:
             if offset + 1 == self.next_offset:
                 position, end = files.index.position(offset), self.store_size
             else:
                 position, end = files.index.span(offset)
-            if position + PREFIX_SIZE <= end <= self.store_size:
-                frame = files.store.read(position, end - position)
-                if PREFIX.unpack_from(frame)[0] == len(frame) - PREFIX_SIZE:
-                    self._put(files)
-                    return frame[PREFIX_SIZE:]
         except CorruptIndex:
-            pass
-        except BaseException:
-            self._drop(files)
-            raise
-        self._put(files)
-        # The index is a cache: the batch says itself what it holds.
-        batch = self.read(offset, 0)[0]
-        for number, record in enumerate(batch.records(), batch.base_offset):
-            if number == offset:
-                return record
-        problem = f"the batch has fewer records than its row says, none of offset {offset}"
-        raise CorruptBatch(path=self.path, position=0, problem=problem)
+            return None
+        if not position + PREFIX_SIZE <= end <= self.store_size:
+            return None
+        frame = files.store.read(position, end - position)
+        return (
+            frame[PREFIX_SIZE:]
+            if PREFIX.unpack_from(frame)[0] == end - position - PREFIX_SIZE
+            else None
+        )
 
     def batch_of(self, offset: int) -> BatchRow:
         """Return the row of the batch that holds `offset`."""

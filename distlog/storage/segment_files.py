@@ -17,6 +17,7 @@ from distlog.storage.index import ROW_SIZE as INDEX_ROW_SIZE
 from distlog.storage.index import Index
 from distlog.storage.mapped_file import MappedFile
 from distlog.storage.store import Store
+from distlog.storage.verified import VerifiedRecords
 
 STORE, INDEX, TABLE = ".log", ".idx", ".batch"
 SUFFIXES = (STORE, INDEX, TABLE)
@@ -83,6 +84,7 @@ class SegmentFiles:
         self.table = table
         # None if they were opened to be read.
         self.limits = limits
+        self.verified = VerifiedRecords()
 
     @classmethod
     def create(
