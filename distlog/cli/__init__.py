@@ -5,7 +5,7 @@
     terminal   what a person sees beside the output: errors, progress
     lines      the records in a file or a pipe
     units      sizes, ages and moments
-    serve  produce  consume  cluster  wait  topic  inspect  verify  import_seed
+    serve  produce  consume  cluster  wait  topic  bench  inspect  verify  import_seed
 
 A command is a module with `add_arguments(parser)` and `run(namespace) -> exit code`; only the module of the command that runs is
 imported.  Exit codes: 0 fine, 1 failed, 2 usage.

@@ -37,6 +37,7 @@ COMMANDS = (
     Command("consume", "distlog.cli.consume", "print records"),
     Command("cluster", "distlog.cli.cluster", "show the nodes, or wait until they have a leader"),
     Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
+    Command("bench", "distlog.cli.bench", "measure a cluster: throughput and latency"),
     Command(
         "inspect",
         "distlog.cli.inspect",
