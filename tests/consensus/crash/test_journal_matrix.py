@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from random import Random
-
-import pytest
 
 from distlog.consensus.journal import Journal
 from distlog.errors import DiskFailed, DistlogError
 from distlog.storage.simulated_disk import Hook, SimulatedDisk
+from tests.consensus.crash.crashes import (
+    crash_twice,
+    cut_everywhere,
+    fail_every_sync,
+    kill_everywhere,
+)
 from tests.consensus.journal_history import DIRECTORY, History, state
 from tests.crash_tally import CrashTally
-from tests.storage.crash.damage import READING, power_cuts
+from tests.storage.crash.damage import power_cuts
 from tests.storage.crash.log_life import Through
 
 FILE_SIZE_MAX = 6_000
@@ -86,21 +90,8 @@ class Life:
         heir.check_recovered(twice, durable_sequence=journal.durable_sequence)
 
 
-def cut_everywhere(life: Life, seed: int, *, full: bool) -> int:
-    """Live, and open what each power cut of that life may leave; return how many cases that were."""
-    random = Random(seed)
-    cases = 0
-
-    def cut(operation: str, path: str) -> None:
-        nonlocal cases
-        if operation in READING:
-            return
-        for survivor in power_cuts(life.disk, random, count=2, full=full):
-            life.check(survivor)
-            cases += 1
-
-    life.live(seed, cut)
-    return cases
+def cut_journal(life: Life, seed: int, *, full: bool) -> int:
+    return cut_everywhere(life, seed, count=2, full=full)
 
 
 def test_a_power_cut_at_any_operation_keeps_any_part_of_what_was_not_synced(
@@ -108,7 +99,7 @@ def test_a_power_cut_at_any_operation_keeps_any_part_of_what_was_not_synced(
 ) -> None:
     kind = "power cut at every operation, any part kept"
     for seed in range(60) if tally.full else range(10):
-        tally.count("journal", kind, cut_everywhere(Life(), seed, full=tally.full))
+        tally.count("journal", kind, cut_journal(Life(), seed, full=tally.full))
     tally.require("journal", kind, 800)
 
 
@@ -121,57 +112,12 @@ def test_a_process_killed_at_any_operation_leaves_what_a_power_cut_may_still_tak
     tally.require("journal", kind, 200)
 
 
-def kill_everywhere(life: Life, seed: int) -> int:
-    """Live, and open what the process leaves that is killed before each operation; return how many cases that were."""
-    cases = 0
-
-    def kill(operation: str, path: str) -> None:
-        nonlocal cases
-        if operation not in READING:
-            life.check(life.disk.kill())
-            cases += 1
-
-    life.live(seed, kill)
-    return cases
-
-
 def test_a_second_crash_at_any_operation_of_the_recovery(tally: CrashTally) -> None:
     kind = "second crash at every operation of the recovery"
+    survivors = partial(power_cuts, count=1, full=tally.full)
     for seed in range(20) if tally.full else range(3):
-        tally.count("journal", kind, crash_twice(Life(), seed, full=tally.full))
+        tally.count("journal", kind, crash_twice(Life(), seed, survivors))
     tally.require("journal", kind, 800)
-
-
-def crash_twice(life: Life, seed: int, *, full: bool) -> int:
-    """Live, crash everywhere, and crash again while what is left is opened; return how many cases that were."""
-    random = Random(seed)
-    cases = 0
-
-    def crash(operation: str, path: str) -> None:
-        nonlocal cases
-        if operation not in READING:
-            for disk in (life.disk.kill(), life.disk.crash(random)):
-                cases += crash_again(life, disk, random, full=full)
-
-    life.live(seed, crash)
-    return cases
-
-
-def crash_again(life: Life, disk: SimulatedDisk, random: Random, *, full: bool) -> int:
-    """Crash at every operation of opening `disk`; return how many cases that were."""
-    cases = 0
-
-    def again(operation: str, path: str) -> None:
-        nonlocal cases
-        if operation in READING:
-            return
-        for survivor in power_cuts(disk, random, count=1, full=full):
-            life.check(survivor)
-            cases += 1
-
-    disk.hook = again
-    life.check(disk)
-    return cases
 
 
 def test_after_a_failed_sync_nothing_is_believed_that_only_looks_written(
@@ -179,24 +125,5 @@ def test_after_a_failed_sync_nothing_is_believed_that_only_looks_written(
 ) -> None:
     kind = "every single sync fails, restart, power cut after it"
     for seed in range(60) if tally.full else range(12):
-        tally.count("journal", kind, fail_every_sync(Life, seed))
+        tally.count("journal", kind, fail_every_sync(Life, seed, (DiskFailed,)))
     tally.require("journal", kind, 100)
-
-
-def fail_every_sync(begin: Callable[[], Life], seed: int) -> int:
-    """Fail each sync of a life, restart, and cut the power; return how many cases that were."""
-    whole = begin()
-    syncs: list[int] = []
-
-    def note(operation: str, path: str) -> None:
-        if operation in ("sync", "sync directory"):
-            syncs.append(whole.disk.operation_count)
-
-    whole.live(seed, note)
-    for number in syncs:
-        life = begin()
-        life.disk.fail_at = number
-        with pytest.raises(DiskFailed):
-            life.live(seed, None)
-        life.check(life.disk.kill())
-    return len(syncs)

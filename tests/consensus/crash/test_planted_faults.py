@@ -8,11 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from distlog.consensus.journal import Journal, _Write
+from distlog.errors import DiskFailed
 from distlog.storage.disk import Disk, DiskFile
 from distlog.storage.simulated_disk import SimulatedDisk
-from tests.consensus.crash import test_directory_matrix, test_journal_matrix
+from tests.consensus.crash.crashes import fail_every_sync
 from tests.consensus.crash.node_life import Life as NodeLife
+from tests.consensus.crash.test_directory_matrix import cut_node
 from tests.consensus.crash.test_journal_matrix import Life as JournalLife
+from tests.consensus.crash.test_journal_matrix import cut_journal
 from tests.crash_tally import CrashTally
 from tests.storage.crash.damage import READING
 from tests.storage.crash.faulty_disks import NoDirectorySync, NoRewrite, NoSync, planted
@@ -73,13 +76,13 @@ def test_a_planted_fault_of_the_journal_is_found(fault: str, tally: CrashTally) 
 
 def cut_journals(begin: Callable[[], JournalLife]) -> None:
     for seed in range(10):
-        test_journal_matrix.cut_everywhere(begin(), seed, full=False)
+        cut_journal(begin(), seed, full=False)
 
 
 @pytest.mark.parametrize("fault", NODE_FAULTS)
 def test_a_planted_fault_of_a_node_is_found(fault: str, tally: CrashTally) -> None:
     with pytest.raises(AssertionError):
-        test_directory_matrix.cut_everywhere(NodeLife(NODE_FAULTS[fault]), 0, full=False)
+        cut_node(NodeLife(NODE_FAULTS[fault]), 0, full=False)
     tally.count("data directory", "planted faults found")
 
 
@@ -105,7 +108,7 @@ def test_a_checkpoint_in_the_wrong_order_is_found(order: str, tally: CrashTally)
     life = NodeLife()
     life.checkpoint_steps = ORDERS[order]
     with pytest.raises(AssertionError):
-        test_directory_matrix.cut_everywhere(life, 0, full=False)
+        cut_node(life, 0, full=False)
     tally.count("data directory", "planted faults found")
 
 
@@ -116,9 +119,9 @@ def test_a_journal_file_that_is_begun_too_early_is_found(tally: CrashTally) -> N
 
 
 def test_a_journal_that_trusts_the_page_cache_at_its_start_is_found(tally: CrashTally) -> None:
-    test_journal_matrix.fail_every_sync(JournalLife, 1)
+    fail_every_sync(JournalLife, 1, (DiskFailed,))
     with pytest.raises(AssertionError):
-        test_journal_matrix.fail_every_sync(lambda: JournalLife(NoRewrite), 1)
+        fail_every_sync(lambda: JournalLife(NoRewrite), 1, (DiskFailed,))
     tally.count("journal", "planted faults found")
 
 
