@@ -94,6 +94,8 @@ class SpaceWatch:
 
     def _say(self, is_full: bool) -> None:
         if isinstance(self._reserve.refusal(), DescriptorsExhausted) and is_full:
+            # So that their return is said too, however soon.
+            self._was_short = True
             logger.warning(
                 "no file can be opened: this node takes no writes until one can be again"
             )
