@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -16,15 +15,12 @@ from distlog.storage.simulated_disk import SimulatedDisk
 from distlog.storage.simulated_medium import PAGE_SIZE
 
 
-@pytest.fixture(params=["real", "simulated"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Disk, str]]:
+@pytest.fixture
+def place(place: tuple[Disk, str]) -> tuple[Disk, str]:
     """A disk and an empty directory on it."""
-    if request.param == "real":
-        yield RealDisk(), str(tmp_path)
-    else:
-        disk = SimulatedDisk()
-        disk.make_directory("/top")
-        yield disk, "/top"
+    disk, path = place
+    disk.make_directory(path)
+    return place
 
 
 def test_what_is_written_is_read_and_short_at_the_end(place: tuple[Disk, str]) -> None:

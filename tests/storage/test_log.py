@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -19,15 +18,6 @@ from distlog.storage.simulated_disk import SimulatedDisk
 LIMITS = SegmentLimits()
 SMALL = SegmentLimits(store_size_max=100, row_count_max=5)
 ALL = 1 << 40
-
-
-@pytest.fixture(params=["real", "simulated"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Disk, str]]:
-    """A disk and a path on it where no log is yet."""
-    if request.param == "real":
-        yield RealDisk(), f"{tmp_path}/log"
-    else:
-        yield SimulatedDisk(), "/log"
 
 
 def append(log: Log, *records: bytes, timestamp_ms: int = 1) -> int:

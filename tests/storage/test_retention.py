@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distlog.block import Block
 from distlog.errors import OffsetOutOfRange
-from distlog.storage.disk import Disk, RealDisk
+from distlog.storage.disk import Disk
 from distlog.storage.log import Log, SegmentLimits
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import TABLE, segment_path
@@ -21,15 +18,6 @@ from distlog.storage.simulated_disk import SimulatedDisk
 SMALL = SegmentLimits(store_size_max=300, row_count_max=100)
 PATH = "/log"
 RECORD = bytes(92)
-
-
-@pytest.fixture(params=["real", "simulated"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Disk, str]]:
-    """A disk and a path on it where no log is yet."""
-    if request.param == "real":
-        yield RealDisk(), f"{tmp_path}/log"
-    else:
-        yield SimulatedDisk(), PATH
 
 
 def filled(disk: Disk, path: str, count: int = 11) -> Log:

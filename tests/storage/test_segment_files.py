@@ -4,16 +4,13 @@ simulated one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from distlog.block import Block, crc32c, frame_positions
 from distlog.errors import CorruptBatch, CorruptIndex, OffsetOutOfRange, StorageFull
 from distlog.storage.batch_table import ROW_SIZE, BatchRow, BatchTable, decode_row
-from distlog.storage.disk import Disk, RealDisk
+from distlog.storage.disk import Disk
 from distlog.storage.index import Index
 from distlog.storage.mapped_file import RESERVE_SIZE_MIN, MappedFile
 from distlog.storage.open_files import SegmentCache
@@ -30,15 +27,12 @@ LIMITS = SegmentLimits()
 FRAME = (b"hello", b"world!!!")
 
 
-@pytest.fixture(params=["real", "simulated"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Disk, str]]:
+@pytest.fixture
+def place(place: tuple[Disk, str]) -> tuple[Disk, str]:
     """A disk and an empty directory on it."""
-    if request.param == "real":
-        yield RealDisk(), str(tmp_path)
-    else:
-        disk = SimulatedDisk()
-        disk.make_directory("/log")
-        yield disk, "/log"
+    disk, path = place
+    disk.make_directory(path)
+    return place
 
 
 def new_segment(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from distlog.block import Block
 from distlog.errors import CorruptBatch
-from distlog.storage.disk import Disk, RealDisk
+from distlog.storage.disk import Disk
 from distlog.storage.log import Log, SegmentLimits
 from distlog.storage.segment_files import TABLE, segment_path
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -23,15 +22,6 @@ SMALL = SegmentLimits(store_size_max=1 << 20, row_count_max=3)
 PATH = "/log"
 ROW_SIZE = 64
 TIMESTAMP_POSITION = 24
-
-
-@pytest.fixture(params=["real", "simulated"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Disk, str]]:
-    """A disk and a path on it where no log is yet."""
-    if request.param == "real":
-        yield RealDisk(), f"{tmp_path}/log"
-    else:
-        yield SimulatedDisk(), PATH
 
 
 def append(log: Log, timestamp_ms: int, record_count: int = 1) -> int:
