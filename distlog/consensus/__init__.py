@@ -13,7 +13,7 @@
         checkpoints  when one is written, and what is forgotten after it
         stalls       how long the event loop was held up
       tails          who waits at the end of a topic; retention: what the leader trims, and when
-      state_machine  what the entries mean: topics, blocks, producers, results
+      state_machine  what the entries mean: topics, blocks, producers, results; topic_descriptions, views: what is shown of it
       journal        Raft's own entries on disk; checkpoint: where the journal may begin
       formation      who the voters are, before there is a group; recovery: what the group begins with
 

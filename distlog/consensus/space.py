@@ -3,7 +3,7 @@
 An entry that is in the journal must be applied one day, whatever has filled the disk meanwhile.  So what is in the journal
 and not applied never costs more than the reserve can pay.  A node whose reserve is not whole is *full*:
 
-- as the leader it proposes nothing;
+- as the leader it proposes nothing but what frees space, while half of the reserve is left;
 - as a follower it takes what the leader proposed before, while that leaves half of the reserve, and then nothing but the empty entry
   with which a leader begins its term: when all disks are full there is still a leader that can prove reads;
 - it goes on voting, reading, applying and compacting, for which the other half is kept, until there is space again.

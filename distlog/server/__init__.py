@@ -9,6 +9,7 @@
       cluster_service Status, DescribeTopic, and the calls that look after topics
       health          grpc.health.v1, computed when asked
       open_streams    what a stop has to end, and how many tails there may be
+      refusals        a write that was refused at once: who was cut off says so only when it is proven
       records         requests -> blocks, stored batches -> responses
       served_log      the part of ReplicatedLog that is used here, as a protocol
       limits          every limit of this package, in one table
