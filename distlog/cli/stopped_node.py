@@ -15,19 +15,19 @@ from distlog.cli.journal_survey import JournalSurvey, survey_journal
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, read_checkpoint
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.state_machine import DEFAULT_TOPIC, FIRST_INDEX
+from distlog.consensus.topics import LOG_NAME, synced_log
 from distlog.errors import CorruptCheckpoint, DataDirectoryUnusable, DiskFailed
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
 from distlog.storage.invariants import Fault, Invariant
-from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, MarkFile
+from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME
 from distlog.storage.segment_files import SUFFIXES
 from distlog.storage.survey import FAULT_COUNT_MAX, LogSurvey, survey_log
 
 Progress = Callable[[int], None]
 
 # What belongs where; anything else is left alone, and said.
-TOPIC_NAME = re.compile(r"[0-9]{20}")
-LOG_NAMES = re.compile(
+LOG_FILES = re.compile(
     rf"[0-9]{{20}}({'|'.join(re.escape(each) for each in SUFFIXES)})|{MARK_NAME}"
 )
 DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found")
@@ -91,7 +91,7 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
         _require_unlocked(disk, path)
         log = survey_log(disk, path, deep=deep, progress=progress)
         look = Look(path, topics=[TopicSurvey(None, None, log)])
-        _note_strangers(disk, look, path, LOG_NAMES)
+        _note_strangers(disk, look, path, LOG_FILES)
         return look
     try:
         directory = DataDirectory.open_offline(disk, path)
@@ -131,7 +131,7 @@ def _look_at_names(disk: Disk, look: Look, directory: DataDirectory) -> None:
     groups_path = directory.group_path.rpartition("/")[0]
     _note_strangers(disk, look, groups_path, re.compile("0"))
     _note_strangers(disk, look, directory.group_path, GROUP_NAMES)
-    _note_strangers(disk, look, directory.topics_path, TOPIC_NAME)
+    _note_strangers(disk, look, directory.topics_path, LOG_NAME)
 
 
 def _note_strangers(disk: Disk, look: Look, path: str, known: re.Pattern[str]) -> None:
@@ -192,11 +192,10 @@ def _look_for_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> No
     problem = ""
     if journal.first_index > FIRST_INDEX:
         problem = f"the file is missing, and the journal begins at entry {journal.first_index}"
-    elif not journal.first_index and any(
-        (marks := MarkFile.open(disk, f"{directory.topics_path}/{name}")) is not None
-        and marks.mark is not None
-        and marks.mark.next_offset > 0
-        for name in _topic_names(disk, directory)
+    elif (
+        not journal.first_index
+        and disk.is_directory(directory.topics_path)
+        and synced_log(disk, directory.topics_path) is not None
     ):
         problem = "the file is missing, the journal is empty, and there are logs with records"
     if problem:
@@ -207,7 +206,7 @@ def _look_for_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> No
 def _topic_names(disk: Disk, directory: DataDirectory) -> list[str]:
     path = directory.topics_path
     names = disk.list_directory(path) if disk.is_directory(path) else []
-    return [name for name in names if TOPIC_NAME.fullmatch(name)]
+    return [name for name in names if LOG_NAME.fullmatch(name)]
 
 
 def _look_at_topics(
@@ -227,7 +226,7 @@ def _look_at_topics(
             continue
         checked += log.store_size
         look.topics.append(TopicSurvey(_name(look, topic_id, topic), topic_id, log, topic))
-        _note_strangers(disk, look, path, LOG_NAMES)
+        _note_strangers(disk, look, path, LOG_FILES)
         if topic is None and look.checkpoint is not None:
             look.notes.append(_unknown(look, path, topic_id))
 

@@ -43,7 +43,7 @@ from distlog.consensus.results import (
     TopicDeleted,
     TopicTrimmed,
 )
-from distlog.consensus.topics import Topic, Topics
+from distlog.consensus.topics import Topic, Topics, synced_log
 from distlog.errors import (
     CorruptCheckpoint,
     DistlogError,
@@ -131,7 +131,7 @@ class StateMachine:
         disk.make_directory(topics_path)
         topics = Topics(disk, topics_path)
         if image is None:
-            _require_all_entries(topics, topics_path, journal_first_index)
+            _require_all_entries(disk, topics_path, journal_first_index)
             topics.restore(())
             topics.create(FIRST_INDEX, DEFAULT_TOPIC, DEFAULT_LIMITS, FIRST_INDEX)
             return cls(topics, ProducerTable(topics.by_id))
@@ -402,12 +402,12 @@ class StateMachine:
         return self._topics.are_files_held
 
 
-def _require_all_entries(topics: Topics, path: str, journal_first_index: int) -> None:
+def _require_all_entries(disk: Disk, path: str, journal_first_index: int) -> None:
     """Refuse to begin from nothing where the journal cannot bring back what the logs hold."""
     if journal_first_index > FIRST_INDEX:
         problem = f"there is no checkpoint, and the journal begins at entry {journal_first_index}"
         raise CorruptCheckpoint(path, problem)
-    synced = topics.synced_log() if journal_first_index == 0 else None
+    synced = synced_log(disk, path) if journal_first_index == 0 else None
     if synced is not None:
         raise CorruptCheckpoint(
             synced, "it holds records, and there is no checkpoint and no journal"

@@ -72,21 +72,6 @@ class Topics:
             topic = Topic(image.topic_id, image.name, image.limits, log, image.retention, image)
             self._add(topic)
 
-    def synced_log(self) -> str | None:
-        """Return the path of a log on the disk that was synced with records in it, if there is one.
-
-        Only a checkpoint syncs a log, and only after the journal: such a log without either has outlived both.
-        """
-        for name in self._disk.list_directory(self._path):
-            if not LOG_NAME.fullmatch(name):
-                continue
-            marks = MarkFile.open(self._disk, f"{self._path}/{name}")
-            if marks is None:
-                continue
-            if marks.mark is not None and marks.mark.next_offset > 0:
-                return f"{self._path}/{name}"
-        return None
-
     # --- Changes ---------------------------------------------------------------------------------
 
     def create(
@@ -206,3 +191,17 @@ class Topics:
             topic.log.close()
         for _, topic in self._deleted:
             topic.log.discard()
+
+
+def synced_log(disk: Disk, path: str) -> str | None:
+    """Return the path of a log, below the directory of the topics, that was synced with records in it; None if there is none.
+
+    Only a checkpoint syncs a log, and only after the journal: such a log without either has outlived both.
+    """
+    for name in disk.list_directory(path):
+        if not LOG_NAME.fullmatch(name):
+            continue
+        marks = MarkFile.open(disk, f"{path}/{name}")
+        if marks is not None and marks.mark is not None and marks.mark.next_offset > 0:
+            return f"{path}/{name}"
+    return None
