@@ -57,11 +57,8 @@ class LogService:
             future = self._log.propose_append(request.topic, block, stamp)
         except DistlogError as error:
             raise await proven(self._log, error, self._limits) from None
-        try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
-                result = await future
-        except TimeoutError:
-            raise not_confirmed(self._limits.write_timeout_s) from None
+        async with write_deadline(self._limits.write_timeout_s):
+            result = await future
         return log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
 
     async def consume(
