@@ -10,7 +10,13 @@ import msgspec
 import pytest
 
 from distlog.peer.frames import CONTROL, HEADER, encode_frame
-from distlog.peer.handshake import Accepted, Greeting, Refused, encode_message
+from distlog.peer.handshake import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Greeting,
+    Refused,
+    encode_message,
+)
 from tests.peer.exchanges import greeting
 from tests.peer.nodes import World, limits, simulate
 from tests.peer.strangers import stranger
@@ -124,12 +130,13 @@ def test_another_version_of_the_protocol_is_told_so() -> None:
     async def main(world: World) -> None:
         first = await world.started("n1", "n1 n2")
         knock = await stranger(world, "n1")
-        payload = {"kind": "greeting", "hello": {"protocol_version": 2, "node": {"name": "n2"}}}
+        newer = {"protocol_version": PROTOCOL_VERSION + 1, "node": {"name": "n2"}}
+        payload = {"kind": "greeting", "hello": newer}
         knock.transport.write(encode_frame(CONTROL, 0, msgspec.msgpack.encode(payload)))
         await world.loop.until(lambda: knock.closed_at is not None)
         (refused,) = knock.messages()
         assert isinstance(refused, Refused)
-        assert "n1 speaks version 1" in refused.problem
+        assert f"n1 speaks version {PROTOCOL_VERSION}" in refused.problem
         assert "run the same version of distlog on both" in refused.problem
         assert first.peers.counters["peers_refused"] == 1
 
