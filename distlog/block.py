@@ -29,6 +29,10 @@ ATTRIBUTE_STRUCTURED = 1
 ATTRIBUTES_KNOWN = ATTRIBUTE_STRUCTURED
 
 
+# Fewer bytes are copied faster than an array is made of them.
+VIEW_SIZE_MIN = 4 << 10
+
+
 def crc32c(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC-32C (Castagnoli) of `data`."""
     # The C library takes bytes, and arrays of them; of any other buffer only a copy.
@@ -44,7 +48,8 @@ class Block:
     data_crc32c: int
     # Bytes of each record's data, uint32, shape (record_count,), record_count >= 1.
     lengths: npt.NDArray[np.uint32]
-    frames: bytes
+    # A view of what a large block was decoded from, which it keeps.
+    frames: bytes | memoryview
 
     @property
     def record_count(self) -> int:
@@ -87,7 +92,7 @@ class Block:
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Block:
-        """Parse and check an encoded block.
+        """Parse and check an encoded block, which must not change afterwards: what is large is not copied.
 
         Raises InvalidRequest if a length, a prefix or the checksum does not agree with the bytes: the sender must encode
         it again; nothing of it may be stored.
@@ -104,7 +109,9 @@ class Block:
         if len(view) != frames_start + frames_size:
             raise InvalidRequest(field="block", problem="its size is not what its header says")
         lengths = np.frombuffer(view, dtype="<u4", count=record_count, offset=HEADER.size)
-        frames = bytes(view[frames_start:])
+        frames: bytes | memoryview = view[frames_start:]
+        if frames_size < VIEW_SIZE_MIN:
+            frames = bytes(frames)
         if not frames_match(frames, lengths):
             raise InvalidRequest(
                 field="block", problem="a record's prefix disagrees with its length"
@@ -119,7 +126,7 @@ class Block:
         """Return the block's bytes, the format at the top of this file."""
         return b"".join(self.parts())
 
-    def parts(self) -> tuple[bytes, bytes, bytes]:
+    def parts(self) -> tuple[bytes, bytes, bytes | memoryview]:
         """Return the block's bytes in pieces, for who joins them with others and would copy a large block once more."""
         header = HEADER.pack(
             len(self.lengths), self.attributes, 0, self.data_crc32c, len(self.frames)
@@ -140,7 +147,7 @@ def frame_positions(lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
     return positions
 
 
-def frames_match(frames: bytes, lengths: npt.NDArray[np.uint32]) -> bool:
+def frames_match(frames: bytes | memoryview, lengths: npt.NDArray[np.uint32]) -> bool:
     """Tell whether `frames` is exactly one frame for each of `lengths`, prefixes included."""
     count = len(lengths)
     if count == 1:

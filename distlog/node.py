@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -323,5 +323,5 @@ class Node:
             return
         self._group.frame_received(node_id, payload)
 
-    def _transmit(self, node_id: str, payload: bytes) -> bool:
-        return self._peers.send(node_id, Channel.RAFT, GROUP, payload)
+    def _transmit(self, node_id: str, payload: Sequence[bytes]) -> bool:
+        return self._peers.send(node_id, Channel.RAFT, GROUP, *payload)

@@ -15,7 +15,7 @@ VARINT, FIXED64, SIZED, FIXED32 = 0, 1, 2, 5
 SHIFT_MAX = 63
 
 
-def join(message: bytes, number: int, *parts: bytes) -> bytes:
+def join(message: bytes, number: int, *parts: bytes | memoryview) -> bytes:
     """Return a serialized message with the bytes field `number`, which it does not have, added in pieces."""
     size = sum(map(len, parts))
     if not size:

@@ -135,7 +135,7 @@ def encode_entry(commands: Sequence[Command], timestamp_ms: int) -> bytes:
     header = ENTRY_HEADER.pack(
         ENTRY_TYPE_OPAQUE, ENTRY_VERSION, ENTRY_KIND_COMMANDS, 0, len(commands), timestamp_ms
     )
-    parts = [header]
+    parts: list[bytes | memoryview] = [header]
     for command in commands:
         if isinstance(command, Append):
             _encode_append(command, parts)
@@ -153,7 +153,7 @@ def command_size(command: Command) -> int:
     return COMMAND_HEADER.size + len(_encode_body(command)[2])
 
 
-def _encode_append(command: Append, parts: list[bytes]) -> None:
+def _encode_append(command: Append, parts: list[bytes | memoryview]) -> None:
     # The parts of the block go straight into the entry: `block.encode` would copy a large one once more.
     block, stamp = command.block, command.producer
     if stamp is None:

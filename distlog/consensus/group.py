@@ -74,8 +74,8 @@ class GroupPorts:
     random: Random
     journal_worker: Worker
     checkpoint_worker: Worker
-    # Queue bytes for a peer; False if it is not connected.
-    transmit: Callable[[str, bytes], bool]
+    # Queue a message, in parts, for a peer; False if it is not connected.
+    transmit: Callable[[str, Sequence[bytes]], bool]
     # Send what is queued without waiting for the end of this step of the loop.
     flush: Callable[[], None]
     # The peer does not keep the protocol: close its connection.
@@ -365,7 +365,7 @@ class Group:
 
     def _transmit(self, node_id: str, message: Message) -> None:
         if not self._stopped:
-            self._ports.transmit(node_id, messages.encode(message))
+            self._ports.transmit(node_id, messages.encode_in_parts(message))
 
     def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
         return self.state_machine.apply_payload(raft_index, term, payload)

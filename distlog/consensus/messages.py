@@ -7,6 +7,8 @@ arrival; nothing on this path can execute what it reads, and malformed bytes are
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -151,6 +153,12 @@ RAFT_MESSAGES = (
     TimeoutNow,
 )
 
+# An entry of this size is not worth a copy for each voter.
+PART_SIZE_MIN = 64 << 10
+# Of msgpack: an empty array, an array of three, the heads of an array and of bytes with four bytes of size.
+NO_ENTRIES, ENTRY_OF_THREE = b"\x90", b"\x93"
+ARRAY32, BIN32 = struct.Struct(">BI"), struct.Struct(">BI")
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
@@ -158,6 +166,24 @@ _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 def encode(message: Message) -> bytes:
     """Return the bytes of one message."""
     return _encoder.encode(message)
+
+
+def encode_in_parts(message: Message) -> Sequence[bytes]:
+    """Return the bytes of one message, in which large entries are parts of their own and not copied."""
+    if not isinstance(message, AppendEntries) or not any(
+        len(entry[0]) >= PART_SIZE_MIN for entry in message.entries
+    ):
+        return (_encoder.encode(message),)
+    # The entries are what the message ends with: an array of entries, each an array of three, in msgpack.
+    head = _encoder.encode(msgspec.structs.replace(message, entries=[]))
+    assert head.endswith(NO_ENTRIES), "the entries are the last field"
+    parts: list[bytes] = []
+    between = head[: -len(NO_ENTRIES)] + ARRAY32.pack(0xDD, len(message.entries))
+    for payload, raft_index, term in message.entries:
+        parts += (between + ENTRY_OF_THREE + BIN32.pack(0xC6, len(payload)), payload)
+        between = _encoder.encode(raft_index) + _encoder.encode(term)
+    parts.append(between)
+    return parts
 
 
 def decode(payload: bytes, sender: str) -> Message:

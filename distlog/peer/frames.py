@@ -28,6 +28,10 @@ SIZE = struct.Struct("<I")
 TAIL = struct.Struct("<II")
 TAIL_SIZE = TAIL.size
 
+# A frame of this size that is not there yet is put together from its pieces, once; a smaller one is cheaper joined as it comes.
+PARTIAL_SIZE_MIN = 64 << 10
+PIECE_SIZE_MIN = 4 << 10
+
 # The channel of the handshake itself; it never reaches the events.
 CONTROL = 0
 
@@ -52,10 +56,14 @@ class MalformedFrame(Exception):
     """The far end sent bytes that are not a frame.  Nothing after them can be trusted: close the connection."""
 
 
-def encode_header(channel: int, group: int, payload: bytes) -> bytes:
-    """Return the 16 bytes that go before `payload`."""
-    crc32c = extend_crc32c(value_crc32c(TAIL.pack(channel, group)), payload)
-    return HEADER.pack(TAIL_SIZE + len(payload), crc32c, channel, group)
+def encode_header(channel: int, group: int, *payload: bytes) -> bytes:
+    """Return the 16 bytes that go before a payload, which may be in several parts."""
+    crc32c = value_crc32c(TAIL.pack(channel, group))
+    size = TAIL_SIZE
+    for part in payload:
+        crc32c = extend_crc32c(crc32c, part)
+        size += len(part)
+    return HEADER.pack(size, crc32c, channel, group)
 
 
 def encode_frame(channel: int, group: int, payload: bytes) -> bytes:
@@ -71,32 +79,36 @@ class FrameDecoder:
         self._payload_size_max = payload_size_max
         # Largest payload of any channel that is welcome now; the connection lowers it during the handshake.
         self.payload_size_limit = max(payload_size_max.values())
-        # Bytes received and not yet returned start at `_start`.  A bytearray while a frame is incomplete.
-        self._buffer: bytes | bytearray = b""
+        # Bytes received and not yet returned start at `_start`.
+        self._buffer = b""
         self._start = 0
+        # A large frame, before those bytes, of which not everything is there yet.
+        self._partial: _PartialFrame | None = None
 
     @property
     def buffered_size(self) -> int:
         """Bytes received that no frame has been made of yet."""
-        return len(self._buffer) - self._start
+        partial_size = self._partial.received_size if self._partial else 0
+        return len(self._buffer) - self._start + partial_size
 
     def receive_data(self, data: bytes) -> None:
         """Take more bytes of the stream."""
-        if self._start == len(self._buffer):
-            self._buffer = data
+        partial = self._partial
+        if partial is not None and partial.missing_size:
+            used = partial.receive(data)
+            self._buffer, self._start = data, used
+        elif self._start == len(self._buffer):
+            self._buffer, self._start = data, 0
         else:
-            if isinstance(self._buffer, bytes):
-                self._buffer = bytearray(memoryview(self._buffer)[self._start :])
-            else:
-                del self._buffer[: self._start]
-            self._buffer += data
-        self._start = 0
+            self._buffer, self._start = self._buffer[self._start :] + data, 0
 
     def next_frame(self) -> Frame | None:
         """Return the next whole frame, or None until more data is there.
 
         Raises MalformedFrame, and does so again at every further call.
         """
+        if self._partial is not None:
+            return self._complete(self._partial)
         buffer, start = self._buffer, self._start
         available = len(buffer) - start
         if available < HEADER_SIZE:
@@ -115,18 +127,23 @@ class FrameDecoder:
         tail_start = payload_start - TAIL_SIZE
         end = tail_start + size
         if len(buffer) < end:
+            if size >= PARTIAL_SIZE_MIN:
+                header = buffer[start:payload_start]
+                self._partial = _PartialFrame(header, buffer[payload_start:], end - len(buffer))
+                self._buffer, self._start = b"", 0
             return None
-        if isinstance(buffer, bytes):
-            tail, payload = buffer[tail_start:payload_start], buffer[payload_start:end]
-        else:
-            # Through a view: a slice of a bytearray would be copied twice.
-            with memoryview(buffer) as view:
-                tail = view[tail_start:payload_start].tobytes()
-                payload = view[payload_start:end].tobytes()
+        tail, payload = buffer[tail_start:payload_start], buffer[payload_start:end]
         if extend_crc32c(value_crc32c(tail), payload) != crc32c:
             raise MalformedFrame("wrong checksum")
         self._start = end
         return Frame(channel, group, payload)
+
+    def _complete(self, partial: _PartialFrame) -> Frame | None:
+        if partial.missing_size:
+            return None
+        frame = partial.frame()
+        self._partial = None
+        return frame
 
     def _check_size(self, size: int) -> None:
         if TAIL_SIZE <= size <= self.payload_size_limit + TAIL_SIZE:
@@ -134,3 +151,42 @@ class FrameDecoder:
         if size < TAIL_SIZE:
             raise MalformedFrame(f"frame size {size} is smaller than a header")
         raise MalformedFrame(f"frame of {size} bytes where {self.payload_size_limit} is the limit")
+
+
+class _PartialFrame:
+    """A large frame that arrives in many pieces, which are put together once, when the last one is there."""
+
+    def __init__(self, header: bytes, payload: bytes, missing_size: int) -> None:
+        """header: checked.  payload: as much of it as is there."""
+        self._header = header
+        self._pieces: list[bytes | bytearray | memoryview] = [payload]
+        self._size = len(payload)
+        # Bytes that are still to come.
+        self.missing_size = missing_size
+
+    @property
+    def received_size(self) -> int:
+        return len(self._header) + self._size
+
+    def receive(self, data: bytes) -> int:
+        """Take what belongs to the frame from the beginning of `data`; return how much it was."""
+        used = min(len(data), self.missing_size)
+        last = self._pieces[-1]
+        if used >= PIECE_SIZE_MIN:
+            self._pieces.append(data if used == len(data) else memoryview(data)[:used])
+        elif isinstance(last, bytearray):
+            # Small pieces share one: each by itself would take a multiple of its bytes.
+            last += data[:used]
+        else:
+            self._pieces.append(bytearray(data[:used]))
+        self._size += used
+        self.missing_size -= used
+        return used
+
+    def frame(self) -> Frame:
+        """Return the whole frame.  Raises MalformedFrame."""
+        payload = b"".join(self._pieces)
+        _, crc32c, channel, group = HEADER.unpack(self._header)
+        if extend_crc32c(value_crc32c(self._header[-TAIL_SIZE:]), payload) != crc32c:
+            raise MalformedFrame("wrong checksum")
+        return Frame(channel, group, payload)

@@ -143,9 +143,10 @@ class PeerNetwork:
 
     # --- what it does ---------------------------------------------------------------------------
 
-    def send(self, node_id: str, channel: Channel, group: int, payload: bytes) -> bool:
+    def send(self, node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
         """Queue one frame; it leaves at the end of this step of the loop, or at `flush`.
 
+        A payload in several parts is joined nowhere: several nodes may be sent the same large part.
         Returns False, and sends nothing, if the node is not connected or too much waits for it.  True promises nothing:
         the connection may break.  Never calls back.
         """
@@ -153,7 +154,7 @@ class PeerNetwork:
         if stream is None:
             return False
         counters = self._switchboard.counters
-        if not stream.queue(channel, group, payload):
+        if not stream.queue(channel, group, *payload):
             counters["frames_turned_away"] += 1
             return False
         counters["frames_sent"] += 1

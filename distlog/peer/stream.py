@@ -115,22 +115,22 @@ class Stream(asyncio.Protocol):
 
     # --- what the network calls -----------------------------------------------------------------
 
-    def queue(self, channel: int, group: int, payload: bytes) -> bool:
-        """Put a frame behind what waits for `flush`; False if too much waits already.
+    def queue(self, channel: int, group: int, *payload: bytes) -> bool:
+        """Put a frame, whose payload may be in several parts, behind what waits for `flush`; False if too much waits already.
 
         A queue that is empty takes any frame: one larger than the queue's limit could never be sent otherwise.
         """
         limits = self._limits[CHANNELS[channel]]
-        assert len(payload) <= limits.frame_size_max, "the sender must split its messages"
-        size = HEADER_SIZE + len(payload)
+        payload_size = sum(map(len, payload))
+        assert payload_size <= limits.frame_size_max, "the sender must split its messages"
+        size = HEADER_SIZE + payload_size
         waiting_size = self._queue_size + self._unsent_size
         if waiting_size and waiting_size + size > limits.queue_size_max:
             waiting_size = self.waiting_size
             if waiting_size and waiting_size + size > limits.queue_size_max:
                 return False
-        self._queue.append(encode_header(channel, group, payload))
-        if payload:
-            self._queue.append(payload)
+        self._queue.append(encode_header(channel, group, *payload))
+        self._queue += payload
         self._queue_size += size
         return True
 

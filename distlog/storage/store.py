@@ -28,7 +28,7 @@ class Store:
         """Make sure that `size` more bytes can be appended.  Raises StorageFull."""
         self._memory.reserve(self.size + size)
 
-    def append(self, frames: bytes) -> int:
+    def append(self, frames: bytes | memoryview) -> int:
         """Write `frames` into reserved space and return their position."""
         position = self.size
         self._memory.write(position, frames)

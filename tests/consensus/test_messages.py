@@ -51,6 +51,33 @@ def test_a_message_arrives_as_it_was_sent(message: messages.Message) -> None:
     assert messages.decode(messages.encode(message), "n2") == message
 
 
+LARGE = bytes(range(256)) * (messages.PART_SIZE_MIN // 256)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [(b"small", 5, 3)],
+        [(LARGE, 5, 3)],
+        [(b"small", 5, 3), (LARGE, 6, 1 << 40), (LARGE[:-1], 7, 1 << 40), (LARGE, 8, 1 << 40)],
+        [(b"x", index, 3) for index in range(5, 25)] + [(LARGE, 25, 3)],
+    ],
+    ids=["none", "small", "large", "both", "many"],
+)
+def test_large_entries_travel_as_they_are(entries: list[messages.EntryTuple]) -> None:
+    message = AppendEntries(1 << 50, 7, 5, 4, 2, 1, entries)
+    parts = messages.encode_in_parts(message)
+    assert messages.decode(b"".join(parts), "n2") == message
+    for payload in (entry[0] for entry in entries if len(entry[0]) >= messages.PART_SIZE_MIN):
+        assert any(part is payload for part in parts)
+
+
+def test_a_message_without_large_entries_is_one_part() -> None:
+    for message in ALL:
+        assert messages.encode_in_parts(message) == (messages.encode(message),)
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"", b"\x00", b"garbage", pickle.dumps({"type": "append_entries"}), b"\x92\x63\x01"],

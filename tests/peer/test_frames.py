@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import tracemalloc
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from distlog.peer.frames import (
     HEADER,
     HEADER_SIZE,
+    PARTIAL_SIZE_MIN,
+    PIECE_SIZE_MIN,
     Frame,
     FrameDecoder,
     MalformedFrame,
@@ -99,6 +102,70 @@ def test_a_header_alone_reserves_no_memory() -> None:
     decoder.receive_data(HEADER.pack(8 + (32 << 20), 0, 1, 0))
     assert decoder.next_frame() is None
     assert decoder.buffered_size == HEADER_SIZE
+
+
+def test_a_payload_in_parts_is_one_frame() -> None:
+    parts = (b"", b"he", b"llo")
+    assert encode_header(1, 7, *parts) + b"".join(parts) == GOLDEN
+
+
+LARGE = {1: 4 * PARTIAL_SIZE_MIN}
+
+
+@given(
+    payload_size=st.integers(PARTIAL_SIZE_MIN - 50, PARTIAL_SIZE_MIN + 50_000),
+    pieces=st.lists(st.integers(1, 3 * PIECE_SIZE_MIN), min_size=1, max_size=20),
+)
+def test_a_large_frame_is_put_together_from_whatever_pieces_it_comes_in(
+    payload_size: int, pieces: list[int]
+) -> None:
+    payload = bytes(number % 251 for number in range(payload_size))
+    sent = [Frame(1, 5, b"before"), Frame(1, 6, payload), Frame(1, 7, payload), Frame(1, 8, b"x")]
+    stream = b"".join(encode_frame(each.channel, each.group, each.payload) for each in sent)
+    decoder = FrameDecoder(LARGE)
+    found = []
+    position = returned_size = 0
+    for size in cycle(pieces):
+        decoder.receive_data(stream[position : position + size])
+        position = min(position + size, len(stream))
+        while (frame := decoder.next_frame()) is not None:
+            found.append(frame)
+            returned_size += HEADER_SIZE + len(frame.payload)
+        assert decoder.buffered_size == position - returned_size
+        if position == len(stream):
+            break
+    assert found == sent
+
+
+def test_a_large_frame_that_changed_is_malformed_and_stays_so() -> None:
+    stream = bytearray(encode_frame(1, 0, bytes(2 * PARTIAL_SIZE_MIN)))
+    stream[-1] ^= 1
+    decoder = FrameDecoder(LARGE)
+    for start in range(0, len(stream), PARTIAL_SIZE_MIN):
+        decoder.receive_data(bytes(stream[start : start + PARTIAL_SIZE_MIN]))
+        if decoder.buffered_size < len(stream):
+            assert decoder.next_frame() is None
+    decoder.receive_data(GOLDEN)
+    for _ in range(3):
+        with pytest.raises(MalformedFrame, match="checksum"):
+            decoder.next_frame()
+
+
+def test_small_pieces_of_a_large_frame_take_no_more_than_their_bytes() -> None:
+    decoder = FrameDecoder(LARGE)
+    decoder.receive_data(encode_frame(1, 0, bytes(PARTIAL_SIZE_MIN))[:HEADER_SIZE])
+    assert decoder.next_frame() is None
+    count = 10_000
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            decoder.receive_data(b"%c" % (number % 256))
+            assert decoder.next_frame() is None
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert decoder.buffered_size == HEADER_SIZE + count
+    assert size < 4 * count
 
 
 frames = st.lists(
