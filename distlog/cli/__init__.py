@@ -13,7 +13,7 @@
         remedies        what to do about a fault
     arguments       the parser that names the nearest flag, and the address of the cluster
     terminal        what a person sees beside the output: errors, progress; progress_bar: where the end is known
-    units           sizes, ages, moments and counts
+    units           sizes, ages, moments and counts; json_fields: bytes of records
 
 A command is a module with `add_arguments(parser)` and `run(namespace) -> exit code`; only the module of the command that runs is
 imported.  Exit codes: 0 fine, 1 failed, 2 usage.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distlog.cli.arguments import add_server_argument, count, seconds
 from distlog.cli.connecting import connected
+from distlog.cli.json_fields import text_fields
 from distlog.cli.units import MOMENT_WORDS, is_offset, moment_ms
 from distlog.errors import ConfigurationInvalid, OffsetOutOfRange
 
@@ -128,14 +128,6 @@ def json_line(record: Record) -> bytes:
             {"name": name, **text_fields("value", content)} for name, content in record.headers
         ]
     return json.dumps(fields, ensure_ascii=False).encode()
-
-
-def text_fields(name: str, content: bytes) -> dict[str, str]:
-    """Return bytes as JSON can hold them."""
-    try:
-        return {name: content.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(content).decode("ascii")}
 
 
 LINES: dict[str, Callable[[Batch], list[bytes]]] = {"raw": raw_lines, "json": json_lines}

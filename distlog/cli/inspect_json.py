@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from typing import Any
 
+from distlog.cli.json_fields import text_fields
 from distlog.cli.producer_rows import producer_of
 from distlog.cli.stopped_node import Look, TopicSurvey
 from distlog.cli.stored_records import ShownBatch, ShownRecord
@@ -157,11 +157,3 @@ def record_json(topic: TopicSurvey, record: ShownRecord) -> dict[str, Any]:
 
 def producers_json(image: CheckpointImage) -> list[dict[str, Any]]:
     return [dataclasses.asdict(producer_of(row)) for row in image.producer_rows]
-
-
-def text_fields(name: str, content: bytes) -> dict[str, str]:
-    """Return bytes as JSON can hold them."""
-    try:
-        return {name: content.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(content).decode("ascii")}

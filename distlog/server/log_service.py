@@ -18,14 +18,13 @@ from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_batch import ProduceBatch
 from distlog.server.produce_stream import ProduceStream, not_confirmed
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
-from distlog.server.refusals import proven
+from distlog.server.refusals import RETRY_DELAY_S, proven
 from distlog.server.served_log import ServedLog
 
 CONSISTENCIES = {
     log_pb2.CONSISTENCY_LINEARIZABLE: Consistency.LINEARIZABLE,
     log_pb2.CONSISTENCY_LOCAL: Consistency.LOCAL,
 }
-READ_RETRY_DELAY_S = 0.2
 # Enough for one batch: a read returns at least one.
 ONE_BATCH = 1
 
@@ -154,7 +153,7 @@ async def read_deadline(timeout_s: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         problem = f"what the read needs was not confirmed within {timeout_s:g} s"
-        raise NoLeader(problem=problem, retry_delay_s=READ_RETRY_DELAY_S) from None
+        raise NoLeader(problem=problem, retry_delay_s=RETRY_DELAY_S) from None
 
 
 @asynccontextmanager
