@@ -236,10 +236,10 @@ class TopicExists(DistlogError):
 
 @dataclass(eq=False)
 class CorruptBatch(DistlogError):
-    """Stored bytes are not what was written.  The file is kept; a replica or a backup has the data."""
+    """Stored bytes are not what was written.  The file is kept; another node or a backup has the data."""
 
     reason = "CORRUPT_BATCH"
-    text = "{path}: corrupt at byte {position} ({problem}): run `distlog verify` and restore the file from a replica"
+    text = "{path}: corrupt at byte {position} ({problem}): run `distlog verify` and restore the file from another node"
     path: str
     position: int
     problem: str
@@ -286,7 +286,7 @@ class CorruptCheckpoint(DistlogError):
 @dataclass(eq=False)
 class EntryUnknown(DistlogError):
     """An entry holds something of a newer version.  The node stops before it applies it: skipping it would make this
-    replica differ from the others for ever."""
+    node differ from the others for ever."""
 
     reason = "ENTRY_UNKNOWN"
     text = (

@@ -139,7 +139,9 @@ async def _shut_down(node: Node, listener: Listener) -> int:
             await node.stop()
     except TimeoutError:
         # Safe: what is acknowledged is durable, and the next start repeats the rest from the journal.
-        logger.warning("stopped without a last checkpoint: the disk is slow")
+        logger.warning(
+            "stopped without a last checkpoint, since the disk is slow: the next start reads more of the journal"
+        )
         return 0
     logger.info("stopped")
     return 0

@@ -46,7 +46,7 @@ RETRIED = (
 )
 # After these the record may exist.  After any other the node says, or we know, that this attempt wrote nothing.
 AMBIGUOUS = (OutcomeUnknown, InternalError, AnswerInvalid, UnrecognizedError)
-# Another node may have what this one cannot give: a replica of a corrupt file, too.
+# Another node may have what this one cannot give: a file that is whole in place of a corrupt one, too.
 READ_ELSEWHERE = (*RETRIED, CorruptBatch, CorruptIndex)
 # The pauses between attempts double from the first one to PAUSE_FACTOR_MAX times that.
 PAUSE_FIRST_S = 0.05

@@ -42,7 +42,7 @@ LAST_USED_POSITION = 8
 
 @dataclass(frozen=True, slots=True)
 class ProducerLimits:
-    """Limits of the replicated state: the same on every node, or the replicas differ."""
+    """Limits of the replicated state: the same on every node, or the nodes differ."""
 
     producer_count_max: int = 100_000
     # Windows of all producers together; most have one.

@@ -97,7 +97,7 @@ class SpaceWatch:
             # So that their return is said too, however soon.
             self._was_short = True
             logger.warning(
-                "no file can be opened: this node takes no writes until one can be again"
+                "no file can be opened: this node takes no writes until one can be again, raise its limit (prlimit --nofile)"
             )
         elif is_full:
             logger.warning(
