@@ -243,7 +243,7 @@ class Node:
         )
         self._spares.close_idle = recovered.state_machine.close_idle_files
         for note in recovered.notes:
-            logger.info("recovery: %s", note)
+            logger.info("recovery note=%s", note)
         self._group = Group(
             node_id=self._settings.node_id,
             configuration=configuration,

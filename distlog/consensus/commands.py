@@ -5,7 +5,7 @@
 
 The type byte is pysyncobj's: 100 means that the rest is opaque to it.  Everything is little-endian.  An entry of an unknown
 version, with an unknown kind, or with reserved bits set was written by a newer version: it is never skipped, because a
-replica that skips differs from the others for ever.  Nothing here looks at the state: `StateMachine.check` does.
+node that skips differs from the others for ever.  Nothing here looks at the state: `StateMachine.check` does.
 """
 
 from __future__ import annotations

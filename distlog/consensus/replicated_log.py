@@ -1,8 +1,8 @@
 """The one door to a replicated group: append through the majority, read what is committed, wait for more.
 
 Appends wait until the next step of the group, and travel as one entry with everything else that waits then (`Proposals`).  A
-future is fulfilled when its command is applied here, which is after a majority has
-it on disk.  When leadership is lost the outcome of what was proposed is unknown, and says so; nothing is forwarded.
+future is fulfilled when its command is applied here, which is after a majority has it on disk.  When leadership is lost the
+outcome of what was proposed is unknown, and says so; nothing is forwarded.
 
 Present records are served at once by any node, since logs hold committed records only.  "Not there" is said only after a
 read index has proven it, so a read is linearizable unless the caller asks for LOCAL.

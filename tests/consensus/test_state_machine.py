@@ -100,7 +100,7 @@ def test_a_topic_created_again_under_its_name_is_another_one_and_empty() -> None
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 249, "...", "default2"])
-def test_legal_topic_names(name: str) -> None:
+def test_a_legal_topic_name_is_taken(name: str) -> None:
     assert Replica().machine.check(CreateTopic(name, SMALL)) is None
 
 
