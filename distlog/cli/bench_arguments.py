@@ -235,18 +235,25 @@ def load_of(namespace: argparse.Namespace) -> Load:
         problem = "name the topic, with --topic; default is always there"
         raise ConfigurationInvalid("--create-topic", problem)
     common["record_size"] = namespace.record_size
-    if namespace.action == "latency":
-        if namespace.of == "tail":
-            if namespace.record_size < STAMP.size:
-                problem = f"must be at least {STAMP.size} with --of tail: a record carries its run and its number"
-                raise ConfigurationInvalid("--record-size", problem)
-            if namespace.callers > 1:
-                raise ConfigurationInvalid("--callers", "there is one with --of tail: say --rate")
-        elif namespace.rate is not None:
-            problem = "is of use with --of tail only: otherwise the next record waits for the last"
-            raise ConfigurationInvalid("--rate", problem)
-        rate = 200.0 if namespace.rate is None else namespace.rate
-        return Load(of=namespace.of, callers=namespace.callers, rate=rate, **common)
+    of_action = _latency_load if namespace.action == "latency" else _produce_load
+    return of_action(namespace, common)
+
+
+def _latency_load(namespace: argparse.Namespace, common: dict[str, Any]) -> Load:
+    if namespace.of == "tail":
+        if namespace.record_size < STAMP.size:
+            problem = f"must be at least {STAMP.size} with --of tail: a record carries its run and its number"
+            raise ConfigurationInvalid("--record-size", problem)
+        if namespace.callers > 1:
+            raise ConfigurationInvalid("--callers", "there is one with --of tail: say --rate")
+    elif namespace.rate is not None:
+        problem = "is of use with --of tail only: otherwise the next record waits for the last"
+        raise ConfigurationInvalid("--rate", problem)
+    rate = 200.0 if namespace.rate is None else namespace.rate
+    return Load(of=namespace.of, callers=namespace.callers, rate=rate, **common)
+
+
+def _produce_load(namespace: argparse.Namespace, common: dict[str, Any]) -> Load:
     if namespace.batch and namespace.linger is not None:
         problem = f"is of use with --batch {AUTO} only: what is a batch already is sent at once"
         raise ConfigurationInvalid("--linger", problem)
