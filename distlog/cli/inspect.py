@@ -66,6 +66,8 @@ def run(namespace: argparse.Namespace) -> int:
         raise ConfigurationInvalid("--raw", "goes with --record, and without --json")
     if namespace.offsets is not None and not namespace.batches:
         raise ConfigurationInvalid("--offsets", "goes with --batches")
+    # A look may take long: what cannot be right is said before it.
+    offsets(namespace.offsets)
     disk = RealDisk()
     look = look_at(disk, namespace.path, deep=False)
     if namespace.raw:
@@ -132,6 +134,8 @@ def offsets(text: str | None) -> tuple[int, int]:
         return 0, 1 << 64
     first, dash, last = text.partition("-")
     if first.isdecimal() and (last.isdecimal() or not dash):
+        if last and int(last) < int(first):
+            raise ConfigurationInvalid("--offsets", f"{text} ends before it begins")
         return int(first), int(last or first) + 1
     raise ConfigurationInvalid("--offsets", f"must be OFFSET or FIRST-LAST, not {text!r}")
 
