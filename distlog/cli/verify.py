@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from distlog.cli.inspect_json import fault_json
@@ -20,11 +21,29 @@ from distlog.cli.remedies import DIFFERENT, remedy_of
 from distlog.cli.stopped_node import Look, TopicSurvey, look_at
 from distlog.cli.units import count_text
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable
-from distlog.storage.comparison import compare_logs
+from distlog.storage.comparison import common_offsets, compare_logs
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.invariants import Fault
 from distlog.storage.segment_files import STORE
-from distlog.storage.survey import FAULT_COUNT_MAX
+from distlog.storage.survey import FAULT_COUNT_MAX, LogSurvey
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What comes of holding the logs of two directories against each other."""
+
+    # Of offsets that both keep.
+    record_count: int = 0
+    # Whether there is nothing to compare: every log is in both, and ends in both where it begins.
+    both_empty: bool = True
+    differences: list[Fault] = field(default_factory=list)
+    # What was compared, and what only one of them has.
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_equal(self) -> bool:
+        """Two that have no record in common are not: nothing was compared."""
+        return not self.differences and (self.record_count > 0 or self.both_empty)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,47 +59,58 @@ def run(namespace: argparse.Namespace) -> int:
         problem = "name one directory, or two with --compare; see distlog verify --help"
         raise ConfigurationInvalid("distlog verify", problem)
     disk = RealDisk()
+    comparison: Comparison | None = None
     paths = namespace.compare or [namespace.path]
     with ProgressBar("checked") as bar:
         looks = [look_at(disk, path, deep=True, progress=bar.of(path, STORE)) for path in paths]
-        differences: list[Fault] = []
-        notes: list[str] = []
         if namespace.compare:
-            differences, notes = compare(disk, looks[0], looks[1])
+            comparison = compare(disk, looks[0], looks[1])
     faults = [fault for look in looks for fault in look.all_faults()]
     if namespace.json:
-        print(json.dumps(as_json(looks, differences, notes), indent=2))
+        print(json.dumps(as_json(looks, comparison), indent=2))
     else:
-        print("\n".join(as_lines(looks, differences, notes)))
-    return 1 if faults or differences else 0
+        print("\n".join(as_lines(looks, comparison)))
+    return 1 if faults or (comparison is not None and not comparison.is_equal) else 0
 
 
-def compare(disk: Disk, one: Look, other: Look) -> tuple[list[Fault], list[str]]:
-    """Return how the logs of two directories differ, and what could not be compared."""
+def compare(disk: Disk, one: Look, other: Look) -> Comparison:
+    """Hold the logs of two directories against each other."""
     if (one.directory is None) != (other.directory is None):
         problem = f"{one.path} and {other.path} are not of the same kind: compare like with like"
         raise DataDirectoryUnusable(path=other.path, problem=problem)
-    faults: list[Fault] = []
-    notes: list[str] = []
+    comparison = Comparison()
     others = {topic.topic_id: topic for topic in other.topics}
     for topic in one.topics:
         twin = others.pop(topic.topic_id, None)
         if twin is None:
-            notes.append(f"only {one.path} has {title(topic)}")
+            comparison.both_empty = False
+            comparison.notes.append(f"only {one.path} has {title(topic)}")
             continue
-        faults += compare_logs(disk, topic.log, twin.log)
-        notes += compared_text(one, topic, other, twin)
-    notes += [f"only {other.path} has {title(topic)}" for topic in others.values()]
-    return faults, notes
+        comparison.record_count += len(common_offsets(topic.log, twin.log))
+        comparison.both_empty &= _are_empty(topic.log, twin.log)
+        comparison.differences += compare_logs(disk, topic.log, twin.log)
+        comparison.notes += compared_text(one, topic, other, twin)
+    for topic in others.values():
+        comparison.both_empty = False
+        comparison.notes.append(f"only {other.path} has {title(topic)}")
+    return comparison
+
+
+def _are_empty(one: LogSurvey, other: LogSurvey) -> bool:
+    """Tell whether two logs of the same kind keep nothing, and go on with the same offset."""
+    return (
+        one.is_seed == other.is_seed
+        and one.start_offset == one.next_offset == other.next_offset == other.start_offset
+    )
 
 
 def compared_text(one: Look, topic: TopicSurvey, other: Look, twin: TopicSurvey) -> list[str]:
     """Return which offsets of two logs were compared, and what only one of them keeps."""
     logs = (topic.log, twin.log)
-    first = max(log.start_offset for log in logs)
-    end = min(log.next_offset for log in logs)
-    if first >= end:
+    common = common_offsets(*logs)
+    if not common:
         return [f"{title(topic)}: no offset is in both"]
+    first, end = common.start, common.stop
     sentences = [f"{title(topic)}: compared offsets {first} to {end - 1}"]
     for look, log in zip((one, other), logs, strict=True):
         if log.start_offset < first:
@@ -97,8 +127,9 @@ def compared_text(one: Look, topic: TopicSurvey, other: Look, twin: TopicSurvey)
 # --- What is said ---------------------------------------------------------------------------------
 
 
-def as_json(looks: list[Look], differences: list[Fault], notes: list[str]) -> dict[str, Any]:
-    """Return what `--json` prints."""
+def as_json(looks: list[Look], comparison: Comparison | None) -> dict[str, Any]:
+    """Return what `--json` prints; what only `--compare` finds out is null without."""
+    compared = comparison or Comparison()
     return {
         "directories": [
             {
@@ -111,8 +142,10 @@ def as_json(looks: list[Look], differences: list[Fault], notes: list[str]) -> di
             }
             for look in looks
         ],
-        "differences": [_fault_json(fault, DIFFERENT) for fault in differences],
-        "notes": notes,
+        "compared_record_count": comparison and comparison.record_count,
+        "is_equal": comparison and comparison.is_equal,
+        "differences": [_fault_json(fault, DIFFERENT) for fault in compared.differences],
+        "notes": compared.notes,
     }
 
 
@@ -130,8 +163,9 @@ def _fault_json(fault: Fault, remedy: str) -> dict[str, Any]:
     return {**fault_json(fault), "remedy": remedy}
 
 
-def as_lines(looks: list[Look], differences: list[Fault], notes: list[str]) -> list[str]:
+def as_lines(looks: list[Look], comparison: Comparison | None) -> list[str]:
     """Return what a person reads."""
+    compared = comparison or Comparison()
     lines: list[str] = []
     for look in looks:
         for topic in look.topics:
@@ -141,11 +175,11 @@ def as_lines(looks: list[Look], differences: list[Fault], notes: list[str]) -> l
         remedies: set[str] = set()
         for fault in look.all_faults():
             lines += _fault_lines(fault, remedy_of(fault, look), remedies)
-    lines += [f"note: {note}" for note in notes]
+    lines += [f"note: {note}" for note in compared.notes]
     said: set[str] = set()
-    for fault in differences:
+    for fault in compared.differences:
         lines += _fault_lines(fault, DIFFERENT, said)
-    return [*lines, conclusion(looks, differences)]
+    return [*lines, conclusion(looks, comparison)]
 
 
 def _fault_lines(fault: Fault, remedy: str, said: set[str]) -> list[str]:
@@ -160,8 +194,9 @@ def _fault_lines(fault: Fault, remedy: str, said: set[str]) -> list[str]:
     return lines
 
 
-def conclusion(looks: list[Look], differences: list[Fault]) -> str:
+def conclusion(looks: list[Look], comparison: Comparison | None) -> str:
     """Return the last line."""
+    differences = comparison.differences if comparison is not None else []
     counts = [len(look.all_faults()) for look in looks]
     wrong = [
         ("at least " if most else "") + count_text(count, noun)
@@ -171,10 +206,20 @@ def conclusion(looks: list[Look], differences: list[Fault]) -> str:
         )
         if count
     ]
-    if wrong:
-        return " and ".join(wrong)
     records = sum(
         topic.log.next_offset - topic.log.start_offset for look in looks for topic in look.topics
     )
-    equal = ", and the two are equal" if len(looks) > 1 else ""
-    return f"nothing is wrong with {records} records{equal}"
+    said = " and ".join(wrong) or f"nothing is wrong with {records} records"
+    return said if comparison is None else said + _compared_words(comparison)
+
+
+def _compared_words(comparison: Comparison) -> str:
+    """Return how the last line goes on after `--compare`."""
+    if comparison.record_count:
+        count = count_text(comparison.record_count, "record")
+        if comparison.differences:
+            return f" among the {count} that both keep"
+        return f", and the two are equal in the {count} that both keep"
+    if comparison.both_empty:
+        return ", and the two are equal: both are empty"
+    return ", but they have no offset in common: nothing was compared"

@@ -18,10 +18,18 @@ from distlog.storage.survey import LogSurvey, SegmentSurvey
 CHUNK_SIZE = 1 << 20
 
 
+def common_offsets(one: LogSurvey, other: LogSurvey) -> range:
+    """Return the offsets that both keep; empty if there are none."""
+    first = max(one.start_offset, other.start_offset)
+    return range(first, max(first, min(one.next_offset, other.next_offset)))
+
+
 def compare_logs(disk: Disk, one: LogSurvey, other: LogSurvey) -> list[Fault]:
     """Return the first difference of each segment, by the file and the byte of `one`."""
-    first = max(one.start_offset, other.start_offset)
-    end = min(one.next_offset, other.next_offset)
+    common = common_offsets(one, other)
+    if not common:
+        return []
+    first, end = common.start, common.stop
     faults: list[Fault] = []
     segments, others = _by_base(one, first, end), _by_base(other, first, end)
     for base_offset in sorted(segments.keys() | others.keys()):
