@@ -12,7 +12,7 @@ from distlog.cli.units import count_text, size_text, time_text
 from distlog.consensus.commands import NO_OP, Append, Command
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
-from distlog.errors import CorruptJournal, EntryCorrupt, EntryUnknown
+from distlog.errors import CorruptJournal, DiskFailed, EntryCorrupt, EntryUnknown
 from distlog.storage.disk import Disk
 
 KINDS = {
@@ -26,7 +26,7 @@ def operations_of(disk: Disk, path: str) -> Iterator[Operation]:
     """Yield what can be read of a journal; where it ends, and why, a look at it says."""
     try:
         yield from OperationReader(disk, path)
-    except CorruptJournal:
+    except (CorruptJournal, DiskFailed):
         return
 
 

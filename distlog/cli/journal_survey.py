@@ -14,9 +14,9 @@ from distlog.consensus.journal import JournalEntry
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
 from distlog.consensus.state_machine import TOPIC_ID_SHIFT
-from distlog.errors import CorruptJournal, EntryCorrupt, EntryUnknown
+from distlog.errors import CorruptJournal, DiskFailed, EntryCorrupt, EntryUnknown
 from distlog.storage.disk import Disk
-from distlog.storage.invariants import Fault, Invariant
+from distlog.storage.invariants import Fault, Invariant, unreadable
 from distlog.storage.segment_scan import Provenance
 from distlog.storage.table_scan import Rows
 
@@ -104,6 +104,8 @@ def survey_journal(
     except CorruptJournal as error:
         fault = Fault(error.path, error.position, None, error.problem, Invariant.JOURNAL_CHAIN)
         journal.faults.append(fault)
+    except DiskFailed as error:
+        journal.faults.append(unreadable(error, Invariant.JOURNAL_CHAIN))
     journal.files = [(file_path("", file.first_sequence)[1:], file.size) for file in reader.files]
     journal.notes += reader.notes
     if image is not None and not journal.faults:

@@ -19,7 +19,7 @@ from distlog.consensus.topics import LOG_NAME, synced_log
 from distlog.errors import CorruptCheckpoint, DataDirectoryUnusable, DiskFailed
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
-from distlog.storage.invariants import Fault, Invariant
+from distlog.storage.invariants import Fault, Invariant, unreadable
 from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME
 from distlog.storage.segment_files import SUFFIXES
 from distlog.storage.survey import FAULT_COUNT_MAX, LogSurvey, survey_log
@@ -34,9 +34,6 @@ DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found
 GROUP_NAMES = re.compile(r"journal|checkpoint|topics|incoming")
 # What an interrupted replacement leaves behind.
 TEMPORARY_NAMES = re.compile(r"(FORMAT|node\.json)\.tmp|checkpoint\.new")
-
-# Faults that leave it open what the checkpoint was.
-LOST = {Invariant.CHECKPOINT_READABLE, Invariant.JOURNAL_FITS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +158,9 @@ def _look_at_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> Non
         fault = Fault(error.path, 0, None, error.problem, Invariant.CHECKPOINT_READABLE)
         look.faults.append(fault)
         return
+    except DiskFailed as error:
+        look.faults.append(unreadable(error, Invariant.CHECKPOINT_READABLE))
+        return
     if image is None:
         return
     configuration = image.configuration
@@ -195,12 +195,20 @@ def _look_for_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> No
     elif (
         not journal.first_index
         and disk.is_directory(directory.topics_path)
-        and synced_log(disk, directory.topics_path) is not None
+        and _has_synced_log(disk, directory.topics_path)
     ):
         problem = "the file is missing, the journal is empty, and there are logs with records"
     if problem:
         path = directory.checkpoint_path
         look.faults.append(Fault(path, 0, None, problem, Invariant.JOURNAL_FITS))
+
+
+def _has_synced_log(disk: Disk, path: str) -> bool:
+    try:
+        return synced_log(disk, path) is not None
+    except DiskFailed:
+        # The look at that log says it.
+        return False
 
 
 def _topic_names(disk: Disk, directory: DataDirectory) -> list[str]:
@@ -247,7 +255,7 @@ def _survey(
         return None
     # The next start removes a log that is in no checkpoint, and makes it anew from the journal: nothing of it
     # was promised.  If checkpoint or journal is lost, the log's own mark says what was.
-    lost = any(fault.invariant in LOST for fault in look.faults) or bool(journal and journal.faults)
+    lost = _is_checkpoint_lost(look) or bool(journal and journal.faults)
     without = None if lost else EMPTY_MARK
     provenance = None
     if journal is not None and journal.terms and not lost:
@@ -264,8 +272,15 @@ def _survey(
             progress=progress,
         )
     except DiskFailed as error:
-        look.faults.append(Fault(error.path, 0, None, str(error), Invariant.READABLE))
+        look.faults.append(unreadable(error, Invariant.FILE_PRESENT))
     return None
+
+
+def _is_checkpoint_lost(look: Look) -> bool:
+    """Tell whether it is open what the checkpoint was."""
+    assert look.directory is not None
+    path = look.directory.checkpoint_path
+    return look.checkpoint is None and any(fault.path == path for fault in look.faults)
 
 
 def _name(look: Look, topic_id: int, topic: TopicImage | None) -> str | None:

@@ -123,6 +123,8 @@ def read_checkpoint(disk: Disk, path: str) -> CheckpointImage | None:
     """
     if not disk.exists(path):
         return None
+    if disk.is_directory(path):
+        raise CorruptCheckpoint(path, "it is a directory, not a file")
     file = disk.open(path, writable=False)
     try:
         data = file.read_at(0, file.size())

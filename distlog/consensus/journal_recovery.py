@@ -132,6 +132,8 @@ class OperationReader:
     def _read_file(self, first: int, following: int | None) -> Iterator[Operation]:
         """Yield the operations of a file, up to the one that the file `following` begins with."""
         path = file_path(self._directory, first)
+        if self._disk.is_directory(path):
+            raise CorruptJournal(path, 0, "it is a directory, not a file")
         file = self._disk.open(path, writable=False)
         try:
             size = file.size()

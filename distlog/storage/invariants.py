@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from distlog.errors import CorruptBatch
+from distlog.errors import CorruptBatch, DiskFailed
 
 
 class Invariant(StrEnum):
@@ -55,3 +55,14 @@ class Fault:
 
     def error(self) -> CorruptBatch:
         return CorruptBatch(path=self.path, position=self.position, problem=self.problem)
+
+
+def unreadable(error: DiskFailed, invariant: Invariant) -> Fault:
+    """Return the fault of what the system does not give: `invariant` where something else has the name."""
+    cause = error.__cause__
+    if isinstance(cause, FileNotFoundError):
+        # The name is there, or nobody would have opened it.
+        return Fault(error.path, 0, None, "it is a link to what does not exist", invariant)
+    if isinstance(cause, NotADirectoryError):
+        return Fault(error.path, 0, None, "it is a file, not a directory", invariant)
+    return Fault(error.path, 0, None, str(error), Invariant.READABLE)

@@ -20,9 +20,10 @@ from distlog.cli.progress_bar import line
 from distlog.cli.terminal import CLEAR_LINE
 from distlog.consensus.journal_format import HEADER
 from distlog.consensus.journal_recovery import read_operations
+from distlog.errors import DiskFailed
 from distlog.storage.batch_table import decode_row
 from distlog.storage.data_directory import DataDirectory
-from distlog.storage.disk import RealDisk
+from distlog.storage.disk import RealDisk, RealFile
 from distlog.storage.log import Log, SegmentLimits
 from tests.cli.directories import (
     LIMITS,
@@ -90,6 +91,91 @@ def test_verify_checks_checkpoint_journal_and_topics(
     assert any(problem in fault["problem"] for fault in faults), faults
     assert all(fault["remedy"] for fault in faults)
     assert tree(node) == before
+
+
+def into_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def into_dangling_link(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    path.symlink_to("nothing")
+
+
+def into_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "replace", "problem"),
+    [
+        ("checkpoint", into_directory, "it is a directory, not a file"),
+        ("checkpoint", into_dangling_link, "it is a link to what does not exist"),
+        (f"journal/{1:020d}.journal", into_directory, "it is a directory, not a file"),
+        (f"journal/{1:020d}.journal", into_dangling_link, "it is a link to what does not exist"),
+        ("journal", into_dangling_link, "it is a link to what does not exist"),
+        ("journal", into_file, "it is a file, not a directory"),
+    ],
+)
+def test_what_is_no_file_is_a_fault_with_its_remedy(
+    node: Path, capsys: Capture, name: str, replace: Callable[[Path], None], problem: str
+) -> None:
+    path = node / "groups" / "0" / name
+    replace(path)
+    invariant = "checkpoint-readable" if name == "checkpoint" else "journal-chain"
+    code, shown = json_of(capsys, "verify", str(node))
+    fault = next(each for each in shown["directories"][0]["faults"] if each["path"] == str(path))
+    assert (code, fault["problem"], fault["invariant"]) == (1, problem, invariant)
+    assert fault["remedy"].startswith("restore the data directory from a backup")
+    assert main(["verify", str(node)]) == 1
+    said = capsys.readouterr()
+    assert f"fault: {path} at byte 0: {problem} ({invariant})" in said.out.splitlines()
+    assert said.err == ""
+    for flags in ([], ["--journal"], ["--checkpoint"]):
+        assert main(["inspect", str(node), *flags]) == 0
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["synced", f"{0:020d}.log"])
+def test_a_file_of_a_log_that_links_to_nothing_is_a_fault(
+    node: Path, capsys: Capture, name: str
+) -> None:
+    (node / "groups" / "0" / "checkpoint").unlink()
+    shutil.rmtree(node / "groups" / "0" / "journal")
+    path = topic_path(node) / name
+    into_dangling_link(path)
+    code, shown = json_of(capsys, "verify", str(node))
+    faults = {each["path"]: each for each in shown["directories"][0]["faults"]}
+    assert (code, faults[str(path)]["invariant"]) == (1, "file-present")
+    assert faults[str(path)]["remedy"].startswith("restore")
+
+
+def test_a_file_that_the_disk_does_not_give_is_a_fault(
+    node: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the checkpoint unread, the log's own mark says what was promised."""
+    opened = RealDisk.open
+
+    def refuse(disk: RealDisk, path: str, **options: bool) -> RealFile:
+        if path.endswith(("checkpoint", ".journal")):
+            raise DiskFailed(path, "open", "Input/output error")
+        return opened(disk, path, **options)
+
+    monkeypatch.setattr(RealDisk, "open", refuse)
+    code, shown = json_of(capsys, "verify", str(node))
+    (directory,) = shown["directories"]
+    assert code == 1
+    assert [fault["invariant"] for fault in directory["faults"]] == ["readable"] * 2
+    assert all("dmesg" in fault["remedy"] for fault in directory["faults"])
+    assert directory["topics"][0]["next_offset"] == 8
+    (topic_path(node) / f"{0:020d}.log").write_bytes(b"")
+    _, shown = json_of(capsys, "verify", str(node))
+    assert len(shown["directories"][0]["faults"]) > 2
 
 
 def test_verify_notices_a_checkpoint_of_another_node(node: Path, capsys: Capture) -> None:
