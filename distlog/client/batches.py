@@ -50,14 +50,14 @@ class Batch:
             return [record.value for record in self.records()]
         return self._data()
 
-    def records(self) -> list[Record]:
-        """Return the records that were asked for.  Raises AnswerInvalid if the frames are no such records."""
+    def records(self) -> Iterator[Record]:
+        """Yield the records that were asked for.  Raises AnswerInvalid, at once, if the frames are no such records."""
         first, data = self.wanted.start, self._data()
         if self.attributes & ATTRIBUTE_STRUCTURED:
-            return [
+            return (
                 structured_record(offset, each, self.timestamp_ms)
                 for offset, each in enumerate(data, first)
-            ]
+            )
         return plain_records(first, data, self.timestamp_ms)
 
     def views(self) -> Iterator[memoryview]:

@@ -110,7 +110,7 @@ class Consumer:
         batch = await self._take()
         if batch is None:
             raise StopAsyncIteration
-        self._batch, self._records = batch, iter(batch.records())
+        self._batch, self._records = batch, batch.records()
         return next(self._records)
 
     async def _take(self) -> Batch | None:

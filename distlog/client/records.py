@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 
 from google.protobuf.message import DecodeError
@@ -38,9 +38,10 @@ def stored_form(records: Sequence[bytes | NewRecord]) -> tuple[list[bytes], int]
     return [structured(*each) for each in given], ATTRIBUTE_STRUCTURED
 
 
-def plain_records(base_offset: int, values: list[bytes], timestamp_ms: int) -> list[Record]:
-    """Return the records of a block that has only values."""
-    # Without a line of Python for each: there may be a million in a second.
+def plain_records(base_offset: int, values: list[bytes], timestamp_ms: int) -> Iterator[Record]:
+    """Yield the records of a block that has only values."""
+    # Without a line of Python for each, since there may be a million in a second; and one at a time, as the garbage collector
+    # walks those that exist.
     fields = zip(
         range(base_offset, base_offset + len(values)),
         values,
@@ -48,7 +49,7 @@ def plain_records(base_offset: int, values: list[bytes], timestamp_ms: int) -> l
         repeat(()),
         repeat(timestamp_ms),
     )
-    return list(map(tuple.__new__, repeat(Record), fields))
+    return map(tuple.__new__, repeat(Record), fields)
 
 
 def structured_record(offset: int, data: bytes, timestamp_ms: int) -> Record:

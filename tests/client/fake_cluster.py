@@ -94,6 +94,8 @@ class FakeCluster:
         self.offset_error = 0
         # And to every number of records.
         self.record_count_error = 0
+        # Answers of all tails.
+        self.sent_count = 0
         # Ends a tail after this many records; 0: never.
         self.tail_count_max = 0
         # Between two records of a topic.

@@ -125,6 +125,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             if offset == self._node.tail_stops_at:
                 await asyncio.Event().wait()
             await context.write(answer(topic, offset))
+            self._cluster.sent_count += 1
             offset = offset + 1 if method == "ConsumeStream" else topic.batch_at(offset)[1]
         await fail(context, Broken())
 
