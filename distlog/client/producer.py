@@ -92,6 +92,8 @@ class Producer:
         # When an acknowledgement came last, or the first record after a pause was produced; on the loop's clock.
         self._progress_at = 0.0
         self._out_of_sequence_count = 0
+        # The window's next sequence when the caller gave way last.
+        self._noticed_sequence = 0
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name=f"producer {producer_id}")
         self._task.add_done_callback(self._ended)
@@ -114,6 +116,8 @@ class Producer:
         """
         if self._window.is_full:
             await self._wait_for_room()
+        elif self._window.next_sequence != self._noticed_sequence:
+            await self._let_send()
         return self._take(value, key, headers)
 
     def produce_nowait(
@@ -140,6 +144,9 @@ class Producer:
         for value in values:
             if window.is_full:
                 await self._wait_for_room()
+                self._check_working()
+            elif window.next_sequence != self._noticed_sequence:
+                await self._let_send()
                 self._check_working()
             if not len(window):
                 self._begin()
@@ -206,6 +213,11 @@ class Producer:
             # What fills the memory must not wait for more.
             self._linger.end()
             await self._room.wait()
+
+    async def _let_send(self) -> None:
+        """Give way once for each block: it is sent while its caller, who may never wait otherwise, fills the next one."""
+        self._noticed_sequence = self._window.next_sequence
+        await asyncio.sleep(0)
 
     def _take(self, value: bytes, key: bytes | None, headers: Headers) -> asyncio.Future[int]:
         if self.failure is not None or self.is_closed:

@@ -204,6 +204,33 @@ def test_many_records_need_no_future_each() -> None:
     run(scenario())
 
 
+def test_who_produces_many_records_gives_way_for_each_block() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster, client_of(cluster) as client:
+            turns = 0
+
+            async def count_turns() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            async with await open_producer(client, batch_record_count=10) as producer:
+                counting = asyncio.create_task(count_turns())
+                await producer.produce_many(numbered(100))
+                many, turns = turns, 0
+                for value in numbered(100):
+                    await producer.produce(value)
+                each = turns
+                counting.cancel()
+            # Ten blocks; the last one is followed by nothing, and the task takes a turn to begin.
+            assert 8 <= many <= 20
+            assert 8 <= each <= 20
+            assert cluster.log == numbered(100) * 2
+
+    run(scenario())
+
+
 def test_many_records_of_which_one_is_refused_are_written_up_to_it() -> None:
     async def scenario() -> None:
         async with FakeCluster() as cluster, client_of(cluster) as client:
