@@ -63,7 +63,8 @@ crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at
 	python -m pytest tests/storage/crash tests/storage/test_log_model.py tests/consensus/crash tests/consensus/test_journal_crash.py \
 	    --full-matrix --timeout 0
 
-bench: $(VENV)/installed-dev ## measure what docs/performance.md reports
+bench: $(VENV)/installed-dev ## measure what docs/performance.md reports, and write its table; BENCH=--full for 10 GiB
+	python -m benchmarks.cluster_bench --write $(BENCH)
 	python -m benchmarks.produce_latency
 	python -m benchmarks.raft_round
 	python -m benchmarks.verify

@@ -49,6 +49,11 @@ class BenchCluster:
         """Where clients reach the nodes."""
         return list(self._addresses.values())
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of the nodes that run."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     def start(self, name: str) -> None:
         """Start a node that does not run."""
         command = [sys.executable, "-m", "distlog", "serve", "--node-id", name]
