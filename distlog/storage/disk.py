@@ -326,7 +326,7 @@ class RealFile:
             os.posix_fallocate(self._descriptor, 0, size)
         except OSError as error:
             # A refused reservation may have grown the file by what there was.
-            os.ftruncate(self._descriptor, before)
+            self.truncate(before)
             raise _refusal("reserve", self.path, error) from error
 
     def truncate(self, size: int) -> None:

@@ -7,21 +7,25 @@ the loop device.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
-import struct
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 MIB = 1 << 20
 BALLAST = "ballast"
-# <linux/loop.h>: read and set the state of a loop device, and where in it the size limit is.
-LOOP_GET_STATUS64, LOOP_SET_STATUS64 = 0x4C05, 0x4C04
-LOOP_INFO_SIZE, SIZE_LIMIT_POSITION = 232, 32
+# <linux/loop.h> and <linux/fcntl.h>.
+LOOP_SET_FD, LOOP_CLR_FD, LOOP_CTL_GET_FREE = 0x4C00, 0x4C01, 0x4C82
+F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 0x10
+ATTEMPTS_MAX = 100
 COMMAND_TIMEOUT_S = 30
+BUSY_TIMEOUT_S = 3
 # Where administrators' commands are, also for those who do not have them in their PATH.
 ADMIN_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
@@ -82,69 +86,136 @@ class FileSystem:
         run_as_admin("mount", "-o", f"remount,{options}", str(self.place))
 
     def unmount(self) -> None:
-        """Unmount what nobody uses any more."""
-        run_as_admin("umount", str(self.place))
+        """Unmount what nobody uses any more.
+
+        Whoever looks at a process in /proc keeps its memory, and so its mapped files, a moment longer than it lives.
+        """
+        end = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                run_as_admin("umount", str(self.place))
+            except AssertionError as problem:
+                if "busy" not in str(problem) or time.monotonic() > end:
+                    raise
+            else:
+                return
+
+
+class LoopDevice:
+    """A disk in memory, which can be told to fail."""
+
+    def __init__(self, size: int) -> None:
+        self._memory = _new_memory(size)
+        self.path = _attach(self._memory)
+
+    def fail_writes(self) -> None:
+        """From now on every write gets an I/O error, and reads go on.
+
+        (A file in a file system that is full is no such disk: the loop driver takes a short write for a whole one.  Nor is a device
+        that is made smaller: when it cannot read either, ext4 may stop for ever, with all that wait for it.)
+        """
+        fcntl.fcntl(self._memory, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
+
+    def replace(self) -> None:
+        """Put a disk that works in its place, with what was written to this one.  Nothing may use it."""
+        copy = _new_memory(os.fstat(self._memory).st_size)
+        for start, end in _data_ranges(self._memory):
+            for position in range(start, end, MIB):
+                data = os.pread(self._memory, min(MIB, end - position), position)
+                os.pwrite(copy, data, position)
+        self.close()
+        self._memory = copy
+        self.path = _attach(copy)
+
+    def close(self) -> None:
+        """Let the device go; with a file system that is still mounted, as soon as it is not."""
+        device = os.open(self.path, os.O_RDWR)
+        try:
+            fcntl.ioctl(device, LOOP_CLR_FD)
+        finally:
+            os.close(device)
+        os.close(self._memory)
+
+
+def _new_memory(size: int) -> int:
+    memory = os.memfd_create("disk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, size)
+    return memory
+
+
+def _attach(memory: int) -> str:
+    """Return the path of the loop device that shows this file."""
+    control = os.open("/dev/loop-control", os.O_RDWR)
+    try:
+        for _ in range(ATTEMPTS_MAX):
+            path = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
+            device = os.open(path, os.O_RDWR)
+            try:
+                fcntl.ioctl(device, LOOP_SET_FD, memory)
+            except OSError as error:
+                # Somebody else was faster.
+                if error.errno != errno.EBUSY:
+                    raise
+            else:
+                return path
+            finally:
+                os.close(device)
+    finally:
+        os.close(control)
+    raise AssertionError("there is no free loop device")
+
+
+def _data_ranges(file: int) -> Iterator[tuple[int, int]]:
+    """Yield what is no hole."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
 
 
 class Ext4(FileSystem):
-    """An ext4 in a file."""
+    """An ext4 on a loop device."""
 
-    def __init__(self, place: Path, image: Path) -> None:
+    def __init__(self, place: Path, disk: LoopDevice, options: str) -> None:
+        """Mount what is on `disk`."""
         super().__init__(place)
-        self.image = image
+        self.disk = disk
+        self._options = options
+        self.mount()
 
-    @property
-    def device(self) -> str:
-        """The loop device, as /sys names it."""
-        for line in Path("/proc/mounts").read_text().splitlines():
-            device, place, *_ = line.split()
-            if place == str(self.place):
-                return Path(device).name
-        # mount(8) may show the image where the kernel shows the device.
-        raise AssertionError(f"{self.place} is not mounted")
+    def mount(self) -> None:
+        run_as_admin("mount", "-t", "ext4", "-o", self._options, self.disk.path, str(self.place))
 
     def fail(self) -> None:
         """Let the kernel find an error in it: with errors=remount-ro, it takes no writes from then on."""
-        Path("/sys/fs/ext4", self.device, "trigger_fs_error").write_text("a test\n")
+        name = Path(self.disk.path).name
+        Path("/sys/fs/ext4", name, "trigger_fs_error").write_text("a test\n")
 
-    def lose(self) -> None:
-        """Let the disk below fail for all but its first MiB: what is written there gets an I/O error.
-
-        (An image in a file system that is too small is no such disk: the loop driver takes a short write for a whole one, so
-        an fsync succeeds and the data is gone.)
-        """
-        self._limit_device(MIB)
-
-    def find_again(self) -> None:
-        """Have the disk below back, with what was on it."""
-        self._limit_device(0)
-
-    def _limit_device(self, size: int) -> None:
-        descriptor = os.open(f"/dev/{self.device}", os.O_RDONLY)
-        try:
-            state = bytearray(LOOP_INFO_SIZE)
-            fcntl.ioctl(descriptor, LOOP_GET_STATUS64, state)
-            struct.pack_into("<Q", state, SIZE_LIMIT_POSITION, size)
-            fcntl.ioctl(descriptor, LOOP_SET_STATUS64, bytes(state))
-        finally:
-            os.close(descriptor)
-
-    def mount(self, options: str) -> None:
-        """Mount it again, after `unmount`."""
-        _mount_image(self.image, self.place, options)
+    def fail_writes(self) -> None:
+        """Let the disk below take no writes."""
+        self.disk.fail_writes()
 
     def repair(self) -> None:
-        """Check and repair it while it is not mounted."""
+        """Put it on a disk that works, check it and repair it, and mount it again.  Nobody uses it."""
+        self.unmount()
+        self.disk.replace()
         program = shutil.which("e2fsck", path=ADMIN_PATH)
         assert program is not None, "e2fsck is not installed: install e2fsprogs"
         done = subprocess.run(
-            [program, "-f", "-y", str(self.image)],
+            [program, "-f", "-y", self.disk.path],
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
         )
         # 1: errors were corrected.
         assert done.returncode in (0, 1), done.stdout + done.stderr
+        self.mount()
 
 
 class FileSystems:
@@ -168,18 +239,18 @@ class FileSystems:
         return mounted
 
     def ext4(self, size: int, *, options: str = "rw") -> Ext4:
-        """Mount a new ext4 of `size` bytes, from a sparse file."""
+        """Mount a new ext4 of `size` bytes."""
         place = self._new_place()
-        image = self._directory / f"{place.name}.ext4"
-        with image.open("wb") as file:
-            file.truncate(size)
-        # Nothing kept back for root, and all tables written now, not by the kernel when it finds time.
-        lazy = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-        run_as_admin(
-            "mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-J", "size=4", "-E", lazy, str(image)
-        )
-        _mount_image(image, place, options)
-        mounted = Ext4(place, image)
+        disk = LoopDevice(size)
+        try:
+            # Nothing kept back for root, and all tables written now, not by the kernel when it finds time.
+            lazy = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+            details = ("-m", "0", "-b", "4096", "-J", "size=4", "-E", lazy)
+            run_as_admin("mkfs.ext4", "-q", "-F", *details, disk.path)
+            mounted = Ext4(place, disk, options)
+        except BaseException:
+            disk.close()
+            raise
         self._mounted.append(mounted)
         return mounted
 
@@ -194,10 +265,5 @@ class FileSystems:
                     problems.append(str(problem))
                     run_as_admin("umount", "--lazy", str(each.place))
             if isinstance(each, Ext4):
-                each.image.unlink()
+                each.disk.close()
         assert problems == [], problems
-
-
-def _mount_image(image: Path, place: Path, options: str) -> None:
-    # The loop device goes with the mount.
-    run_as_admin("mount", "-t", "ext4", "-o", f"loop,{options}", str(image), str(place))

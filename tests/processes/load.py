@@ -95,6 +95,10 @@ class Load:
             self._mark = (count, reached)
             await self._unless_one_fails(reached)
 
+    async def all_acknowledged(self) -> None:
+        """Return when everything that was allowed was sent and is acknowledged."""
+        await self.acknowledged(self._allowed * self._producer_count)
+
     async def finish(self) -> None:
         """Wait until everything that was sent is acknowledged, and every tail has seen it."""
         async with self._more:
