@@ -36,7 +36,7 @@ SPACE_BESIDE = 8 << 30
 
 SHORT = Sizes()
 FULL = Sizes(seconds=5.0, history=10 << 30, topics=10_000, idle_s=10.0)
-QUICK = Sizes(seconds=0.2, warm_up_s=0.1, read_count=20_000, history=4 << 20, topics=3, idle_s=0.2)
+QUICK = Sizes(seconds=0.1, count=50, read_count=20_000, history=4 << 20, topics=3, idle_s=0.1)
 
 Measured = dict[str, list[float]]
 

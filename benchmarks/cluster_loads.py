@@ -29,6 +29,8 @@ from distlog.client import Client
 
 LOG_SERVICE = "log.v1.Log"
 READY_TIMEOUT_S = 60.0
+# Of a run that ends when its records are through.
+DURATION_MAX_S = 3600.0
 POLL_INTERVAL_S = 0.02
 SMALL, LARGE = 100, 1024
 # As many bytes in one block of so many records as in one of ten.
@@ -36,6 +38,8 @@ MANY, LARGE_MANY = 10_000, 1_000
 FEW, FEW_SIZE = 10, (SMALL + 8) * MANY // 10 - 8
 TARGET_TOPICS = 100
 TIMEOUT_S = 60.0
+# Of a run that ends when its records are through.
+DURATION_MAX_S = 3600.0
 
 Found = TypeVar("Found")
 
@@ -47,6 +51,8 @@ class Sizes:
     # Of each load, measured and before that.
     seconds: float = 2.0
     warm_up_s: float = 0.5
+    # Records of each load instead, however long they take; 0: as many as there is time for.
+    count: int = 0
     # Records that are read, of 100 bytes.
     read_count: int = 1_000_000
     # Bytes of records in the history.
@@ -68,9 +74,13 @@ class Loads:
         """Run `distlog bench` to its end and return its report."""
         command = [sys.executable, "-m", "distlog", "bench", action, "--json"]
         command += ["--server", ",".join(self._cluster.addresses), *arguments]
-        if "--count" not in arguments:
+        count = self._sizes.count
+        if "--count" not in arguments and not count:
             command += ["--duration", str(self._sizes.seconds)]
             command += ["--warm-up", str(self._sizes.warm_up_s)]
+        else:
+            command += ["--duration", str(DURATION_MAX_S), "--warm-up", "0"]
+            command += [] if "--count" in arguments else ["--count", str(count)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"distlog bench {action} {' '.join(arguments)}: {done.stderr.strip()}")
@@ -99,7 +109,11 @@ class Loads:
         call = self.bench("latency", "--of", "call")["latency"]
         stream = self.bench("latency", "--of", "stream")["latency"]
         calls = self.bench("latency", "--of", "call", "--callers", str(CALLERS))
-        tail = self.bench("latency", "--of", "tail", "--rate", "200")["latency"]
+        leader, *followers = self._leader_first()
+        tails = ("latency", "--of", "tail", "--rate", "200", "--server")
+        # A consumer reads from the first node that it is given.
+        tail = self.bench(*tails, ",".join([leader, *followers]))["latency"]
+        elsewhere = self.bench(*tails, ",".join([*followers, leader]))["latency"]
         return {
             "call_p50_ms": call["p50_ms"],
             "call_p99_ms": call["p99_ms"],
@@ -108,7 +122,14 @@ class Loads:
             "call_16_per_s": calls["records_per_s"],
             "tail_p50_ms": tail["p50_ms"],
             "tail_p99_ms": tail["p99_ms"],
+            "tail_elsewhere_p50_ms": elsewhere["p50_ms"],
+            "tail_elsewhere_p99_ms": elsewhere["p99_ms"],
         }
+
+    def _leader_first(self) -> list[str]:
+        leader = self.ask(lambda client: settled(client, self._cluster))
+        address = dict(zip(NAMES, self._cluster.addresses, strict=True))[leader]
+        return sorted(self._cluster.addresses, key=lambda each: each != address)
 
     # --- Throughput ---
 
@@ -157,7 +178,7 @@ class Loads:
         arguments = ["--topic", topic, "--create-topic", "--record-size", str(size)]
         arguments += ["--batch", str(batch or "auto")]
         if count is not None:
-            arguments += ["--count", str(count), "--warm-up", "0", "--duration", "3600"]
+            arguments += ["--count", str(count)]
         report = self.bench("produce", *arguments)
         after = self._processor_s()
         found = self.ask(lambda client: client.describe_topic(topic))
