@@ -148,7 +148,9 @@ def test_an_interrupted_first_start_is_begun_again() -> None:
 def test_a_checkpoint_syncs_only_what_changed_since_the_last_one() -> None:
     replica = Replica()
     replica.apply(CreateTopic("orders", SMALL), CreateTopic("bills", SMALL))
-    assert len(replica.checkpoint().syncs) == 3 + 1, "three logs, and the names of their directories"
+    assert len(replica.checkpoint().syncs) == 3 + 1, (
+        "three logs, and the names of their directories"
+    )
     replica.apply(append(b"x", topic_id=2))
     assert len(replica.checkpoint().syncs) == 1
     replica.apply(OpenProducer(0))
