@@ -192,7 +192,7 @@ LIMITS = (
     Criterion("empty unary calls by 16 callers", "empty_16_per_s", "/s"),
     Criterion("gRPC stream up, 1 MiB messages", "upload_mb_s", "MB/s"),
     Criterion("gRPC stream down, 1 MiB messages", "download_mb_s", "MB/s"),
-    Criterion("round trip of 100 B on a bare socket, p50", "socket_p50_ms", "ms"),
+    Criterion("round trip of 100 B on a bare connection (uvloop), p50", "socket_p50_ms", "ms"),
     Criterion("the same, p99", "socket_p99_ms", "ms"),
     Criterion("fdatasync of 4 KiB, p50", "fdatasync_p50_ms", "ms"),
     Criterion("the same, p99", "fdatasync_p99_ms", "ms"),

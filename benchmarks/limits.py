@@ -21,6 +21,7 @@ from typing import Any
 import google_crc32c
 import grpc
 import grpc.aio
+import uvloop
 
 CALL, UP, DOWN = "/bare.Bare/Call", "/bare.Bare/Up", "/bare.Bare/Down"
 MIB = 1 << 20
@@ -100,14 +101,14 @@ def bare_server() -> Iterator[tuple[int, int]]:
 def measure_limits(ports: tuple[int, int], directory: Path, seconds: float) -> Runs:
     """Return each limit once.  seconds: of each; directory: where the nodes keep their data."""
     return {
-        **asyncio.run(_network_limits(ports, seconds)),
+        **asyncio.run(_grpc_limits(ports[0], seconds)),
+        **uvloop.run(_socket_limits(ports[1], seconds / 2)),
         **_fdatasync_limits(directory, seconds / 2),
         **_memory_limits(seconds / 4),
     }
 
 
-async def _network_limits(ports: tuple[int, int], seconds: float) -> Runs:
-    port, echo_port = ports
+async def _grpc_limits(port: int, seconds: float) -> Runs:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS) as channel:
         call = channel.unary_unary(CALL)
         for _ in range(WARM_UP_CALLS):
@@ -121,7 +122,6 @@ async def _network_limits(ports: tuple[int, int], seconds: float) -> Runs:
             "empty_p99_ms": percentile_ms(laps, 0.99),
             "empty_16_per_s": sum(map(len, counts)) / elapsed,
             **await _stream_limits(channel, seconds),
-            **await _socket_limits(echo_port, seconds / 2),
         }
 
 
@@ -145,16 +145,29 @@ async def _stream_limits(channel: Any, seconds: float) -> Runs:
     }
 
 
+class _Caller(asyncio.Protocol):
+    """Sends a piece of bytes and waits until as many are back."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._missing -= len(data)
+        if not self._missing:
+            self._answered.set_result(None)
+
+    async def call(self, data: bytes) -> None:
+        self._missing = len(data)
+        self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        await self._answered
+
+
 async def _socket_limits(port: int, seconds: float) -> Runs:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-
-    async def trip() -> None:
-        writer.write(SMALL)
-        await reader.readexactly(len(SMALL))
-
-    laps = await _laps(trip, seconds)
-    writer.close()
-    await writer.wait_closed()
+    loop = asyncio.get_running_loop()
+    transport, caller = await loop.create_connection(_Caller, "127.0.0.1", port)
+    laps = await _laps(lambda: caller.call(SMALL), seconds)
+    transport.close()
     return {"socket_p50_ms": percentile_ms(laps, 0.5), "socket_p99_ms": percentile_ms(laps, 0.99)}
 
 
@@ -231,4 +244,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--serve", action="store_true", required=True)
     parser.parse_args()
-    asyncio.run(serve())
+    # As the nodes do.
+    uvloop.run(serve())
