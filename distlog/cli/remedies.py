@@ -7,6 +7,7 @@ import shlex
 
 from distlog.cli.stopped_node import Look
 from distlog.storage.invariants import Fault, Invariant
+from distlog.storage.log_mark import MARK_NAME
 from distlog.storage.segment_files import INDEX
 
 # Of a data directory as a whole.
@@ -27,7 +28,9 @@ def remedy_of(fault: Fault, look: Look) -> str:
         return (
             "do as the fault says, then verify again: nothing else of the directory was looked at"
         )
-    if fault.invariant == Invariant.MARK_READABLE:
+    if fault.invariant == Invariant.MARK_READABLE or (
+        fault.invariant == Invariant.MARK_FITS and fault.path.endswith(f"/{MARK_NAME}")
+    ):
         return "start the node: it goes by what else it knows, and writes the mark anew"
     if fault.path.endswith(INDEX) and not _is_seed(look):
         return _index(fault)

@@ -267,6 +267,7 @@ def _survey(
             path,
             topic.mark if topic else without,
             deep=deep,
+            is_removed=topic is None,
             fault_count_max=remaining,
             provenance=provenance,
             progress=progress,

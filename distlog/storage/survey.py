@@ -17,6 +17,7 @@ from distlog.storage.batch_table import ROW_SIZE as TABLE_ROW_SIZE
 from distlog.storage.disk import Disk
 from distlog.storage.invariants import Fault, Invariant
 from distlog.storage.log_mark import MARK_NAME, LogMark, MarkFile, damaged_slots
+from distlog.storage.mark_check import misfit, misfit_of_log
 from distlog.storage.seed_segment import SeedSegment, seed_segments
 from distlog.storage.segment_check import Extent, marked_extent, sealed_extent, walk_batches
 from distlog.storage.segment_files import (
@@ -83,12 +84,14 @@ def survey_log(
     mark: LogMark | None = None,
     *,
     deep: bool = False,
+    is_removed: bool = False,
     fault_count_max: int = FAULT_COUNT_MAX,
     provenance: Provenance | None = None,
     progress: Callable[[int], None] = lambda size: None,
 ) -> LogSurvey:
     """Look at a log's directory.  `mark` is a checkpoint's; without one the log's own counts.
 
+    is_removed: the next start removes the log, as the checkpoint does not have it; an interrupted removal leaves any part.
     provenance: tells which rows of what was promised no entry brought; asked in a deep survey.
     progress: called with the bytes of frames that were checked so far.
     Raises DataDirectoryUnusable if there is no log.
@@ -103,8 +106,11 @@ def survey_log(
     survey = _Survey(disk, path, found, mark or (marks.mark if marks else None), deep, progress)
     survey.provenance = provenance
     survey.fault_count_max = fault_count_max
-    survey.marks(mark, marks)
-    return survey.run()
+    survey.look_at_mark(mark, marks)
+    log = survey.run()
+    if mark is not None and marks is not None and not is_removed:
+        survey.hold_against(marks, mark)
+    return log
 
 
 class _Survey:
@@ -139,8 +145,8 @@ class _Survey:
                 f"{path}/{MARK_NAME} is missing or cannot be read: nothing says what was synced"
             )
 
-    def marks(self, checkpointed: LogMark | None, own: MarkFile | None) -> None:
-        """Check the log's own mark, and hold it against a checkpoint's."""
+    def look_at_mark(self, checkpointed: LogMark | None, own: MarkFile | None) -> None:
+        """Look at the file that has the log's own mark."""
         path = f"{self._path}/{MARK_NAME}"
         if own is None:
             if checkpointed is not None:
@@ -149,15 +155,23 @@ class _Survey:
         for position in damaged_slots(self._disk, self._path):
             problem = "the mark that begins here does not have its checksum"
             self._log.faults.append(Fault(path, position, None, problem, Invariant.MARK_READABLE))
-        if checkpointed is None or own.mark is None:
+
+    def hold_against(self, marks: MarkFile, checkpointed: LogMark) -> None:
+        """Hold the log's own mark against a checkpoint's and, once `run` has seen it, against the log."""
+        path, own, log = f"{self._path}/{MARK_NAME}", marks.mark, self._log
+        if any(fault.invariant == Invariant.MARK_READABLE for fault in log.faults):
+            # The one that counts is damaged, and the other one is older.
             return
-        if own.mark.next_offset < checkpointed.next_offset:
-            problem = (
-                f"it was synced up to offset {own.mark.next_offset}, and the checkpoint says "
-                f"{checkpointed.next_offset}"
-            )
-            fault = Fault(path, 0, own.mark.next_offset, problem, Invariant.MARK_FITS)
-            self._log.faults.append(fault)
+        if own is None:
+            self._note(f"{path} says nothing: the next start writes it from the checkpoint")
+            return
+        if own == checkpointed:
+            return
+        problem = misfit(own, checkpointed)
+        if not problem and not log.faults:
+            problem = misfit_of_log(self._disk, self._path, own, self._found, log.next_offset)
+        if problem:
+            log.faults.append(Fault(path, 0, own.next_offset, problem, Invariant.MARK_FITS))
 
     def run(self) -> LogSurvey:
         log, mark = self._log, self._mark

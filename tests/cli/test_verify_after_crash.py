@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from distlog.block import Block
-from distlog.cli.stopped_node import look_at
+from distlog.cli.stopped_node import Look, look_at
 from distlog.consensus.commands import (
     Append,
     Command,
@@ -15,8 +17,11 @@ from distlog.consensus.commands import (
     ProducerStamp,
     TrimTopic,
 )
+from distlog.consensus.recovery import recover
 from distlog.consensus.results import ProducerOpened
 from distlog.errors import DataDirectoryUnusable
+from distlog.storage.data_directory import DataDirectory
+from distlog.storage.log_mark import MarkFile
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.releases.node_files import NodeFiles
@@ -56,19 +61,42 @@ def live(disk: SimulatedDisk, random: Random) -> None:
     node.close()
 
 
+def survivors_of(
+    disk: SimulatedDisk, act: Callable[[], object], random: Random
+) -> list[SimulatedDisk]:
+    """Return what a power cut, and a kill, before each operation of `act` leave of a disk."""
+    survivors: list[SimulatedDisk] = []
+    disk.hook = lambda operation, path: survivors.extend((disk.crash(random), disk.kill()))
+    act()
+    disk.hook = None
+    return survivors
+
+
+def start(disk: SimulatedDisk) -> None:
+    """Do what a start does to the files."""
+    directory = DataDirectory.open(disk, PATH, "n1", Random(1))
+    recovered = recover(
+        disk,
+        journal_path=directory.journal_path,
+        checkpoint_path=directory.checkpoint_path,
+        topics_path=directory.topics_path,
+        journal_file_size_max=1024,
+    )
+    recovered.state_machine.close()
+    recovered.journal.close()
+    directory.close()
+
+
+def is_synced_ahead(disk: SimulatedDisk, look: Look) -> bool:
+    """Tell whether a log was synced after the checkpoint that has it."""
+    marks = [(MarkFile.open(disk, each.log.path), each.image) for each in look.topics if each.image]
+    return any(own is not None and own.mark != image.mark for own, image in marks)
+
+
 def test_a_power_cut_at_any_operation_leaves_no_fault() -> None:
     disk = SimulatedDisk()
-    random = Random(7)
-    survivors: list[SimulatedDisk] = []
-
-    def cut(operation: str, path: str) -> None:
-        survivors.extend((disk.crash(random), disk.kill()))
-
-    disk.hook = cut
-    live(disk, Random(1))
-    disk.hook = None
-    outcomes = {"nobody's": 0, "whole": 0}
-    for survivor in survivors:
+    outcomes = {"nobody's": 0, "whole": 0, "synced ahead": 0}
+    for survivor in survivors_of(disk, lambda: live(disk, Random(1)), Random(7)):
         try:
             look_at(survivor, PATH, deep=False)
         except DataDirectoryUnusable:
@@ -77,5 +105,21 @@ def test_a_power_cut_at_any_operation_leaves_no_fault() -> None:
         look = look_at(survivor, PATH, deep=True)
         assert look.all_faults() == []
         outcomes["whole"] += 1
+        outcomes["synced ahead"] += is_synced_ahead(survivor, look)
     assert outcomes["whole"] > 400, outcomes
     assert outcomes["nobody's"] < 50, outcomes
+    assert outcomes["synced ahead"] > 20, outcomes
+
+
+def test_a_power_cut_while_a_start_cuts_leaves_no_fault() -> None:
+    disk = SimulatedDisk()
+    random = Random(8)
+    lived = survivors_of(disk, lambda: live(disk, Random(1)), random)
+    cut = 0
+    for before in random.sample(lived[len(lived) // 4 :], 5):
+        ahead = is_synced_ahead(before, look_at(before, PATH, deep=False))
+        for survivor in survivors_of(before, partial(start, before), random):
+            look = look_at(survivor, PATH, deep=True)
+            assert look.all_faults() == []
+            cut += ahead and not is_synced_ahead(survivor, look)
+    assert cut, "no start had anything to cut"
