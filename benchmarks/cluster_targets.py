@@ -187,8 +187,8 @@ WHY: dict[str, str] = {
     "Closes it: the same as T1.",
     "T11": "40 ticks a second for the Raft library's clock, and heartbeats: 63 to 78 wake-ups of 0.4 ms, nothing being warm. Closes it: "
     "a timer for the next time-out instead of a tick.",
-    "T12": "Runs of 2 s vary by a fifth by themselves, and the first after a pause or a restart is the slowest; more than that was not found "
-    "out about the topics. Closes it: longer runs (`--full`). Logs alone are flat, see the table of storage.",
+    "T12": "Runs of 2 s vary by a fifth by themselves, and the first after a pause or a restart is the slowest; more was not found out "
+    "about the topics. Closes it: longer runs (`--full`). Logs alone are flat, see the table of storage.",
     "T13": "There is neither TLS nor a metrics endpoint in this version.",
 }
 
