@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distlog.client import Client
 from tests.processes.commands import Finished, run
 from tests.processes.conftest import MakeCluster
 from tests.processes.process_cluster import NODE_IDS, NodeProcess, ProcessCluster, until
@@ -77,15 +78,22 @@ async def consumed(cluster: ProcessCluster, node_id: str, *arguments: str) -> Fi
     return await run("consume", "--topic", "lines", "--server", server, *arguments)
 
 
+async def produce_in_small_batches(cluster: ProcessCluster) -> None:
+    """Write the lines in batches of which some fit a segment: a file would travel as one."""
+    async with Client(cluster.addresses) as client:
+        producer = await client.open_producer("lines", batch_record_count=100)
+        async with producer:
+            for line in LINES:
+                await producer.produce(line)
+
+
 @pytest.mark.timeout(240)
 def test_a_topic_is_kept_to_its_size_with_the_same_files_on_all_nodes_and_after_a_restart(
-    make_cluster: MakeCluster, tmp_path: Path
+    make_cluster: MakeCluster,
 ) -> None:
     cluster = make_cluster(
         NODE_IDS, "--retention-interval-s", "0.5", "--checkpoint-interval-s", "0.5"
     )
-    path = tmp_path / "lines"
-    path.write_bytes(b"\n".join(LINES) + b"\n")
 
     async def scenario() -> None:
         cluster.start()
@@ -96,10 +104,7 @@ def test_a_topic_is_kept_to_its_size_with_the_same_files_on_all_nodes_and_after_
             SEGMENT_SIZE,
             RETENTION_SIZE,
         )
-        produced = await run(
-            "produce", "--topic", "lines", "--server", cluster.addresses, str(path), timeout_s=200
-        )
-        assert produced.status == 0, produced.errors
+        await produce_in_small_batches(cluster)
         start_offset = await trimmed_everywhere(cluster)
         assert start_offset > len(LINES) // 2
         await look_at_what_is_kept(cluster, start_offset)
