@@ -18,6 +18,8 @@ from tests.processes.process_cluster import TIMEOUT_S, ProcessCluster, until
 # Most records are small; one in a hundred is not.
 SIZE_MAX = 200
 LARGE_SIZE_MAX = 40_000
+# Many small batches: one or two large ones would be acknowledged before anything can happen to them.
+BATCH_RECORD_COUNT = 5
 DELIVERY_TIMEOUT_S = 60.0
 # The producers give up before, and say why.
 WAIT_MAX_S = 90.0
@@ -126,7 +128,9 @@ class Load:
 
     async def _produce(self, history: ProducerHistory, client: Client) -> None:
         producer = await client.open_producer(
-            delivery_timeout_s=DELIVERY_TIMEOUT_S, answer_timeout_s=ANSWER_TIMEOUT_S
+            delivery_timeout_s=DELIVERY_TIMEOUT_S,
+            answer_timeout_s=ANSWER_TIMEOUT_S,
+            batch_record_count=BATCH_RECORD_COUNT,
         )
         async with producer:
             while await self._may_send(history):
