@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import signal
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
             path = file_of(tmp_path, b"one\ntwo\n")
             process = await asyncio.create_subprocess_exec(
                 *(
-                    "python",
+                    sys.executable,
                     "-m",
                     "distlog",
                     "produce",
