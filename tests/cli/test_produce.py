@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import signal
+import sys
 from pathlib import Path
 
 import pytest
