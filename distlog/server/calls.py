@@ -20,12 +20,11 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from distlog.api.status import CODES, status_of
+from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import DistlogError, InternalError, InvalidRequest, ShuttingDown
 
 logger = logging.getLogger(__name__)
 
-# A stopping node is gone or back after about this long; another one answers at once.
-STOP_RETRY_DELAY_S = 1.0
 INCIDENT_ID_SIZE = 6
 # Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
 ANSWERED_IN_BYTES = ("ConsumeBatch",)

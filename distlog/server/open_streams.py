@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import Overloaded, ShuttingDown
-from distlog.server.calls import STOP_RETRY_DELAY_S
 
 
 class OpenStreams:

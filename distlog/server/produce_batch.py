@@ -15,7 +15,6 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from distlog.api import large_field
@@ -31,15 +30,16 @@ from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_stream import not_confirmed
 from distlog.server.records import check_block, check_topic, stamp_of
 from distlog.server.refusals import proven
+from distlog.server.request_stream import RequestStream
 from distlog.server.served_log import ServedLog
 
-# A block that was proposed, or why it was not; and the bytes of its request.
-Taken = tuple[asyncio.Future[AppendResult] | DistlogError, int]
+# A block that was proposed, or why it was not.
+Taken = asyncio.Future[AppendResult] | DistlogError
 BLOCK_FIELD = log_pb2.ProduceBatchRequest.BLOCK_FIELD_NUMBER
 
 
 class ProduceBatch:
-    """The two halves of one stream and what is between them."""
+    """What one stream does with a block and with its result."""
 
     def __init__(
         self,
@@ -52,45 +52,26 @@ class ProduceBatch:
         """refused: counts the refusals by the reason of their error."""
         self._log = log
         self._limits = limits
-        self._streams = streams
         self._refused = refused
         self._context = context
-        # In the order of the requests; at its end an error, or None when the client is done.
-        self._queue: asyncio.Queue[Taken | DistlogError | grpc.aio.BaseError | None] = (
-            asyncio.Queue()
-        )
+        self._stream: RequestStream[Taken] = RequestStream(streams, context)
         # Refused blocks count until they are answered, too: a client that does not read its answers must not fill the queue.
         self._in_flight = InFlight(limits)
 
     async def run(self) -> None:
         """Serve the stream to its end.  Raises the error that it ends with."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read())
-                end = await self._answer()
-                reading.cancel()
-        finally:
-            self._abandon()
-        if end is not None:
-            raise end
+        await self._stream.run(self._take, self._answer)
 
-    async def _read(self) -> None:
-        end: DistlogError | grpc.aio.BaseError | None = None
-        try:
-            async with self._streams.open():
-                while (data := await self._context.read()) is not grpc.aio.EOF:
-                    size = len(data)
-                    await self._in_flight.room_for(size)
-                    self._in_flight.add(size)
-                    outcome = self._propose(data)
-                    if isinstance(outcome, DistlogError):
-                        outcome = await proven(self._log, outcome, self._limits)
-                    self._queue.put_nowait((outcome, size))
-        except (DistlogError, grpc.aio.BaseError) as error:
-            end = error
-        self._queue.put_nowait(end)
+    async def _take(self, data: bytes) -> tuple[Taken, int]:
+        size = len(data)
+        await self._in_flight.room_for(size)
+        self._in_flight.add(size)
+        outcome = self._propose(data)
+        if isinstance(outcome, DistlogError):
+            outcome = await proven(self._log, outcome, self._limits)
+        return outcome, size
 
-    def _propose(self, data: bytes) -> asyncio.Future[AppendResult] | DistlogError:
+    def _propose(self, data: bytes) -> Taken:
         try:
             request, block = parse_request(data)
             check_topic(request.topic)
@@ -100,20 +81,11 @@ class ProduceBatch:
         except DistlogError as error:
             return error
 
-    async def _answer(self) -> Exception | None:
-        """Write the answers; return what the stream ends with.  Never raises, as the task group would wrap it."""
-        try:
-            while isinstance(taken := await self._queue.get(), tuple):
-                outcome, size = taken
-                await self._context.write(await self._response(outcome))
-                self._in_flight.remove(size)
-        except Exception as error:
-            return error
-        return taken
+    async def _answer(self, outcome: Taken, size: int) -> None:
+        await self._context.write(await self._response(outcome))
+        self._in_flight.remove(size)
 
-    async def _response(
-        self, outcome: asyncio.Future[AppendResult] | DistlogError
-    ) -> log_pb2.ProduceBatchResponse:
+    async def _response(self, outcome: Taken) -> log_pb2.ProduceBatchResponse:
         if isinstance(outcome, DistlogError):
             return self._refusal(outcome)
         try:
@@ -135,17 +107,6 @@ class ProduceBatch:
             raise error
         self._refused[error.reason] += 1
         return log_pb2.ProduceBatchResponse(error=message_of(error))
-
-    def _abandon(self) -> None:
-        """Nobody waits for what is still in flight: asyncio must not report its errors as forgotten ones."""
-        while not self._queue.empty():
-            taken = self._queue.get_nowait()
-            if (
-                isinstance(taken, tuple)
-                and isinstance(taken[0], asyncio.Future)
-                and not taken[0].cancel()
-            ):
-                taken[0].exception()
 
 
 def parse_request(data: bytes) -> tuple[log_pb2.ProduceBatchRequest, Block]:
