@@ -4,7 +4,7 @@
       calls           runs every call: descriptor -> handlers, errors -> statuses, incidents -> log
       log_service     Produce, Consume, OffsetForTime, GetServers, OpenProducer; and begins the streams
         produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order; produce_batch: of blocks
-        in_flight         what such a stream may have proposed and not answered
+        request_stream    the two halves of both; in_flight: what such a stream may have proposed and not answered
         consume_stream    one tail: read what is there, wait for the rest; consume_batch: in batches as they are stored
       cluster_service Status, DescribeTopic, and the calls that look after topics
       health          grpc.health.v1, computed when asked

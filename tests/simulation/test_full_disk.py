@@ -273,3 +273,32 @@ def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_writt
         assert used - machine.disk.used >= 5 * len(RECORD)
 
     simulated(story, names=("n1",))
+
+
+@pytest.mark.parametrize("way", ["emptied", "deleted"])
+def test_an_operator_who_takes_the_reserve_away_loses_nothing(way: str) -> None:
+    """What somebody does in the night who looks for space: the disk fills up, and the file named reserve is large."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        machine = cluster.machines["n1"]
+        await log.propose_append("", block(RECORD))
+        if way == "emptied":
+            machine.disk.open("data/reserve").truncate(0)
+        else:
+            machine.disk.remove("data/reserve")
+        fill(machine, left=60_000)
+        acknowledged = 1 + await until_refused(log)
+        assert len(await records_of(log)) == acknowledged
+        machine.crash()
+        fill(machine)
+        await machine.start()
+        await asyncio.sleep(5)
+        # Without a byte to write its vote to it may not even lead, but it lives.
+        assert log_of(machine).status().is_storage_full
+        free(machine)
+        await led(cluster)
+        await settled(cluster, acknowledged)
+        assert await append(cluster, b"again") == acknowledged
+
+    simulated(story, names=("n1",))
