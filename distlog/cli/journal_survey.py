@@ -13,6 +13,7 @@ from distlog.consensus.commands import NO_OP, CreateTopic, Entry, decode_entry
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
+from distlog.consensus.recovery import misfit
 from distlog.consensus.state_machine import TOPIC_ID_SHIFT
 from distlog.errors import CorruptJournal, DiskFailed, EntryCorrupt, EntryUnknown
 from distlog.storage.disk import Disk
@@ -109,7 +110,12 @@ def survey_journal(
     journal.files = [(file_path("", file.first_sequence)[1:], file.size) for file in reader.files]
     journal.notes += reader.notes
     if image is not None and not journal.faults:
-        problem = _misfit(journal, image, compared)
+        problem = misfit(
+            journal.first_index,
+            journal.last_index,
+            image,
+            lambda entry: compared.get(entry.raft_index) == entry,
+        )
         if problem:
             journal.faults.append(Fault(path, 0, None, problem, Invariant.JOURNAL_FITS))
     return journal
@@ -155,19 +161,3 @@ def _look_into(journal: JournalSurvey, operation: Operation) -> None:
 def entry_of(payload: bytes) -> Entry:
     """Return what an entry holds; one that a new leader begins with holds nothing."""
     return Entry(0, ()) if payload == NO_OP else decode_entry(payload)
-
-
-def _misfit(
-    journal: JournalSurvey, image: CheckpointImage, compared: dict[int, JournalEntry]
-) -> str:
-    """Return why a node would not start from this journal and this checkpoint; empty if it would."""
-    if journal.last_index < image.raft_index:
-        return f"it ends before the checkpoint at entry {image.raft_index}"
-    if journal.first_index > image.previous.raft_index:
-        return (
-            f"it begins at entry {journal.first_index}, after the checkpoint at {image.raft_index}"
-        )
-    for entry in (image.previous, image.last):
-        if entry.raft_index and compared.get(entry.raft_index) != entry:
-            return f"its entry {entry.raft_index} is not the checkpoint's"
-    return ""

@@ -7,10 +7,11 @@ what it lost: it refuses to start as this member, and its files are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
-from distlog.consensus.journal import FILE_SIZE_MAX, Journal
+from distlog.consensus.journal import FILE_SIZE_MAX, Journal, JournalEntry
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import CorruptJournal
 from distlog.storage.disk import Disk
@@ -63,14 +64,30 @@ def recover(
 
 
 def _require_fit(journal: Journal, image: CheckpointImage, journal_path: str) -> None:
-    problem = ""
-    if len(journal) == 0 or journal.last_index < image.raft_index:
-        problem = f"it ends before the checkpoint at entry {image.raft_index}"
-    elif journal.first_index > image.raft_index - 1:
-        problem = (
-            f"it begins at entry {journal.first_index}, after the checkpoint at {image.raft_index}"
-        )
-    elif journal.term_at(image.raft_index) != image.term:
-        problem = f"its entry {image.raft_index} is not the checkpoint's"
+    def is_held(entry: JournalEntry) -> bool:
+        # What is in it its checksum has told when the journal was read.
+        return journal.term_at(entry.raft_index) == entry.term
+
+    problem = misfit(journal.first_index, journal.last_index, image, is_held)
     if problem:
         raise CorruptJournal(path=journal_path, position=0, problem=problem)
+
+
+def misfit(
+    first_index: int,
+    last_index: int,
+    image: CheckpointImage,
+    is_held: Callable[[JournalEntry], bool],
+) -> str:
+    """Return why no node starts from a journal of these entries (0, 0: none) and a checkpoint; empty if one does.
+
+    is_held(entry): whether the journal has this entry of the checkpoint at its index, which lies in it.
+    """
+    if last_index < image.raft_index:
+        return f"it ends before the checkpoint at entry {image.raft_index}"
+    if first_index > image.previous.raft_index:
+        return f"it begins at entry {first_index}, after the checkpoint at {image.raft_index}"
+    for entry in (image.previous, image.last):
+        if entry.raft_index and not is_held(entry):
+            return f"its entry {entry.raft_index} is not the checkpoint's"
+    return ""
