@@ -55,6 +55,9 @@ class PromptWorker:
         loop.call_soon(run)
         return future
 
+    def sync(self, file: Any) -> asyncio.Future[Any]:
+        return self.submit(file.sync)
+
     def close(self) -> None:
         return
 
