@@ -38,11 +38,14 @@ from distlog.runtime import Clock
 
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
 ENTRY_SIZE_TARGET = 1 << 20
-# A lone append goes at once, and so does a second one beside it.  Where there are more they wait for the entry that is on its way, and
-# then share one, and its fsyncs: the more there are, the less each costs.  So many bytes do not wait: it is their own
-# transfer that takes time.
-LONE_COUNT_MAX = 2
+# A lone append goes at once.  Others wait for the entry that is on its way, and then share one, and its fsyncs: the more there are, the
+# less each costs.  So many bytes do not wait: it is their own transfer that takes time.
 WAITING_SIZE_MAX = 256 << 10
+# Who has just been answered asks again at once, one call after the other: an entry that left with the first of them would make all the
+# others wait for it, and callers would take turns.  So the next one leaves when as many wait as take part, when none has come
+# for a while, or at the latest after so long.
+GATHER_PAUSE_S = 0.001
+GATHER_TIME_MAX_S = 0.005
 
 # What sets space free.  A full disk takes these while half of the reserve is left, or nothing but another program could free it.
 FREEING = (TrimTopic, DeleteTopic)
@@ -92,6 +95,10 @@ class Proposals:
         # In an entry, not applied yet, by the number of the entry.
         self._proposed: dict[int, list[Proposal]] = {}
         self._entry_count = 0
+        # How many have to wait for the next entry to leave, and until when at the latest; 0: it need not wait.
+        self._gathering_count = 0
+        self._gathering_until = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
         # Bytes of both.
         self._size = 0
 
@@ -154,13 +161,10 @@ class Proposals:
 
     @property
     def _may_go(self) -> bool:
-        """Tell whether what waits makes an entry now, and does not wait for one that is on its way."""
-        in_flight = len(self._proposed)
-        return (
-            in_flight == 0
-            or self._waiting_size >= WAITING_SIZE_MAX
-            or in_flight + len(self._waiting) <= LONE_COUNT_MAX
-        )
+        """Tell whether what waits makes an entry now, and does not wait for one that is on its way or for others to come."""
+        if self._waiting_size >= WAITING_SIZE_MAX:
+            return True
+        return not self._proposed and len(self._waiting) >= self._gathering_count
 
     def _refuse_waiting(self, is_refused: Callable[[Command], bool]) -> None:
         """Refuse what is in no entry yet, because the disk is full: nothing of it was written."""
@@ -189,7 +193,8 @@ class Proposals:
         if proposals is None:
             # Leadership was lost meanwhile, and their outcome was called unknown.
             return
-        if self._waiting:
+        self._gather(len(proposals))
+        if self._waiting and self._may_go:
             # There is room for another entry.
             self._kick()
         if results is None or failure:
@@ -201,6 +206,38 @@ class Proposals:
             self._forget(proposal)
             proposal.settle(result)
 
+    def _gather(self, answered_count: int) -> None:
+        """Have the next entry wait for those who are answered now, unless that is one who is alone."""
+        self._end_gathering()
+        expected_count = answered_count + len(self._waiting)
+        if expected_count > 1:
+            self._gathering_count = expected_count
+            self._gathering_until = self._clock.monotonic() + GATHER_TIME_MAX_S
+            self._watch_gathering()
+
+    def _watch_gathering(self) -> None:
+        self._gathering = self._loop.call_later(
+            GATHER_PAUSE_S, self._look_who_came, len(self._waiting)
+        )
+
+    def _look_who_came(self, count_before: int) -> None:
+        if (
+            len(self._waiting) > count_before
+            and self._clock.monotonic() < self._gathering_until
+            and not self._may_go
+        ):
+            self._watch_gathering()
+            return
+        self._end_gathering()
+        if self._waiting:
+            self._kick()
+
+    def _end_gathering(self) -> None:
+        self._gathering_count = 0
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+
     def _forget(self, proposal: Proposal) -> None:
         self._size -= proposal.size
         self._admission.settle(proposal.command)
@@ -210,6 +247,7 @@ class Proposals:
         waiting, self._waiting, self._waiting_size = self._waiting, [], 0
         proposed, self._proposed = self._proposed, {}
         self._size = 0
+        self._end_gathering()
         self._admission.clear()
         for proposal in waiting:
             proposal.settle(refusal())
