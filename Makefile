@@ -65,6 +65,7 @@ crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at
 
 bench: $(VENV)/installed-dev ## measure what docs/performance.md reports, and write its table; BENCH=--full for 10 GiB
 	python -m benchmarks.cluster_bench --write $(BENCH)
+	python -m benchmarks.where_time_goes --write
 	python -m benchmarks.produce_latency
 	python -m benchmarks.raft_round
 	python -m benchmarks.verify

@@ -25,10 +25,11 @@ from benchmarks.cluster import BenchCluster, machine, running_cluster
 from benchmarks.cluster_loads import Loads, Sizes
 from benchmarks.cluster_targets import page
 from benchmarks.limits import Runs, bare_server, measure_limits
+from benchmarks.pages import PAGE, write_page
 from benchmarks.processes import busy_percent
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
+# Between these it writes its tables.
+MARKS = ("<!-- make bench writes from here -->", "<!-- to here -->")
 SECTIONS = ("latency", "throughput", "idle", "history", "failover")
 # Journal and logs of three nodes, for each byte of records.
 SPACE_FACTOR = 9
@@ -115,18 +116,6 @@ def heading_of(result: dict[str, Any]) -> str:
     )
 
 
-def write_page(path: Path, text: str) -> None:
-    """Put `text` between the marks of a page.  Ends the process in words if it has none."""
-    page_text = path.read_text("utf-8")
-    before, begin, rest = page_text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(
-            f"{path} has no lines {BEGIN} and {END}: put them where the table shall be"
-        )
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
-
-
 def require_space(directory: Path, sizes: Sizes) -> None:
     """Stop in words if what is written does not fit."""
     needed = SPACE_FACTOR * sizes.history + (SPACE_BESIDE if sizes is not QUICK else 0)
@@ -169,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = page(result["measured"], heading_of(result))
     print(json.dumps(result) if options.json else text)
     if options.write:
-        write_page(PAGE, text)
+        write_page(PAGE, MARKS, text)
 
 
 def result_of(options: argparse.Namespace) -> dict[str, Any]:

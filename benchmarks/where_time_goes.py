@@ -1,6 +1,6 @@
 """Where the time goes: the processor's time of a block, part by part, in each process; and the way of one append, station by station.
 
-    python -m benchmarks.where_time_goes [--seconds 5] [--calls 500] [--directory DIRECTORY] [--json | --quick]
+    python -m benchmarks.where_time_goes [--seconds 5] [--calls 500] [--directory DIRECTORY] [--json] [--write | --quick]
 
 A load runs twice: as it is, for the processor's time of each process (user and system, by the kernel's account), and with a sampler in
 each process (`benchmarks.instrumented`), for the share that each part has in it.  Time in other threads, gRPC's above all, counts where
@@ -28,9 +28,12 @@ from typing import Any
 import grpc
 
 from benchmarks.cluster import DISTLOG, NAMES, BenchCluster, leader_first, machine, running_cluster
+from benchmarks.pages import PAGE, write_page
 from benchmarks.processes import TICKS_PER_S
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
+# Between these it writes its tables.
+MARKS = ("<!-- where_time_goes writes from here -->", "<!-- where_time_goes to here -->")
 BLOCK = 10_000
 RECORD_SIZE = 100
 WARM_UP_CALLS = 200
@@ -240,6 +243,13 @@ def table_of(found: dict[str, dict[str, tuple[Cost, Shares]]]) -> str:
     return "\n".join(lines)
 
 
+def way_of(stations: Sequence[tuple[float, str, str]]) -> str:
+    """Return the way of one append as a table."""
+    lines = ["| ms after the call | who | what |", "| --- | --- | --- |"]
+    lines += [f"| {moment:.2f} | {who} | {what} |" for moment, who, what in stations]
+    return "\n".join(lines)
+
+
 def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -250,6 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--directory", type=Path, help="where the nodes keep their data")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all")
     options = parser.parse_args(arguments)
     sizes = QUICK if options.quick else Sizes(options.seconds, 3_000_000, options.calls)
@@ -259,11 +270,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps({"machine": machine(), "blocks": found, "way": stations}))
         return
-    print(machine())
-    print(table_of(found))
-    print("\n| ms | who | what |\n| --- | --- | --- |")
-    for moment, who, what in stations:
-        print(f"| {moment:.2f} | {who} | {what} |")
+    text = "\n".join((machine(), table_of(found), "", way_of(stations)))
+    print(text)
+    if options.write:
+        write_page(PAGE, MARKS, text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cluster_bench
-from benchmarks.cluster_bench import BEGIN, END, PAGE, write_page
+from benchmarks.cluster_bench import MARKS
 from benchmarks.cluster_targets import (
     COSTS,
     LIMITS,
@@ -21,6 +21,7 @@ from benchmarks.cluster_targets import (
     verdict_of,
 )
 from benchmarks.limits import bare_server, measure_limits
+from benchmarks.pages import PAGE, write_page
 
 BY_NAME = {target.name: target for target in TARGETS}
 
@@ -88,22 +89,24 @@ def test_every_figure_of_the_page_can_be_measured() -> None:
 
 def test_the_table_goes_between_the_marks_and_nothing_else_changes(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
-    path.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nbehind\n", "utf-8")
+    path.write_text(f"before\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nbehind\n", "utf-8")
     for text in ("| new |", "| newer |"):
-        write_page(path, text)
-        assert path.read_text("utf-8") == f"before\n\n{BEGIN}\n\n{text}\n\n{END}\n\nbehind\n"
+        write_page(path, MARKS, text)
+        assert (
+            path.read_text("utf-8") == f"before\n\n{MARKS[0]}\n\n{text}\n\n{MARKS[1]}\n\nbehind\n"
+        )
 
 
 def test_a_page_without_marks_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("nothing", "utf-8")
-    with pytest.raises(SystemExit, match="put them where the table shall be"):
-        write_page(path, "text")
+    with pytest.raises(SystemExit, match="put them where its part shall be"):
+        write_page(path, MARKS, "text")
     assert path.read_text("utf-8") == "nothing"
 
 
 def test_the_page_of_the_project_has_the_marks_and_every_target() -> None:
-    table = PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+    table = PAGE.read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
     assert re.findall(r"^\| (T\d+) \|", table, re.M) == [target.name for target in TARGETS]
 
 
