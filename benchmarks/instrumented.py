@@ -85,7 +85,8 @@ def sample(output: Path) -> None:
 def trace(output: Path) -> None:
     """Note when the stations of an append are passed."""
     from distlog.consensus.group import Group
-    from distlog.consensus.journal import Journal
+    from distlog.consensus.journal_sync import JournalSync
+    from distlog.consensus.journal_writer import JournalWriter
     from distlog.consensus.library import Library
     from distlog.consensus.proposals import Proposals
     from distlog.consensus.state_machine import StateMachine
@@ -112,9 +113,9 @@ def trace(output: Path) -> None:
     note(Proposals, "submit", "the call is proposed", "")
     note(Library, "tick", "Raft's tick", "")
     note(Stream, "flush", "sent to a peer", "")
-    note(Journal, "_write_small", "journal written, sync asked for", "")
+    note(JournalWriter, "write_small", "journal written, sync asked for", "")
     note(Group, "frame_received", "received from a peer", "")
-    note(Group, "_finish_sync", "journal synced", "")
+    note(JournalSync, "_finish", "journal synced", "")
     note(StateMachine, "apply_payload", "", "applied")
     answer = LogService.produce
 

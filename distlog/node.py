@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from distlog.consensus.configuration import Configuration
+from distlog.consensus.durability import Durability
 from distlog.consensus.formation import Formation
 from distlog.consensus.group import Group, GroupPorts, GroupSettings
 from distlog.consensus.journal import FILE_SIZE_MAX
@@ -57,6 +58,8 @@ class NodeSettings:
     peers: Mapping[str, tuple[str, int]]
     # Bytes of disk that are kept for what was promised: more than the largest entry costs (consensus/space.py).
     reserve_size: int = RESERVE_SIZE
+    # What an entry must have survived here before this node promises it.
+    durability: Durability = Durability.FSYNC
     group: GroupSettings = field(default_factory=GroupSettings)
     replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
@@ -120,6 +123,7 @@ class Node:
             settings=settings.replicated_log,
             address_of=lambda node_id: self._addresses.get(node_id, ""),
             waiting_for=self._formation.missing,
+            durability=settings.durability,
         )
         self._peers = self._peer_network()
 
@@ -240,6 +244,7 @@ class Node:
             journal_file_size_max=min(
                 FILE_SIZE_MAX, self._settings.replicated_log.journal_size_max // JOURNAL_FILES_MIN
             ),
+            durability=self._settings.durability,
         )
         self._spares.close_idle = recovered.state_machine.close_idle_files
         for note in recovered.notes:

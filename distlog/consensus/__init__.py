@@ -1,4 +1,5 @@
-"""The consensus of one group of voters: an append is acknowledged only when a majority has it on disk.
+"""The consensus of one group of voters: an append is acknowledged only when a majority has it on disk; or, for nodes with
+durability OS, in the hands of the operating system.
 
     replicated_log   the one door: append, read, wait
       proposals      what waits, packed into entries (commands); admission: what may be proposed
@@ -10,16 +11,19 @@
         reads        read index: who may say "not there"
         transfer     handing leadership over
         space        what entries that are not applied will cost; space_watch: what a full node does about it
+        journal_sync when the journal goes to the disk, and what waits for it
         checkpoints  when one is written, and what is forgotten after it
         stalls       how long the event loop was held up
       tails          who waits at the end of a topic; retention: what the leader trims, and when
       state_machine  what the entries mean: topics, blocks, producers, results; topic_descriptions, views: what is shown of it
-      journal        Raft's own entries on disk; checkpoint: where the journal may begin
+      journal        Raft's own entries on disk, and how far promises may rest on them (durability)
+      checkpoint     where the journal may begin
       formation      who the voters are, before there is a group; recovery: what the group begins with
 
 Invariants
 - No message that promises something leaves before the fsync that it rests on (rules/persistence_gate.py), and the leader
-  counts itself only up to what it has fsynced (rules/commit_gate.py).
+  counts itself only up to what it has fsynced (rules/commit_gate.py).  Durability OS: before the write, where it is an entry; a
+  term or a vote never leaves without its fsync.
 - Only `state_machine.apply` writes topic logs, in raft order, and it is deterministic: what is in a log is committed.
 - An entry is taken only while the node's reserve can pay for all that is not applied yet (space.py): what is committed can
   be applied, whatever fills the disk meanwhile.

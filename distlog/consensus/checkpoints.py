@@ -1,6 +1,7 @@
 """When a checkpoint is written, and what may be forgotten once it is durable.
 
-    due -> capture (loop) -> logs synced, file written (worker) -> journal compacted, files of an older state unlinked (workers)
+    due -> capture (loop) -> logs synced, journal too where it is not, file written (worker)
+        -> journal compacted, files of an older state unlinked (workers)
 
 Nothing of it runs inside a tick of Raft, and one checkpoint is under way at a time.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
@@ -42,6 +43,8 @@ class CheckpointPorts:
     worker: Worker
     # Removes files of the journal, in their order with the blocks that it writes.
     journal_worker: Worker
+    # Returns when all that the journal may promise is durable.
+    flush_journal: Callable[[], Awaitable[None]]
     # Runs an action and stops the node if it raises.
     guarded: Callable[[Callable[[], object]], None]
 
@@ -113,7 +116,7 @@ class Checkpoints:
     def _is_possible(self) -> bool:
         # The journal must not end before the checkpoint, or a restart could not tell a lost tail from none.
         applied = self._raft.last_applied
-        return applied >= 2 and self._journal.durable_index >= applied > self.index
+        return applied >= 2 and self._journal.promisable_index >= applied > self.index
 
     def _begin(self) -> asyncio.Task[None]:
         applied = self._raft.last_applied
@@ -145,6 +148,10 @@ class Checkpoints:
                 # Logs may have grown since the capture; what is synced beyond it harms nobody.
                 begun = [begin() for begin in image.syncs[first : first + SYNCS_PER_STEP]]
                 await ports.worker.submit(_run_all, begun)
+            if self._journal.durable_index < image.raft_index:
+                # Written only, and what a checkpoint says must be there after any crash.
+                await ports.flush_journal()
+                image = replace(image, durable_sequence=self._journal.durable_sequence)
             await ports.worker.submit(write_checkpoint, ports.disk, ports.path, image)
         except (StorageFull, DescriptorsExhausted) as error:
             # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.

@@ -4,7 +4,7 @@ One step drains the inbox, takes what waits to be proposed, ticks Raft (commit, 
 fsync in the journal's worker.  A step follows every message, proposal and finished fsync at once; a timer adds one where
 nothing happens.  While an fsync runs everything else goes on, and what arrives meanwhile shares the next one.
 
-    message, proposal, fsync done, timer -> kick -> step -> [worker] write + fdatasync -> release what was held -> step
+    message, proposal, fsync done, timer -> kick -> step -> JournalSync: write + fdatasync -> release what was held -> step
 
 Any exception here is fatal to the process: consensus state may be half updated.  `failed` is called once, and
 nothing is done or sent afterwards.
@@ -24,7 +24,8 @@ from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.checkpoints import CheckpointPorts, Checkpoints
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.inbox import Inbox
-from distlog.consensus.journal import Journal, SyncTicket
+from distlog.consensus.journal import Journal
+from distlog.consensus.journal_sync import JournalSync
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
 from distlog.consensus.messages import RAFT_MESSAGES, Message
@@ -36,13 +37,7 @@ from distlog.consensus.space_watch import SpaceWatch
 from distlog.consensus.stalls import Stalls
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.transfer import LeadershipTransfer
-from distlog.errors import (
-    DescriptorsExhausted,
-    DistlogError,
-    LeadershipNotTransferred,
-    PeerRefused,
-    StorageFull,
-)
+from distlog.errors import LeadershipNotTransferred, PeerRefused
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve
@@ -55,8 +50,6 @@ INBOX_SIZE_PER_STEP = 4 << 20
 # A commit is told with the next entries, or after this: under load that saves half of all messages, and a client that appends one
 # record after the other sends its next one within this.
 COMMIT_NEWS_DELAY_S = 0.001
-# On a full disk: the pause before the journal's write is tried again.
-SPACE_RETRY_DELAY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +144,7 @@ class Group:
         self._news_timer: asyncio.TimerHandle | None = None
         # The time may ask for something: a heartbeat, an election.
         self._tick_due = True
-        # The fsync under way and the worker's future of it; None: none is.
-        self._ticket: SyncTicket | None = None
-        self._sync: asyncio.Future[None] | None = None
-        # That fsync's write found no space, and is tried again.
-        self._lacks_space = False
+        self._journal_sync = self._sync_journal()
         self._space_watch = self._watch_space()
         self.checkpoints = self._make_checkpoints(image, checkpoint_path)
         self._stopped = False
@@ -163,6 +152,15 @@ class Group:
         self._draining = False
         # (leader id, term, role) as last announced.
         self._announced: tuple[str | None, int, bool] = (None, 0, False)
+
+    def _sync_journal(self) -> JournalSync:
+        return JournalSync(
+            self.journal,
+            self._ports.journal_worker,
+            guarded=self._guarded,
+            promisable=self._promisable,
+            finished=self._after_sync,
+        )
 
     def _watch_space(self) -> SpaceWatch:
         return SpaceWatch(
@@ -193,6 +191,7 @@ class Group:
                 clock=ports.clock,
                 worker=ports.checkpoint_worker,
                 journal_worker=ports.journal_worker,
+                flush_journal=self._journal_sync.flush,
                 guarded=self._guarded,
             ),
         )
@@ -211,12 +210,7 @@ class Group:
         # What peers still send would make this go on for ever.
         self._draining = True
         self._inbox.clear()
-        while (
-            not self._stopped
-            and not self._lacks_space
-            and (self._ticket is not None or self._unsynced)
-        ):
-            await self._synced_once()
+        await self._journal_sync.drain()
         if not self._stopped:
             await self.checkpoints.write_last()
         self.abandon()
@@ -228,6 +222,7 @@ class Group:
             self._timer.cancel()
         if self._news_timer is not None:
             self._news_timer.cancel()
+        self._journal_sync.close()
         self.checkpoints.close()
         self.reads.close()
         self._transfer.close()
@@ -310,7 +305,7 @@ class Group:
             else:
                 self.reads.receive(sender, message)
         # What a leader sent is synced while what it has committed meanwhile is applied.
-        self._start_sync()
+        self._journal_sync.start()
         if self.raft.is_leader and not self._transfer.is_under_way:
             for payload, done in self.take_proposals():
                 self.raft.propose(payload, done)
@@ -322,7 +317,7 @@ class Group:
             self._news_timer = self._loop.call_later(COMMIT_NEWS_DELAY_S, self._tell_news)
         # What the peers have to sync leaves before this node begins to.
         self._ports.flush()
-        self._start_sync()
+        self._journal_sync.start()
         self._transfer.progressed()
         self._announce()
         if self.raft.last_applied != applied_before:
@@ -380,64 +375,19 @@ class Group:
     def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
         return self.state_machine.apply_payload(raft_index, term, payload)
 
-    # --- Group fsync ---------------------------------------------------------------------------
+    # --- What the journal has -------------------------------------------------------------------
 
-    @property
-    def _unsynced(self) -> bool:
-        return self.journal.durable_sequence < self.journal.sequence
-
-    def _start_sync(self) -> None:
-        if self._ticket is not None:
-            return
-        self._ticket = self.journal.begin_sync()
-        if self._ticket is not None:
-            self._write_journal()
-
-    def _write_journal(self) -> None:
-        if self._stopped or self._ticket is None:
-            return
-        worker, ticket = self._ports.journal_worker, self._ticket
-        try:
-            self._sync = worker.sync(ticket.write()) if ticket.write else worker.submit(ticket.run)
-        except (StorageFull, DescriptorsExhausted) as error:
-            self._write_later(error)
-            return
-        self._sync.add_done_callback(lambda done: self._guarded(lambda: self._finish_sync(done)))
-
-    def _write_later(self, error: DistlogError) -> None:
-        # Nothing that waits for this write is promised to anybody.
-        if not self._lacks_space:
-            logger.warning("the journal waits for what it needs problem=%s", error)
-        self._lacks_space = True
-        self._loop.call_later(SPACE_RETRY_DELAY_S, self._guarded, self._write_journal)
-
-    def _finish_sync(self, done: asyncio.Future[None]) -> None:
-        if self._stopped or done.cancelled():
-            return
-        try:
-            # A write or an fsync that failed: the page cache no longer says what the disk holds, so the process must stop.
-            done.result()
-        except (StorageFull, DescriptorsExhausted) as error:
-            self._write_later(error)
-            return
-        ticket, self._ticket = self._ticket, None
-        self._lacks_space = False
-        assert ticket is not None
-        self.journal.finish_sync(ticket)
+    def _promisable(self) -> None:
+        """Let go what waited for the journal."""
         self.raft.synced()
         self._ports.flush()
-        self._start_sync()
+
+    def _after_sync(self) -> None:
         if self.raft.has_work:
             # At once and not by a kick: this is where an acknowledgement waits.
             self._step_unguarded()
         elif self._inbox:
             self.kick()
-
-    async def _synced_once(self) -> None:
-        self._start_sync()
-        if self._sync is not None:
-            # `_finish_sync` was the first to ask for the end of it, so it has run when this returns.
-            await asyncio.wait([self._sync])
 
 
 def _restore_point(image: CheckpointImage | None) -> RestorePoint | None:

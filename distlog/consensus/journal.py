@@ -6,10 +6,19 @@
                                             or ticket.write() on the loop, and one sync by the kernel
     finish_sync(ticket)                     loop: what rests on it may now be promised
 
-Operations are numbered by `sequence`; whoever promises something waits until `durable_sequence` has
+Operations are numbered by `sequence`; whoever promises something waits until `promisable_sequence` has
 reached the sequence of that moment.  Truncation is an operation too, so one sync covers everything
-in order.  After a crash every operation up to some point is there, that point is at or after
+in order.  After a power cut every operation up to some point is there, that point is at or after
 `durable_sequence`, and nothing else is (journal_recovery.py).
+
+What may be promised is what is durable, unless `durability` is OS.  Then it is what the system has in its page cache, which any
+kill leaves: a ticket is only written, without a sync of its own.  But for a term and a vote, and for a new file; a ticket with one
+of these is synced, and everything before it.  What is written otherwise is synced behind it:
+
+    begin_flush -> flush                    loop: takes what is written; its file is to be synced
+    finish_flush(flush)                     loop: that much is durable
+
+No two syncs may be under way at a time: the system reports a failed write once, to one of them.
 
 Files: a new one begins when the last has `file_size_max` bytes, and with the first operation after
 `open`, so that a torn tail is left as it is.  Before anything goes to a new file the old one is
@@ -33,6 +42,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Self
 
+from distlog.consensus.durability import Durability
 from distlog.consensus.journal_entries import EntryPlace, EntryReader, EntryTable, JournalEntry
 from distlog.consensus.journal_format import (
     HEADER,
@@ -40,25 +50,22 @@ from distlog.consensus.journal_format import (
     Operation,
     OperationKind,
     decode_vote,
-    encode_header,
     encode_vote,
     file_path,
     operation_size,
-    padding,
 )
 from distlog.consensus.journal_recovery import JournalFile, OperationReader, read_operations
+from distlog.consensus.journal_writer import Batch, JournalWriter, Queued
 from distlog.errors import CorruptJournal
 from distlog.storage.disk import Disk, DiskFile
 from distlog.storage.rewriting import rewrite
 
-__all__ = ["Journal", "JournalEntry", "SyncTicket", "read_operations"]
+__all__ = ["Flush", "Journal", "JournalEntry", "SyncTicket", "read_operations"]
 
 FILE_SIZE_MAX = 64 << 20
 CACHE_SIZE_MAX = 32 << 20
 # Positions in a file are kept in 32 bits; the last operation may begin just before the limit.
 FILE_SIZE_LIMIT = 1 << 30
-# Payloads up to this size are copied behind their header, which is cheaper than one more part.
-JOINED_SIZE_MAX = 4096
 # What is written to the page cache on the loop, in some microseconds, instead of by the worker.
 LOOP_WRITE_MAX = 64 << 10
 
@@ -69,40 +76,20 @@ class SyncTicket:
     `sequence` is durable.
 
     Where `write` is not None it may be called instead, on the loop: it writes what is little, and every operation is
-    durable when the file that it returns is synced.
+    durable when the file that it returns is synced.  Without `syncs` both only write, and nobody waits for a sync.
     """
 
     run: Callable[[], None]
     write: Callable[[], DiskFile] | None
     sequence: int
+    syncs: bool
 
 
-class _Queued(NamedTuple):
-    """An operation that is numbered but not yet encoded."""
+class Flush(NamedTuple):
+    """What is written and not synced: once `file` is synced, every operation up to `sequence` is durable."""
 
-    kind: OperationKind
-    raft_index: int
-    term: int
-    payload: bytes
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Queued operations that go into one file, in one write."""
-
-    file: JournalFile
-    position: int
-    first_sequence: int
-    operations: list[_Queued]
-
-
-class _Write(NamedTuple):
-    """An encoded batch.  At position 0 it begins a new file."""
-
-    path: str
-    position: int
-    parts: list[bytes]
-    size: int
+    file: DiskFile
+    sequence: int
 
 
 class Journal:
@@ -110,13 +97,21 @@ class Journal:
     belongs to one thread.
     """
 
-    def __init__(self, disk: Disk, directory: str, file_size_max: int, cache_size_max: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: str,
+        file_size_max: int,
+        cache_size_max: int,
+        durability: Durability,
+    ) -> None:
         assert 0 < file_size_max <= FILE_SIZE_LIMIT
         self._disk = disk
         self._directory = directory
+        self.durability = durability
         self._file_size_max = file_size_max
         self._cache_size_max = cache_size_max
-        # As last set; durable once durable_sequence >= vote_sequence.
+        # As last set; durable once promisable_sequence >= vote_sequence.
         self.term = 0
         self.vote: str | None = None
         # The operation that last changed term or vote.
@@ -126,22 +121,30 @@ class Journal:
         self.durable_sequence = 0
         # The last entry that a finished sync covers as it is now; 0 if there is none.
         self.durable_index = 0
+        # The last operation, and the last entry as it is now, that promises may rest on.  Invariant: every term and vote up to there
+        # is durable.
+        self.promisable_sequence = 0
+        self.promisable_index = 0
+        # Bytes that are written and no finished sync covers.
+        self.unsynced_size = 0
         # What recovery found that an operator should know, in sentences.
         self.recovery: list[str] = []
-        # What durable_index becomes when the sync under way finishes.
+        # What promisable_index becomes when the ticket under way finishes, and durable_index when the flush does.
         self._syncing_index = 0
+        self._flushing_index = 0
+        # Bytes of the ticket under way, and unsynced bytes that the flush covers.
+        self._syncing_size = 0
+        self._flushing_size = 0
         self._under_way: SyncTicket | None = None
+        self._flush: Flush | None = None
         self._table = EntryTable()
         # Oldest first.  Invariant: all but the last are durable, or will be before anything is
         # written behind them.
         self._files: deque[JournalFile] = deque()
         # The file that operations are queued for; None until the first one after `open`.
         self._tail: JournalFile | None = None
-        self._queue: list[_Batch] = []
-        # The checksum of the last operation encoded.
-        self._crc32c = 0
-        # Open on the tail; belongs to the worker.
-        self._writer: DiskFile | None = None
+        self._queue: list[Batch] = []
+        self._writer = JournalWriter(disk, directory)
         # For entries that are not in memory.
         self._reader = EntryReader(disk, directory)
         # Files that no entry needs, oldest first.
@@ -158,6 +161,7 @@ class Journal:
         proven_sequence: int = 0,
         file_size_max: int = FILE_SIZE_MAX,
         cache_size_max: int = CACHE_SIZE_MAX,
+        durability: Durability = Durability.FSYNC,
     ) -> Self:
         """Read the journal in `directory`, which is made if missing.  Blocks.
 
@@ -167,7 +171,7 @@ class Journal:
         and must not act as the member that it was.
         """
         disk.make_directory(directory)
-        journal = cls(disk, directory, file_size_max, cache_size_max)
+        journal = cls(disk, directory, file_size_max, cache_size_max, durability)
         reader = OperationReader(disk, directory, proven_sequence)
         for operation in reader:
             try:
@@ -215,9 +219,9 @@ class Journal:
             self._disk.sync_directory(self._directory)
         self._files.extend(reader.files)
         self.recovery = reader.notes
-        self.sequence = self.durable_sequence = reader.sequence
-        self.durable_index = self.last_index
-        self._crc32c = reader.crc32c or 0
+        self.sequence = self.durable_sequence = self.promisable_sequence = reader.sequence
+        self.durable_index = self.promisable_index = self.last_index
+        self._writer.crc32c = reader.crc32c or 0
 
     # --- Entries --------------------------------------------------------------------------------
 
@@ -262,7 +266,7 @@ class Journal:
         """Add an entry: behind the last one, or with any index from 1 if the journal is empty."""
         assert len(payload) <= PAYLOAD_SIZE_MAX
         assert raft_index == self._table.end or (raft_index > 0 and not len(self._table))
-        place = self._enqueue(_Queued(OperationKind.ENTRY, raft_index, term, payload))
+        place = self._enqueue(Queued(OperationKind.ENTRY, raft_index, term, payload))
         self._table.append(JournalEntry(payload, raft_index, term), place)
 
     def truncate_from(self, raft_index: int) -> None:
@@ -271,31 +275,31 @@ class Journal:
         # Recovery may know entries before the first of ours; they must not be left over when ours
         # all go.
         removes_all = raft_index == self.first_index
-        self._enqueue(
-            _Queued(OperationKind.TRUNCATE_FROM, 0 if removes_all else raft_index, 0, b"")
-        )
+        self._enqueue(Queued(OperationKind.TRUNCATE_FROM, 0 if removes_all else raft_index, 0, b""))
         self._table.truncate(raft_index)
         # Entries with these indexes may be appended again before the sync under way ends; it does
         # not cover them.
         last_index = self.last_index
         self.durable_index = min(self.durable_index, last_index)
+        self.promisable_index = min(self.promisable_index, last_index)
         self._syncing_index = min(self._syncing_index, last_index)
+        self._flushing_index = min(self._flushing_index, last_index)
 
     def set_term_vote(self, term: int, vote: str | None) -> None:
         """Remember the current term, which never falls, and whom this node voted for in it."""
         assert term >= self.term
         if (term, vote) == (self.term, self.vote):
             return
-        self._enqueue(_Queued(OperationKind.TERM_VOTE, 0, term, encode_vote(vote)))
+        self._enqueue(Queued(OperationKind.TERM_VOTE, 0, term, encode_vote(vote)))
         self.term, self.vote, self.vote_sequence = term, vote, self.sequence
 
-    def _enqueue(self, operation: _Queued) -> EntryPlace:
+    def _enqueue(self, operation: Queued) -> EntryPlace:
         """Number an operation and give it its place."""
         tail = self._tail
         if tail is None or tail.size >= self._file_size_max:
             tail = self._begin_file()
         elif not self._queue:
-            self._queue.append(_Batch(tail, tail.size, self.sequence + 1, []))
+            self._queue.append(Batch(tail, tail.size, self.sequence + 1, []))
         self.sequence += 1
         self._queue[-1].operations.append(operation)
         place = EntryPlace(tail.first_sequence, tail.size, HEADER.size + len(operation.payload))
@@ -307,81 +311,75 @@ class Journal:
         self.sequence += 1
         self._tail = JournalFile(self.sequence, 0)
         self._files.append(self._tail)
-        vote = _Queued(OperationKind.TERM_VOTE, 0, self.term, encode_vote(self.vote))
-        self._queue.append(_Batch(self._tail, 0, self.sequence, [vote]))
+        vote = Queued(OperationKind.TERM_VOTE, 0, self.term, encode_vote(self.vote))
+        self._queue.append(Batch(self._tail, 0, self.sequence, [vote]))
         self._tail.size = operation_size(len(vote.payload))
         return self._tail
 
     # --- Sync -----------------------------------------------------------------------------------
 
+    @property
+    def must_sync(self) -> bool:
+        """Tell whether what is queued is to be synced, and not only written."""
+        return self.durability is Durability.FSYNC or (
+            self.vote_sequence > self.durable_sequence
+            or any(batch.position == 0 for batch in self._queue)
+        )
+
     def begin_sync(self) -> SyncTicket | None:
-        """Take what is queued; None if nothing is.  One sync is under way at a time.
+        """Take what is queued; None if nothing is.  One ticket is under way at a time, and with `must_sync` no flush.
 
         Run the ticket in the worker, and when that has returned call `finish_sync`.
         """
         assert self._under_way is None, "a sync is under way, or failed: then the process must stop"
         if not self._queue:
             return None
+        syncs = self.must_sync
+        assert self._flush is None or not syncs, "two syncs at a time"
         batches, self._queue = self._queue, []
-        writes = [self._encode(batch) for batch in batches]
-        is_small = len(writes) == 1 and writes[0].position > 0 and writes[0].size <= LOOP_WRITE_MAX
+        writes = [self._writer.encode(batch, self.durable_sequence) for batch in batches]
+        size = sum(write.size for write in writes)
+        is_small = len(writes) == 1 and writes[0].position > 0 and size <= LOOP_WRITE_MAX
         self._under_way = SyncTicket(
-            run=partial(self._write, deque(writes)),
-            write=partial(self._write_small, writes[0]) if is_small else None,
+            run=partial(self._writer.write, deque(writes), syncs, self.unsynced_size > 0),
+            write=partial(self._writer.write_small, writes[0]) if is_small else None,
             sequence=self.sequence,
+            syncs=syncs,
         )
-        self._syncing_index = self.last_index
+        self._syncing_index, self._syncing_size = self.last_index, size
         return self._under_way
 
     def finish_sync(self, ticket: SyncTicket) -> None:
-        """Count what a ticket wrote as durable.  Only after its `run` has returned."""
+        """Count what a ticket wrote as durable, or as written.  Only after its `run` has returned."""
         assert ticket is self._under_way
         self._under_way = None
-        self.durable_sequence = ticket.sequence
-        self.durable_index = self._syncing_index
-        self._table.evict(self._cache_size_max, self.durable_index + 1)
+        self.promisable_sequence = ticket.sequence
+        self.promisable_index = self._syncing_index
+        if ticket.syncs:
+            self.durable_sequence, self.durable_index = ticket.sequence, self._syncing_index
+            self.unsynced_size = 0
+        else:
+            self.unsynced_size += self._syncing_size
+        self._table.evict(self._cache_size_max, self.promisable_index + 1)
 
-    def _encode(self, batch: _Batch) -> _Write:
-        parts: list[bytes] = []
-        crc32c, durable_sequence = self._crc32c, self.durable_sequence
-        for sequence, queued in enumerate(batch.operations, batch.first_sequence):
-            kind, raft_index, term, payload = queued
-            header, crc32c = encode_header(
-                kind, sequence, durable_sequence, raft_index, term, payload, crc32c
-            )
-            if len(payload) <= JOINED_SIZE_MAX:
-                parts.append(header + payload + padding(len(payload)))
-            else:
-                parts += (header, payload, padding(len(payload)))
-        self._crc32c = crc32c
-        path = file_path(self._directory, batch.file.first_sequence)
-        return _Write(path, batch.position, parts, sum(map(len, parts)))
+    def begin_flush(self) -> Flush | None:
+        """Take what is written and not synced; None if nothing is.  No other sync may be under way.
 
-    def _write_small(self, write: _Write) -> DiskFile:
-        assert self._writer is not None, "the first operation after `open` begins a file"
-        self._writer.write_at(write.position, write.parts)
-        return self._writer
-
-    def _write(self, writes: deque[_Write]) -> None:
-        """Write and sync batches in their order: none begins before the one before is durable.
-
-        What is done leaves `writes`.  A write that found no space may be there in part: the next
-        one writes the same bytes to the same place, before anything is promised of them.
+        Sync its file, and when that is done call `finish_flush`.
         """
-        while writes:
-            write = writes[0]
-            if write.position == 0:
-                if self._writer is None or self._writer.path != write.path:
-                    file = self._disk.open(write.path, create=True)
-                    if self._writer is not None:
-                        self._writer.close()
-                    self._writer = file
-                # Also when this is repeated: it may be what was refused.
-                self._disk.sync_directory(self._directory)
-            assert self._writer is not None, "the first operation after `open` begins a file"
-            self._writer.write_at(write.position, write.parts)
-            self._writer.sync()
-            writes.popleft()
+        assert self._flush is None, "a sync is under way, or failed: then the process must stop"
+        if not self.unsynced_size:
+            return None
+        self._flush = Flush(self._writer.file, self.promisable_sequence)
+        self._flushing_index, self._flushing_size = self.promisable_index, self.unsynced_size
+        return self._flush
+
+    def finish_flush(self, flush: Flush) -> None:
+        """Count what was written when the flush began as durable.  Only after its file's sync has returned."""
+        assert flush is self._flush
+        self._flush = None
+        self.durable_sequence, self.durable_index = flush.sequence, self._flushing_index
+        self.unsynced_size -= self._flushing_size
 
     # --- Compaction and close -------------------------------------------------------------------
 
@@ -425,6 +423,4 @@ class Journal:
         promised anything on it.
         """
         self._reader.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._writer.close()

@@ -69,7 +69,7 @@ class Raft:
         # The other voters, as this leader knows them.
         self._followers = Followers()
         self._following = Following(journal, rules.append_filter, space)
-        # Every voter has every entry below this one durably.  Never falls.
+        # Every voter has acknowledged every entry below this one.  Never falls.
         self.retain_from = max(1, journal.first_index)
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
@@ -159,7 +159,7 @@ class Raft:
 
     @property
     def matched(self) -> Mapping[str, int]:
-        """Return the highest raft index that each other voter has durably, as it told this leader in this term."""
+        """Return the highest raft index that each other voter has acknowledged to this leader in this term."""
         return self._followers.matched
 
     @property
@@ -206,7 +206,7 @@ class Raft:
     @property
     def _must_sync_first(self) -> bool:
         # A voter that is alone has no follower's acknowledgement to hold back, so the commit gate cannot help it.
-        return not self.voters and self.journal.durable_sequence < self.journal.sequence
+        return not self.voters and self.journal.promisable_sequence < self.journal.sequence
 
     # --- What happens --------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Raft:
         )
 
     def has_everything(self, voter: str) -> bool:
-        """Tell whether all that was proposed to this leader is durable at `voter`, and applied here.
+        """Tell whether all that was proposed to this leader is acknowledged by `voter`, and applied here.
 
         A node that can apply nothing at the moment need not have: who waits for it asks the next leader.
         """
@@ -311,12 +311,12 @@ class Raft:
             self._send(voter, self._append(voter, matched, term, []))
 
     def synced(self) -> None:
-        """The journal's sync has finished: let go what waited for it."""
+        """More of the journal may be promised: let go what waited for it."""
         self._library.enter()
-        # A voter that is alone was not ticked while its operations were not durable.
+        # A voter that is alone was not ticked while its operations were not to be promised.
         self._stirred = self._stirred or not self.voters
-        self._rules.persistence_gate.release(self.journal.durable_sequence)
-        for voter, reply in self._rules.commit_gate.release(self.journal.durable_index):
+        self._rules.persistence_gate.release(self.journal.promisable_sequence)
+        for voter, reply in self._rules.commit_gate.release(self.journal.promisable_index):
             if self.is_leader and reply.sender_term == self.term:
                 self._deliver_reply(voter, reply)
 
@@ -369,7 +369,7 @@ class Raft:
         if reply.reset:
             self._rules.send_window.rewound(sender, reply.next_index)
         self._deliver_reply(
-            sender, self._rules.commit_gate.admit(sender, reply, self.journal.durable_index)
+            sender, self._rules.commit_gate.admit(sender, reply, self.journal.promisable_index)
         )
 
     def _deliver_reply(self, voter: str, reply: AppendReply) -> None:
@@ -424,7 +424,7 @@ class Raft:
             message,
             sequence=journal.sequence,
             vote_sequence=journal.vote_sequence,
-            durable=journal.durable_sequence,
+            promisable=journal.promisable_sequence,
         )
 
     def _send_append(self, voter: str, message: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
+from distlog.consensus.durability import Durability
 from distlog.consensus.journal import FILE_SIZE_MAX, Journal, JournalEntry
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import CorruptJournal
@@ -35,6 +36,7 @@ def recover(
     checkpoint_path: str,
     topics_path: str,
     journal_file_size_max: int = FILE_SIZE_MAX,
+    durability: Durability = Durability.FSYNC,
 ) -> Recovered:
     """Open what one group keeps.  Blocks.
 
@@ -51,6 +53,7 @@ def recover(
         journal_path,
         proven_sequence=image.durable_sequence if image is not None else 0,
         file_size_max=journal_file_size_max,
+        durability=durability,
     )
     if image is not None:
         _require_fit(journal, image, journal_path)

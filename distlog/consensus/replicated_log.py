@@ -26,6 +26,7 @@ from distlog.consensus.commands import (
     ProducerStamp,
     TrimTopic,
 )
+from distlog.consensus.durability import Durability
 from distlog.consensus.group import Group
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
@@ -103,6 +104,7 @@ class ReplicatedLog:
         settings: ReplicatedLogSettings,
         address_of: Callable[[str], str],
         waiting_for: Callable[[], Sequence[str]],
+        durability: Durability,
     ) -> None:
         """Make the door of a cluster that is not formed yet: until `attach` it refuses with NoLeader.
 
@@ -116,6 +118,7 @@ class ReplicatedLog:
         self._clock = clock
         self._read_worker = read_worker
         self._settings = settings
+        self._durability = durability.value
         self._address_of = address_of
         self._tails = Tails(settings.waiting_reads_max)
         self._role_callbacks: list[Callable[[], None]] = []
@@ -417,9 +420,7 @@ class ReplicatedLog:
         if self._attached is None:
             return False
         raft = self._attached.raft
-        return raft.is_ready_leader or (
-            raft.leader_id is not None and raft.leader_id in raft.connected
-        )
+        return raft.is_ready_leader or raft.leader_id in raft.connected
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others, without asking anybody.
@@ -441,6 +442,7 @@ class ReplicatedLog:
                 checkpoint_index=0,
                 members=(),
                 topics=(),
+                durability=self._durability,
             )
         group, raft = self._attached, self._attached.raft
         leader = raft.leader_id or ""
@@ -460,14 +462,14 @@ class ReplicatedLog:
             topics=self.topics() if with_topics else (),
             is_storage_full=group.space.is_full,
             stalls=group.stalls.report(),
+            durability=self._durability,
         )
 
     def _member(self, voter: str) -> MemberStatus:
         group = self._group
         raft, own = group.raft, voter == self._node_id
-        match_index = None
-        if raft.is_leader:
-            match_index = group.journal.durable_index if own else raft.matched.get(voter, 0)
+        known = group.journal.promisable_index if own else raft.matched.get(voter, 0)
+        match_index = known if raft.is_leader else None
         return MemberStatus(
             node_id=voter,
             client_address=self._address_of(voter),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from distlog.consensus.durability import Durability
 from distlog.consensus.stalls import NO_STALLS, StallReport
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
@@ -71,7 +72,7 @@ class MemberStatus:
     is_leader: bool
     # Whether this node has a connection to it; True for itself.
     connected: bool
-    # Last raft index known to be durable there, and how many entries it is behind: None unless this node is the leader.
+    # Last raft index that it has acknowledged, and how many entries it is behind: None unless this node is the leader.
     match_index: int | None
     lag: int | None
     # Its disk is full, as it told this node, which leads, or as this node knows of itself.
@@ -106,3 +107,5 @@ class NodeStatus:
     is_storage_full: bool = False
     # How long its event loop was held up since it started.
     stalls: StallReport = NO_STALLS
+    # What an entry must have survived there before it is acknowledged: "fsync" or "os".
+    durability: str = Durability.FSYNC.value

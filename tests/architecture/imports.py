@@ -54,6 +54,7 @@ LAYERS = (
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.checkpoints", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.consensus.journal_sync", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),

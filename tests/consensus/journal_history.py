@@ -19,7 +19,7 @@ class State(NamedTuple):
 
 
 def sync(journal: Journal) -> None:
-    """Make everything queued durable."""
+    """Make everything queued durable; with durability OS, have it written."""
     ticket = journal.begin_sync()
     if ticket is not None:
         carry_out(ticket)
@@ -30,8 +30,18 @@ def carry_out(ticket: SyncTicket) -> None:
     """Write and sync, in the way that a node does it."""
     if ticket.write is None:
         ticket.run()
-    else:
-        ticket.write().sync()
+        return
+    file = ticket.write()
+    if ticket.syncs:
+        file.sync()
+
+
+def flush(journal: Journal) -> None:
+    """Make everything written durable."""
+    flushed = journal.begin_flush()
+    if flushed is not None:
+        flushed.file.sync()
+        journal.finish_flush(flushed)
 
 
 def state(journal: Journal) -> State:

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from distlog.consensus.journal import Journal, JournalEntry, SyncTicket
+from distlog.consensus.durability import Durability
+from distlog.consensus.journal import Flush, Journal, JournalEntry, SyncTicket
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.journal_history import DIRECTORY, History, carry_out, state
 from tests.crash_tally import CrashTally
@@ -44,8 +45,14 @@ def cut_before(number: int) -> Callable[[str, str], None]:
     return hook
 
 
-def open_journal(disk: SimulatedDisk) -> Journal:
-    return Journal.open(disk, DIRECTORY, file_size_max=FILE_SIZE_MAX, cache_size_max=CACHE_SIZE_MAX)
+def open_journal(disk: SimulatedDisk, durability: Durability = Durability.FSYNC) -> Journal:
+    return Journal.open(
+        disk,
+        DIRECTORY,
+        file_size_max=FILE_SIZE_MAX,
+        cache_size_max=CACHE_SIZE_MAX,
+        durability=durability,
+    )
 
 
 def payload(random: Random) -> bytes:
@@ -199,19 +206,23 @@ class JournalMachine(RuleBasedStateMachine):
 
     # Of all examples together, the opening that each begins with included.
     steps = 0
+    durability = Durability.FSYNC
 
     @initialize()
     def start(self) -> None:
         self.disk = SimulatedDisk()
         self.number = 0
-        self.adopt(open_journal(self.disk))
+        self.adopt(open_journal(self.disk, self.durability))
 
     def adopt(self, journal: Journal) -> None:
         """Go on with a journal that was just opened."""
         self.history = History(journal)
         self.durable: set[JournalEntry] = set(self.history.now.entries)
+        self.promisable = set(self.durable)
         self.ticket: SyncTicket | None = None
         self.covered: set[JournalEntry] = set()
+        self.flush: Flush | None = None
+        self.flushed: set[JournalEntry] = set()
         self.first_index = journal.first_index
 
     @property
@@ -235,10 +246,12 @@ class JournalMachine(RuleBasedStateMachine):
     def set_term_vote(self, vote: str | None, step: int) -> None:
         self.history.set_term_vote(self.history.now.term + step, vote)
 
-    @precondition(lambda self: self.ticket is None)
+    @precondition(
+        lambda self: self.ticket is None and (self.flush is None or not self.journal.must_sync)
+    )
     @rule()
     def begin_sync(self) -> None:
-        has_news = self.journal.sequence > self.journal.durable_sequence
+        has_news = self.journal.sequence > self.journal.promisable_sequence
         self.ticket = self.journal.begin_sync()
         assert (self.ticket is not None) == has_news
         self.covered = set(self.history.now.entries)
@@ -249,9 +262,12 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.ticket is not None
         carry_out(self.ticket)
         self.journal.finish_sync(self.ticket)
-        assert self.journal.durable_sequence == self.ticket.sequence
+        assert self.journal.promisable_sequence == self.ticket.sequence
+        self.promisable |= self.covered
+        if self.ticket.syncs:
+            assert self.journal.durable_sequence == self.ticket.sequence
+            self.durable |= self.covered
         self.ticket = None
-        self.durable |= self.covered
 
     @precondition(lambda self: len(self.journal))
     @rule(where=st.floats(0, 1))
@@ -274,10 +290,14 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
+        promisable_sequence = self.journal.promisable_sequence
         self.reopen(self.disk.kill())
+        assert self.journal.sequence >= promisable_sequence
 
     def reopen(self, disk: SimulatedDisk) -> None:
         durable_sequence = self.journal.durable_sequence
+        vote = (self.journal.term, self.journal.vote)
+        is_vote_promised = self.journal.vote_sequence <= self.journal.promisable_sequence
         self.disk = disk
         recovered = Journal.open(
             disk,
@@ -285,8 +305,10 @@ class JournalMachine(RuleBasedStateMachine):
             proven_sequence=durable_sequence,
             file_size_max=FILE_SIZE_MAX,
             cache_size_max=CACHE_SIZE_MAX,
+            durability=self.durability,
         )
         self.history.check_recovered(recovered, durable_sequence=durable_sequence)
+        assert (recovered.term, recovered.vote) == vote or not is_vote_promised
         self.adopt(recovered)
 
     def some_index(self, where: float, last: int) -> int:
@@ -310,11 +332,56 @@ class JournalMachine(RuleBasedStateMachine):
         durable = [entry.raft_index for entry in self.history.now.entries if entry in self.durable]
         assert self.journal.durable_index == max(durable, default=0)
 
+    @invariant()
+    def what_may_be_promised_is_what_a_finished_ticket_saw(self) -> None:
+        entries = self.history.now.entries
+        promisable = [entry.raft_index for entry in entries if entry in self.promisable]
+        assert self.journal.promisable_index == max(promisable, default=0)
+        assert self.journal.promisable_sequence >= self.journal.durable_sequence
 
-def test_a_journal_is_a_list_in_any_order_of_calls(tally: CrashTally) -> None:
+
+class UnsyncedJournalMachine(JournalMachine):
+    """The same with durability OS, and syncs behind the promises."""
+
+    durability = Durability.OS
+
+    @precondition(
+        lambda self: self.flush is None and (self.ticket is None or not self.ticket.syncs)
+    )
+    @rule()
+    def begin_flush(self) -> None:
+        has_news = self.journal.promisable_sequence > self.journal.durable_sequence
+        self.flush = self.journal.begin_flush()
+        assert (self.flush is not None) == has_news
+        self.flushed = set(self.promisable)
+
+    @precondition(lambda self: self.flush is not None)
+    @rule()
+    def finish_flush(self) -> None:
+        assert self.flush is not None
+        self.flush.file.sync()
+        self.journal.finish_flush(self.flush)
+        assert self.journal.durable_sequence >= self.flush.sequence
+        self.flush = None
+        self.durable |= self.flushed
+
+    @invariant()
+    def every_vote_that_may_be_promised_is_durable(self) -> None:
+        journal = self.journal
+        assert (
+            journal.vote_sequence > journal.promisable_sequence
+            or journal.vote_sequence <= journal.durable_sequence
+        )
+
+
+@pytest.mark.parametrize("machine", [JournalMachine, UnsyncedJournalMachine])
+def test_a_journal_is_a_list_in_any_order_of_calls(
+    machine: type[JournalMachine], tally: CrashTally
+) -> None:
     """The same examples each time; `--full-matrix --hypothesis-seed N` tries others."""
+    steps_before = JournalMachine.steps
     run_state_machine_as_test(
-        JournalMachine,
+        machine,
         settings=settings(
             max_examples=2_000 if tally.full else 200,
             stateful_step_count=50,
@@ -322,5 +389,6 @@ def test_a_journal_is_a_list_in_any_order_of_calls(tally: CrashTally) -> None:
             database=None,
         ),
     )
-    tally.count("journal", "steps of a state machine against a list", JournalMachine.steps)
-    tally.require("journal", "steps of a state machine against a list", 3_000)
+    kind = f"steps of a state machine against a list, durability {machine.durability.value}"
+    tally.count("journal", kind, JournalMachine.steps - steps_before)
+    tally.require("journal", kind, 3_000)

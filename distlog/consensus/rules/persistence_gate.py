@@ -1,7 +1,10 @@
-"""Hold every message until the journal operations that it promises are durable.
+"""Hold every message until the journal operations that it promises may be promised: they are durable.
 
 Without it a follower acknowledges entries, and a voter gives votes, that a power cut then forgets: an acknowledged record is lost
 after one crash, and two leaders can share a term.  Simulated crash schedules show it within seconds.
+
+A node with durability OS promises entries that are only written; terms and votes are durable there, too.  The journal counts both
+as one sequence.
 """
 
 from __future__ import annotations
@@ -39,32 +42,38 @@ class PersistenceGate:
 
     def __init__(self, transmit: Callable[[str, Message], None]) -> None:
         self._transmit = transmit
-        # Messages in the order in which they were sent.  Invariant: the first one's sequence is not durable yet.
+        # Messages in the order in which they were sent.  Invariant: the first one's sequence may not be promised yet.
         self._held: deque[_Held] = deque()
 
     @property
     def held_count(self) -> int:
-        """How many messages wait for an fsync."""
+        """How many messages wait for the journal."""
         return len(self._held)
 
     def send(
-        self, receiver: str, message: Message, *, sequence: int, vote_sequence: int, durable: int
+        self,
+        receiver: str,
+        message: Message,
+        *,
+        sequence: int,
+        vote_sequence: int,
+        promisable: int,
     ) -> None:
-        """Transmit `message` now, or when the journal has made durable what it rests on.
+        """Transmit `message` now, or when what it rests on may be promised.
 
-        sequence, vote_sequence, durable: the journal's last operation, its last term and vote, and what is durable.
+        sequence, vote_sequence, promisable: the journal's last operation, its last term and vote, and what may be promised.
         """
         needed = required_sequence(message, sequence, vote_sequence)
-        if needed > durable:
+        if needed > promisable:
             self._held.append(_Held(needed, receiver, message))
         else:
             self._transmit(receiver, message)
 
-    def release(self, durable: int) -> None:
-        """Transmit what rests on operations up to `durable`."""
+    def release(self, promisable: int) -> None:
+        """Transmit what rests on operations up to `promisable`."""
         held, self._held = self._held, deque()
         for item in held:
-            if item.sequence <= durable:
+            if item.sequence <= promisable:
                 self._transmit(item.receiver, item.message)
             else:
                 self._held.append(item)
@@ -75,7 +84,7 @@ class PersistenceGate:
 
 
 def required_sequence(message: Message, sequence: int, vote_sequence: int) -> int:
-    """Return the journal sequence that must be durable before `message` may leave."""
+    """Return the journal sequence that must be promisable before `message` may leave."""
     match message:
         case AppendEntries():
             # The entries promise nothing by themselves, so their fsync overlaps the network; the term must be durable.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from distlog.consensus.journal import Journal, _Write
+from distlog.consensus.journal import Journal
+from distlog.consensus.journal_writer import JournalWriter, Write
 from distlog.errors import DiskFailed
 from distlog.storage.disk import Disk, DiskFile
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -15,27 +17,53 @@ from tests.consensus.crash.crashes import fail_every_sync
 from tests.consensus.crash.node_life import Life as NodeLife
 from tests.consensus.crash.test_directory_matrix import cut_node
 from tests.consensus.crash.test_journal_matrix import Life as JournalLife
-from tests.consensus.crash.test_journal_matrix import cut_journal
+from tests.consensus.crash.test_journal_matrix import UnsyncedLife, cut_journal
 from tests.crash_tally import CrashTally
 from tests.storage.crash.damage import READING
 from tests.storage.crash.faulty_disks import NoDirectorySync, NoRewrite, NoSync, planted
 
 
-class EagerJournal(Journal):
+class EagerWriter(JournalWriter):
     """Begins a file before the one before is synced: one sync at the end seems to be enough."""
 
-    def _write(self, writes: deque[_Write]) -> None:
+    def write(self, writes: deque[Write], syncs: bool, is_unsynced: bool) -> None:
         touched: list[DiskFile] = []
         while writes:
             write = writes.popleft()
             if write.position == 0:
-                self._writer = self._disk.open(write.path, create=True)
+                self._file = self._disk.open(write.path, create=True)
                 self._disk.sync_directory(self._directory)
-            assert self._writer is not None
-            self._writer.write_at(write.position, write.parts)
-            touched.append(self._writer)
+            self.file.write_at(write.position, write.parts)
+            touched.append(self.file)
         for file in reversed(touched):
             file.sync()
+
+
+class EagerJournal(Journal):
+    def __init__(self, disk: Disk, directory: str, *limits: Any) -> None:
+        super().__init__(disk, directory, *limits)
+        self._writer = EagerWriter(disk, directory)
+
+
+class ForgetfulWriter(JournalWriter):
+    """Begins a file without a thought of what was only written to the one before."""
+
+    def write(self, writes: deque[Write], syncs: bool, is_unsynced: bool) -> None:
+        super().write(writes, syncs, False)
+
+
+class ForgetfulJournal(Journal):
+    def __init__(self, disk: Disk, directory: str, *limits: Any) -> None:
+        super().__init__(disk, directory, *limits)
+        self._writer = ForgetfulWriter(disk, directory)
+
+
+class CarelessJournal(Journal):
+    """Counts a term and a vote as promised when they are written."""
+
+    @property
+    def must_sync(self) -> bool:
+        return any(batch.position == 0 for batch in self._queue)
 
 
 JOURNAL_FAULTS = {
@@ -115,6 +143,15 @@ def test_a_checkpoint_in_the_wrong_order_is_found(order: str, tally: CrashTally)
 def test_a_journal_file_that_is_begun_too_early_is_found(tally: CrashTally) -> None:
     with pytest.raises(AssertionError):
         cut_journals(lambda: JournalLife(kind=EagerJournal))
+    tally.count("journal", "planted faults found")
+
+
+@pytest.mark.parametrize("kind", [ForgetfulJournal, CarelessJournal])
+def test_a_journal_that_leaves_too_much_to_the_system_is_found(
+    kind: type[Journal], tally: CrashTally
+) -> None:
+    with pytest.raises(AssertionError):
+        cut_journals(lambda: UnsyncedLife(kind))
     tally.count("journal", "planted faults found")
 
 
