@@ -20,6 +20,7 @@ import uvloop
 from distlog import __version__
 from distlog.config import ServeConfig
 from distlog.consensus.commands import COMMAND_COUNT_MAX
+from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
@@ -44,6 +45,11 @@ DESCRIPTORS_MIN = 256
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
+OS_DURABILITY_WARNING = (
+    "durability=os: this node acknowledges what it has written and not synced yet. If its machine loses power it loses up to a "
+    "second of that, and records that no other node has are lost then, although they were acknowledged; a kill of the process "
+    "loses nothing. Without --durability os nothing is acknowledged before it is synced"
+)
 
 
 def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
@@ -101,6 +107,8 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
     logger.info(
         "starting version=%s node_id=%s data_dir=%s", __version__, config.node_id, config.data_dir
     )
+    if Durability(config.durability) is Durability.OS:
+        logger.warning(OS_DURABILITY_WARNING)
     try:
         await node.start(address)
     except BaseException:
@@ -193,6 +201,7 @@ def node_settings(config: ServeConfig) -> NodeSettings:
     frame_size_max = max(32 * MIB, entry_size_max + MIB)
     return NodeSettings(
         reserve_size=_reserve_size(config.disk_reserve_size, entry_size_max),
+        durability=Durability(config.durability),
         node_id=config.node_id,
         data_dir=config.data_dir,
         peer_listen=(config.peer_listen.host, config.peer_listen.port),

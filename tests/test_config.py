@@ -30,6 +30,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "journal_size_max": ("256 MiB", 256 * MIB),
     "checkpoint_interval_s": ("5", 5.0),
     "checkpoint_journal_size": ("1MiB", MIB),
+    "durability": ("os", "os"),
     "disk_reserve_size": ("128MiB", 128 * MIB),
     "retention_interval_s": ("2.5", 2.5),
     "log_level": ("debug", "debug"),

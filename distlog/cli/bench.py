@@ -17,7 +17,8 @@ from distlog.cli import bench_arguments, bench_loads
 from distlog.cli.bench_arguments import AUTO, load_of
 from distlog.cli.bench_loads import Load
 from distlog.cli.bench_plot import draw, require_matplotlib
-from distlog.cli.bench_samples import SHARES, Samples
+from distlog.cli.bench_samples import SHARES, UNKNOWN, Samples
+from distlog.cli.cluster import status_of
 from distlog.cli.connecting import connected
 from distlog.cli.terminal import print_error, progress
 from distlog.errors import DistlogError, TopicExists
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from distlog.client import Client
 
 EXIT_INTERRUPTED = 130
+MIXED = "mixed"
+DURABILITIES = {
+    "fsync": "fsync: acknowledged when a majority has synced it",
+    "os": "os: acknowledged when a majority has written it; synced within a second",
+    MIXED: "mixed: some nodes acknowledge what they have written and not synced",
+    UNKNOWN: "unknown: no node said it",
+}
 
 add_arguments = bench_arguments.add_arguments
 
@@ -75,8 +83,21 @@ async def measure(namespace: argparse.Namespace, load: Load, samples: Samples) -
         if namespace.action != "consume" and namespace.create_topic:
             with contextlib.suppress(TopicExists):
                 await client.create_topic(namespace.topic)
+        samples.durability = await durability_of(client)
         async with progress(samples.so_far):
             await LOADS[namespace.action](client, load, samples)
+
+
+async def durability_of(client: Client) -> str:
+    """Return when the nodes that answer acknowledge an entry: "fsync", "os", "mixed"; "unknown" if none answers."""
+    try:
+        servers = await client.servers()
+    except DistlogError:
+        # The load says what is wrong, if it is not over by then.
+        return UNKNOWN
+    statuses = await asyncio.gather(*(status_of(client, server) for server in servers))
+    found = {status.durability for status in statuses if status}
+    return found.pop() if len(found) == 1 else MIXED if found else UNKNOWN
 
 
 # --- What is said -----------------------------------------------------------------------------------
@@ -94,6 +115,7 @@ def report_of(
         "bench": namespace.action,
         "topic": load.topic or "default",
         "settings": settings_of(namespace.action, load),
+        "durability": samples.durability,
         "warm_up_s": namespace.warm_up,
         **samples.figures(),
         "latency_of": latency_of(namespace.action, load),
@@ -155,6 +177,7 @@ def text_of(report: dict[str, Any]) -> str:
             "measured",
             f"{report['duration_s']:.1f} s{ended}, after a warm-up of {report['warm_up_s']:g} s",
         ),
+        ("durability", DURABILITIES[report["durability"]]),
         ("records", f"{report['records']:,}"),
         ("records/s", f"{report['records_per_s']:,.0f}"),
         ("MB/s", f"{report['megabytes_per_s']:,.1f}"),

@@ -17,6 +17,8 @@ from typing import Any
 
 # Each takes 32 bytes; a run that has so many is over.
 SAMPLE_COUNT_MAX = 10_000_000
+# What no node has said.
+UNKNOWN = "unknown"
 SHARES = (("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p99_9_ms", 0.999), ("max_ms", 1.0))
 # How long an interval of the course over time may be: the shortest that gives at most so many of them.
 INTERVALS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -39,6 +41,8 @@ class Samples:
 
         count: records after the warm-up at most; None: as many as there is time for.
         """
+        # When the nodes that were measured acknowledge an entry, as they say.
+        self.durability = UNKNOWN
         self._warm_up_s = warm_up_s
         self._duration_s = duration_s
         # Records that may be measured, and of those that may be given to the cluster after the warm-up.

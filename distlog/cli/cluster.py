@@ -61,7 +61,7 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
     else:
-        print(table(NODE_COLUMNS, [node_cells(node) for node in nodes]))
+        print(table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]))
         print()
         print(table(topic_columns(nodes), topic_rows(nodes)))
     return 0 if leader else 1
@@ -96,6 +96,7 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "storage_full": status.is_storage_full if status else None,
                 "stall_max_ms": round(status.stall_max_ms, 1) if status else None,
                 "stall_count": status.stall_count if status else None,
+                "durability": status.durability if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
             }
@@ -126,8 +127,18 @@ NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED"
 DISK_WORDS = {True: "full", False: "ok", None: UNKNOWN}
 
 
-def node_cells(node: dict[str, Any]) -> list[str]:
-    return [
+def shows_durability(nodes: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether a node acknowledges what it has not synced: otherwise nothing has to be said."""
+    return any(node["durability"] not in ("fsync", None) for node in nodes)
+
+
+def node_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:
+    return [*NODE_COLUMNS, *(["DURABILITY"] if shows_durability(nodes) else [])]
+
+
+def node_cells(node: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the cells of one of `nodes`."""
+    cells = [
         node["node_id"],
         node["role"],
         node["address"] or UNKNOWN,
@@ -137,6 +148,7 @@ def node_cells(node: dict[str, Any]) -> list[str]:
         "yes" if node["connected"] else "no",
         DISK_WORDS[node["storage_full"]],
     ]
+    return [*cells, node["durability"] or UNKNOWN] if shows_durability(nodes) else cells
 
 
 def topic_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:

@@ -50,6 +50,8 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         is_storage_full=answer.storage_full,
         stall_max_ms=answer.stall_max_ms,
         stall_count=answer.stall_count,
+        # An older node does not say it, and syncs.
+        durability=answer.durability or "fsync",
     )
 
 

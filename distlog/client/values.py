@@ -111,3 +111,5 @@ class NodeStatus:
     # How long its event loop was held up at most since it started, and how often for 20 ms or longer.
     stall_max_ms: float = 0.0
     stall_count: int = 0
+    # When it acknowledges an entry: "fsync", or "os": when it is written, and synced within a second.
+    durability: str = "fsync"

@@ -143,6 +143,12 @@ class ServeConfig:
         minimum=64 * KIB,
         maximum=1024 * GIB,
     )
+    durability: str = setting(
+        one_of("fsync", "os"),
+        "fsync",
+        "when this node acknowledges an entry: fsync: when it has synced it; os: when it has written it, so that a kill "
+        "loses nothing, and a power cut up to a second",
+    )
     disk_reserve_size: int | None = setting(
         BYTES,
         None,

@@ -45,6 +45,7 @@ class ClusterService:
             storage_full=status.is_storage_full,
             stall_max_ms=1000 * status.stalls.longest_s,
             stall_count=status.stalls.count,
+            durability=status.durability,
         )
         await self._add_topics(response)
         return response

@@ -24,7 +24,7 @@ from tests.client.running import run
 
 FIGURES = {
     "bench", "topic", "settings", "warm_up_s", "duration_s", "records", "bytes", "records_per_s", "megabytes_per_s",
-    "client_cpu_us_per_record", "samples", "latency", "latency_of", "interrupted", "error", "intervals",
+    "client_cpu_us_per_record", "samples", "latency", "latency_of", "durability", "interrupted", "error", "intervals",
 }  # fmt: skip
 
 
@@ -242,6 +242,45 @@ def test_one_record_may_be_larger_than_a_batch() -> None:
 # --- What is said, and when it ends early ---
 
 
+@pytest.mark.parametrize(
+    ("of_nodes", "reported"),
+    [
+        (("fsync", "fsync", "fsync"), "fsync"),
+        (("os", "os", "os"), "os"),
+        (("os", "fsync", "os"), "mixed"),
+        # A node of an older version says nothing, and syncs.
+        (("", "", ""), "fsync"),
+        (("os", "", "os"), "mixed"),
+    ],
+)
+def test_the_durability_that_was_measured_is_that_of_the_nodes(
+    of_nodes: tuple[str, ...], reported: str
+) -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.fill([b"a record"])
+            for node, durability in zip(cluster.nodes, of_nodes, strict=True):
+                node.durability = durability
+            for action in ("produce", "consume", "latency"):
+                _, report = await measured(cluster, action, "--count", "1")
+                assert report["durability"] == reported
+                assert f"{reported}: " in bench.text_of(report).splitlines()[2]
+
+    run(scenario())
+
+
+def test_a_node_that_is_away_says_nothing_of_the_durability() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.nodes[0].durability = cluster.nodes[1].durability = "os"
+            await cluster.nodes[2].stop()
+            cluster.nodes[2].is_down = True
+            _, report = await measured(cluster, "produce", "--count", "1")
+            assert report["durability"] == "os"
+
+    run(scenario())
+
+
 def test_a_failure_on_the_way_is_reported_with_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +292,7 @@ def test_a_failure_on_the_way_is_reported_with_what_was_measured(
     assert outcome_of(fail, monkeypatch) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["records"] == 1
+    assert json.loads(captured.out)["durability"] == "unknown", "nobody was asked"
     assert json.loads(captured.out)["error"] == str(TopicNotFound("load"))
     assert captured.err == f"distlog: error: {TopicNotFound('load')}\n"
 
@@ -324,8 +364,9 @@ def test_a_person_reads_a_table() -> None:
             lines = bench.text_of(report).splitlines()
             assert lines[0] == "bench latency, topic default: record size 100, of call, callers 1"
             assert [line.split()[0] for line in lines[1:]] == [
-                "measured", "records", "records/s", "MB/s", "client", "latency", "p50", "p90", "p99", "p99.9", "greatest",
+                "measured", "durability", "records", "records/s", "MB/s", "client", "latency", "p50", "p90", "p99", "p99.9", "greatest",
             ]  # fmt: skip
+            assert "fsync: acknowledged when a majority has synced it" in lines[2]
             report["interrupted"] = True
             assert ", interrupted," in bench.text_of(report).splitlines()[1]
 

@@ -9,8 +9,10 @@ import pytest
 
 from distlog.cli import cluster as cluster_module
 from distlog.cli.cluster import (
+    NODE_COLUMNS,
     look,
     node_cells,
+    node_columns,
     table,
     topic_columns,
     topic_rows,
@@ -88,12 +90,14 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         node_of("n1", "leader", 0, {"default": {"start_offset": 3, "high_watermark": 12}}),
         node_of("n2", "unreachable", None, {}),
     ]
-    assert table(("NODE", "ROLE"), [node_cells(node)[:2] for node in nodes]).splitlines() == [
+    cells = [node_cells(node, nodes) for node in nodes]
+    assert table(("NODE", "ROLE"), [row[:2] for row in cells]).splitlines() == [
         "NODE  ROLE",
         "n1    leader",
         "n2    unreachable",
     ]
-    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-"]
+    assert node_columns(nodes) == list(NODE_COLUMNS)
+    assert cells[1] == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-"]
     assert topic_columns(nodes) == [
         "TOPIC",
         "START OFFSET",
@@ -101,6 +105,20 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         "HIGH WATERMARK n2",
     ]
     assert topic_rows(nodes) == [["default", "3", "12", "-"]]
+
+
+def test_the_durability_of_each_node_is_shown_where_one_does_not_sync_before_it_promises() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.nodes[1].durability = "os"
+            await cluster.nodes[2].stop()
+            cluster.nodes[2].is_down = True
+            nodes = await looked(cluster)
+            assert [node["durability"] for node in nodes] == ["fsync", "os", None]
+            assert node_columns(nodes)[-1] == "DURABILITY"
+            assert [node_cells(node, nodes)[-1] for node in nodes] == ["fsync", "os", "-"]
+
+    run(scenario())
 
 
 def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +133,7 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "storage_full": None if number is None else False,
         "stall_max_ms": None if number is None else 0.0,
         "stall_count": None if number is None else 0,
+        "durability": None if number is None else "fsync",
         "version": "0",
         "topics": topics,
     }

@@ -380,6 +380,8 @@ class FakeNode:
         self._has_call = asyncio.Event()
         # While set, every call breaks.
         self.is_down = False
+        # As it says in its status; an older node says nothing.
+        self.durability = ""
         # A tail of this node gets nothing from this offset on: it is cut off and behind.
         self.tail_stops_at: int | None = None
         # What this node wrongly says of the leader: an address, or None for what is so.

@@ -237,6 +237,7 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
             ],
             topics=[self._topic_status(name) for name in sorted(self._cluster.topics)],
             version="0.1.0",
+            durability=self._node.durability,
         )
 
     async def TransferLeadership(

@@ -267,6 +267,7 @@ class FakeReplicatedLog:
             members=self.members,
             topics=tuple(topic.describe() for topic in self.topics.values() if with_topics),
             stalls=replace(NO_STALLS, longest_s=0.0415, count=3),
+            durability="os",
         )
 
     def on_role_change(self, callback: Callable[[], None]) -> None:

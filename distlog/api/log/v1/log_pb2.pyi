@@ -213,7 +213,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count")
+    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +231,7 @@ class StatusResponse(_message.Message):
     STORAGE_FULL_FIELD_NUMBER: _ClassVar[int]
     STALL_MAX_MS_FIELD_NUMBER: _ClassVar[int]
     STALL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: str
@@ -248,7 +249,8 @@ class StatusResponse(_message.Message):
     storage_full: bool
     stall_max_ms: float
     stall_count: int
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ...) -> None: ...
+    durability: str
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
     __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag", "storage_full")
