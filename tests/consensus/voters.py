@@ -13,6 +13,7 @@ from typing import Any
 
 from distlog.consensus import messages
 from distlog.consensus.commands import ENTRY_TYPE_OPAQUE
+from distlog.consensus.durability import Durability
 from distlog.consensus.journal import FILE_SIZE_MAX, Journal
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import RaftSettings
@@ -62,6 +63,7 @@ class Voter:
             ReservedDisk(disk, self.reserve),
             "journal",
             file_size_max=cluster.journal_file_size_max,
+            durability=cluster.durability,
         )
         self.raft = Raft(
             node_id=name,
@@ -89,7 +91,7 @@ class Voter:
         return payload
 
     def sync(self) -> None:
-        """Finish a group fsync of everything written so far."""
+        """Finish a group fsync of everything written so far; with durability OS, mostly the write alone."""
         ticket = self.journal.begin_sync()
         if ticket is not None:
             ticket.run()
@@ -110,6 +112,7 @@ class Voters:
         step_time_max_s: float = 60.0,
         journal_file_size_max: int = FILE_SIZE_MAX,
         reserve_size: int = RESERVE_SIZE,
+        durability: Durability = Durability.FSYNC,
     ) -> None:
         self.names = list(names)
         self.rules = rules
@@ -118,6 +121,7 @@ class Voters:
         self.step_time_max_s = step_time_max_s
         self.journal_file_size_max = journal_file_size_max
         self.reserve_size = reserve_size
+        self.durability = durability
         self.clock = ManualClock()
         self.queues: dict[tuple[str, str], deque[bytes]] = defaultdict(deque)
         # (command, result code) of every callback, in order.

@@ -65,8 +65,11 @@ class Run:
     trace: int = 0
 
 
-def simulate(seed: int, rules: Any = complete_rules) -> Run:
-    """Run one schedule in virtual time.  `rules`: the composition around pysyncobj; a test may leave one out."""
+def simulate(seed: int, rules: Any = complete_rules, **options: Any) -> Run:
+    """Run one schedule in virtual time.
+
+    rules: the composition around pysyncobj; a test may leave one out.  options: of the cluster, as `SimulatedCluster` takes them.
+    """
     run = Run(seed)
     shape = Shape.of(seed)
     # What nodes say of all that happens to them is for whoever looks at one seed.
@@ -77,7 +80,7 @@ def simulate(seed: int, rules: Any = complete_rules) -> Run:
     try:
         entry_count_max = 3 if shape.is_small else journal_view.ENTRY_COUNT_MAX
         with _messages(entry_count_max), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(_run_schedule(run, shape, rules))
+            runner.run(_run_schedule(run, shape, rules=rules, **options))
     except Exception as error:
         run.failures.append(f"the schedule failed: {error!r}")
     finally:
@@ -99,7 +102,7 @@ def _messages(entry_count_max: int) -> Iterator[None]:
         journal_view.ENTRY_COUNT_MAX = before
 
 
-async def _run_schedule(run: Run, shape: Shape, rules: Any) -> None:
+async def _run_schedule(run: Run, shape: Shape, **options: Any) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.set_exception_handler(lambda _loop, _context: None)
@@ -107,8 +110,8 @@ async def _run_schedule(run: Run, shape: Shape, rules: Any) -> None:
         loop,
         run.seed,
         names=shape.names,
-        rules=rules,
         in_flight_size_max=(8 if shape.is_small else 256) << 10,
+        **options,
     )
     run.counts, run.failures = cluster.counts, cluster.failures
     history = History()

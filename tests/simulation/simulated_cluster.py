@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from distlog.consensus.durability import Durability
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from tests.simulation.simulated_machine import Machine, PowerCut
@@ -35,7 +36,10 @@ class SimulatedCluster:
         checkpoint_interval_s: float = 2.0,
         in_flight_size_max: int = 256 << 10,
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
+        durabilities: Sequence[Durability] = (Durability.FSYNC,),
+        power_cuts: bool = True,
     ) -> None:
+        """durabilities: of the machines, in turn.  power_cuts: if False every crash only ends the process."""
         self.loop = loop
         self.random = Random(seed)
         self.names = names
@@ -43,6 +47,10 @@ class SimulatedCluster:
         self.checkpoint_interval_s = checkpoint_interval_s
         self.in_flight_size_max = in_flight_size_max
         self.replicated_log = replicated_log
+        self.durabilities = {
+            name: durabilities[place % len(durabilities)] for place, name in enumerate(names)
+        }
+        self.power_cuts = power_cuts
         self.network = SimulatedNetwork(loop, Random(self.random.getrandbits(64)))
         self.counts: Counter[str] = Counter()
         # What went wrong, in sentences; a run is good when this stays empty.

@@ -139,6 +139,7 @@ class Machine:
             peer_listen=(self.name, PEER_PORT),
             peers={name: (name, PEER_PORT) for name in cluster.names},
             reserve_size=RESERVE_SIZE,
+            durability=cluster.durabilities[self.name],
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=cluster.in_flight_size_max),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,
@@ -211,7 +212,10 @@ class Machine:
     # --- What happens to it --------------------------------------------------------------------
 
     def crash(self) -> None:
-        """Lose power now: unsynced pages, sizes and names survive or not, each by itself."""
+        """Lose power now: unsynced pages, sizes and names survive or not, each by itself.
+
+        In a cluster without power cuts only the process ends; so do the others below.
+        """
         if self.node is not None:
             self._die(self._crashed_disk(self.disk))
 
@@ -242,12 +246,18 @@ class Machine:
             self.process.interrupt_after(callback_count, self.crash)
 
     def _crashed_disk(self, disk: SimulatedDisk) -> SimulatedDisk:
+        if not self.cluster.power_cuts:
+            self.cluster.network.kill(self.name)
+            return disk.kill()
         survivor = disk.crash(self.cluster.random)
         self.cluster.counts["lost pages"] += survivor.lost_page_count
         return survivor
 
     def _die(self, disk: SimulatedDisk) -> None:
         self.cluster.counts["crashes"] += 1
+        self.cluster.counts["crashes with unsynced promises"] += self.cluster.watch.is_unsynced(
+            self.name
+        )
         node = self._end(disk)
         if node is not None:
             node.abandon()

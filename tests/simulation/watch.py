@@ -3,7 +3,8 @@
 - A term has one leader.
 - Two journals that have an entry of the same index and term have the same entries up to it (log matching): for each index and term,
   payload and the term before are the same, wherever it is added.
-- What is applied at an index is the same everywhere, and when the first node applies it, it is on the disks of a majority.
+- What is applied at an index is the same everywhere, and when the first node applies it, it is on the disks of a majority: synced, or
+  written where the node promises what is written.
 - Nothing that any node has applied is cut from a journal.
 """
 
@@ -14,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from distlog.consensus.commands import NO_OP
+from distlog.consensus.durability import Durability
 from distlog.consensus.journal import Journal
 
 if TYPE_CHECKING:
@@ -69,6 +71,11 @@ class Watch:
         journal.truncate_from = watched_truncate_from
         state_machine.apply_payload = watched_apply_payload
 
+    def is_unsynced(self, name: str) -> bool:
+        """Tell whether a node has promised what a power cut now may take from it."""
+        journal = self._journals[name]
+        return journal is not None and journal.durable_sequence < journal.promisable_sequence
+
     def fail(self, problem: str) -> None:
         if len(self._failures) < FAILURE_COUNT_MAX:
             self._failures.append(problem)
@@ -118,7 +125,10 @@ class Watch:
 
 
 def _is_durable(journal: Journal | None, raft_index: int, term: int) -> bool:
-    if journal is None or journal.durable_index < raft_index:
+    if journal is None:
+        return False
+    is_synced = journal.durability is Durability.FSYNC
+    if (journal.durable_index if is_synced else journal.promisable_index) < raft_index:
         return False
     # Entries are forgotten only when everybody has them.
     return raft_index < journal.first_index or journal.term_at(raft_index) == term
