@@ -45,6 +45,11 @@ DESCRIPTORS_MIN = 256
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
+# What a node that cannot go on says of what it has acknowledged.
+LOST_BY_FAILURE = {
+    Durability.FSYNC: "nothing acknowledged is lost",
+    Durability.OS: "what it acknowledged in the last second may be on the other nodes alone",
+}
 OS_DURABILITY_WARNING = (
     "durability=os: this node acknowledges what it has written and not synced yet. If its machine loses power it loses up to a "
     "second of that, and records that no other node has are lost then, although they were acknowledged; a kill of the process "
@@ -117,7 +122,7 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         raise
     _announce_when_ready(node, config.node_id, address, announce)
     await _first(stopping, node.failed)
-    return await _shut_down(node, listener)
+    return await _shut_down(node, listener, Durability(config.durability))
 
 
 async def _first(stopping: asyncio.Event, failed: asyncio.Future[None]) -> None:
@@ -126,13 +131,13 @@ async def _first(stopping: asyncio.Event, failed: asyncio.Future[None]) -> None:
     await stopping.wait()
 
 
-async def _shut_down(node: Node, listener: Listener) -> int:
+async def _shut_down(node: Node, listener: Listener, durability: Durability) -> int:
     failure = node.failed.exception() if node.failed.done() else None
     if failure is not None:
         what = str(failure) if isinstance(failure, DistlogError) else repr(failure)
         logger.critical(
-            "stopping at once, since the node cannot go on; nothing acknowledged is lost: mend the cause and start it again "
-            "problem=%s",
+            "stopping at once, since the node cannot go on; %s: mend the cause and start it again problem=%s",
+            LOST_BY_FAILURE[durability],
             what,
             exc_info=None if isinstance(failure, DistlogError) else failure,
         )
@@ -146,7 +151,7 @@ async def _shut_down(node: Node, listener: Listener) -> int:
         async with asyncio.timeout(NODE_STOP_TIMEOUT_S):
             await node.stop()
     except TimeoutError:
-        # Safe: what is acknowledged is durable, and the next start repeats the rest from the journal.
+        # Safe: the next start finds what is acknowledged in the journal, and repeats from there what the logs lack.
         logger.warning(
             "stopped without a last checkpoint, since the disk is slow: the next start reads more of the journal"
         )

@@ -11,8 +11,8 @@ Operations are replayed while each is whole and continues the one before.  Where
   durable sequence at or above the bad operation's own: the one that a whole operation beyond the
   bad one carries, or the checkpoint's.  Being whole proves nothing: pages that were not synced reach
   the disk in any order.
-- in the last file otherwise: the operation was being written when the node stopped, nobody was
-  promised anything on it, and it is the end.
+- in the last file otherwise: the operation was not synced when the node stopped, and it is the end.  Nobody was promised
+  anything on it; or a node with durability OS promised it, and a power cut took it, which is what was agreed on.
 
 An operation that is whole but does not fit (another sequence, another predecessor, an unknown kind,
 an entry that leaves a gap) was not torn by a crash, which leaves no whole one in a wrong place:
@@ -195,8 +195,8 @@ class OperationReader:
         if tail:
             self.notes.append(
                 f"{file.path}: the last {len(tail)} bytes, from {position} on, do not begin with a "
-                f"whole operation ({problem}). They were being written when the node stopped and "
-                "nothing was promised on them: ignored"
+                f"whole operation ({problem}). They were not synced when the node stopped, and nothing "
+                "was promised on them, unless it ran with --durability os: ignored"
             )
 
 
