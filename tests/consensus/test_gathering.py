@@ -28,8 +28,9 @@ class Leader:
     """Proposals, and a group that takes a step whenever it is kicked."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        assert isinstance(self.loop, VirtualLoop)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        self.loop = loop
         space = Space(Reserve(SimulatedDisk(), "reserve", 64 << 20), lambda: 1)
         machine = Replica().machine
         clock = VirtualClock(self.loop)
@@ -112,11 +113,11 @@ def test_who_does_not_come_again_is_not_waited_for_long() -> None:
         leader.submit(3)
         answered_at = leader.loop.time()
         await leader.answer()
-        await asyncio.sleep(2 * GATHER_PAUSE_S)
+        await leader.loop.pass_time(2 * GATHER_PAUSE_S)
         assert leader.counts == [1, 3]
         assert leader.entries[-1][1] - answered_at <= 1.1 * GATHER_PAUSE_S
         await leader.answer()
-        await asyncio.sleep(2 * GATHER_PAUSE_S)
+        await leader.loop.pass_time(2 * GATHER_PAUSE_S)
         leader.submit()
         await steps()
         assert leader.counts == [1, 3, 1], "the gathering of nobody is over"
@@ -132,7 +133,7 @@ def test_a_trickle_does_not_hold_up_those_who_wait() -> None:
         answered_at = leader.loop.time()
         while len(leader.entries) == 1:
             leader.submit()
-            await asyncio.sleep(GATHER_PAUSE_S / 2)
+            await leader.loop.pass_time(GATHER_PAUSE_S / 2)
         assert leader.entries[1][1] - answered_at <= GATHER_TIME_MAX_S + 2 * GATHER_PAUSE_S
         assert leader.counts[1] >= 8
 
