@@ -246,6 +246,7 @@ class Node:
             logger.info("recovery note=%s", note)
         self._group = Group(
             node_id=self._settings.node_id,
+            directory_id=directory.directory_id,
             configuration=configuration,
             journal=recovered.journal,
             state_machine=recovered.state_machine,
@@ -309,7 +310,7 @@ class Node:
 
     def peer_connected(self, node_id: str) -> None:
         if self._group is not None:
-            self._group.peer_connected(node_id)
+            self._group.peer_connected(node_id, self._peers.directory_of(node_id))
 
     def peer_disconnected(self, node_id: str) -> None:
         if self._group is not None:

@@ -475,7 +475,7 @@ class ReplicatedLog:
             connected=own or voter in raft.connected,
             match_index=match_index,
             lag=None if match_index is None else group.journal.last_index - match_index,
-            is_storage_full=group.space.is_full if own else voter in raft.lacking_space,
+            is_storage_full=group.space.is_full if own else voter in raft.followers.lacking_space,
         )
 
     def on_role_change(self, callback: Callable[[], None]) -> None:

@@ -136,6 +136,12 @@ class PeerNetwork:
         peer = self._switchboard.peers.get(node_id)
         return peer.hello if peer else None
 
+    def directory_of(self, node_id: str) -> str:
+        """Return the directory id of a node that frames can be sent to now, as it said on that connection."""
+        greeting = self._open[node_id].connection.peer
+        assert greeting is not None, "an open connection has been greeted on"
+        return greeting.hello.directory_id
+
     def waiting_size(self, node_id: str) -> int:
         """Return the bytes queued for a node that the operating system has not taken yet; 0 if it is not connected."""
         stream = self._open.get(node_id)

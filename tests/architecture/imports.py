@@ -56,13 +56,16 @@ LAYERS = (
     Layer("distlog.consensus.checkpoints", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
+    Layer(
+        "distlog.consensus.membership", ("distlog.errors", "distlog.runtime", "distlog.consensus")
+    ),
     Layer("distlog.consensus.tails", ("distlog.errors",)),
     Layer("distlog.consensus.proposals", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.replicated_log", (*CONSENSUS, "distlog.consensus")),
     # The rules around the library are pure: messages in, messages out.
     Layer(
         "distlog.consensus.rules",
-        ("distlog.errors", "distlog.consensus.messages"),
+        ("distlog.errors", "distlog.consensus.messages", "distlog.consensus.configuration"),
         ("msgspec",),
         NO_LOOP,
     ),
@@ -114,6 +117,7 @@ LAYERS = (
         for name in (
             "stopped_node",
             "journal_listing",
+            "member_listing",
             "producer_rows",
             "inspect",
             "inspect_json",
