@@ -160,7 +160,7 @@ class Membership:
                 problem=f"only {len(up)} of the {len(left)} voters that would be left are up ({', '.join(sorted(up))}), which is no "
                 "majority: start the others first, or repeat it with --force",
             )
-        self._propose(configuration.without(node_id), f"removing {node_id}", done)
+        self._propose(configuration.without(node_id), "remove", node_id, done)
 
     def _voters_up(self) -> set[str]:
         raft = self._raft
@@ -206,7 +206,7 @@ class Membership:
             addresses = {each: where for each, where in heard.items() if where is not None}
             addresses[node_id] = asking.addresses
             learning = configuration.with_learner(node_id, asking.directory_id, addresses)
-            self._propose(learning, f"adding {node_id} as a learner", _nobody)
+            self._propose(learning, "add learner", node_id, _nobody)
             return True
         return False
 
@@ -229,7 +229,7 @@ class Membership:
         if learner is None:
             return False
         voting = self._raft.configuration.with_voter(learner)
-        self._propose(voting, f"making {learner} a voter, it has caught up", _nobody)
+        self._propose(voting, "caught up: voter", learner, _nobody)
         return True
 
     def _locate_next(self) -> None:
@@ -237,16 +237,17 @@ class Membership:
         for node_id, known in configuration.addresses.items():
             heard = self.heard_at(node_id)
             if heard is not None and all(heard) and heard != known:
-                self._propose(configuration.at(node_id, heard), f"{node_id} has moved", _nobody)
+                self._propose(configuration.at(node_id, heard), "moved", node_id, _nobody)
                 return
 
-    def _propose(self, configuration: Configuration, what: str, done: Done) -> None:
+    def _propose(self, configuration: Configuration, change: str, node_id: str, done: Done) -> None:
         payload = encode_configuration_entry(configuration, self._clock.wall_ms())
         if not self._space.pays_for(len(payload)):
             raise self._space.refusal()
         logger.info(
-            "changing the members what=%s voters=%s learners=%s",
-            what.replace(" ", "_"),
+            "the members change change=%r node_id=%s voters=%s learners=%s",
+            change,
+            node_id,
             ",".join(configuration.voters),
             ",".join(configuration.learners) or "-",
         )

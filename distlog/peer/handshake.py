@@ -43,6 +43,12 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     client_address: NameOrNone = ""
     peer_address: NameOrNone = ""
     protocol_version: Unsigned = PROTOCOL_VERSION
+    # node id -> directory id of the members now, voters and learners, as far as this node knows for certain.
+    members: Annotated[dict[Name, Name], msgspec.Meta(max_length=VOTER_COUNT_MAX)] = {}
+    # The entry that the newest configuration which this node knows comes from; 0 until the cluster has formed.
+    configuration_index: Unsigned = 0
+    # This node belongs to no cluster and asks to become a member.
+    joins: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):

@@ -184,6 +184,21 @@ class PeerNetwork:
         """
         self._switchboard.refuse(node_id, error.problem)
 
+    def locate(self, node_id: str, address: tuple[str, int]) -> None:
+        """Dial a node at this address from now on; a connection that there is stays."""
+        self._switchboard.locate(node_id, address)
+
+    def forget(self, node_id: str) -> None:
+        """Dial a node no more."""
+        self._switchboard.forget(node_id)
+
+    def greet_again(self, node_id: str) -> None:
+        """Have a node that is not connected hear what `identity` says now.
+
+        May be called from any event.  Takes effect in the next step of the loop.
+        """
+        asyncio.get_running_loop().call_soon(self._switchboard.greet_again, node_id)
+
     def restart_connections(self) -> None:
         """Make every connection shake hands again, with what `identity` says now.
 

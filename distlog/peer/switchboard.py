@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -63,7 +63,7 @@ class Switchboard:
         clock: Clock,
         random: Random,
         identity: Callable[[], Hello],
-        addresses: Mapping[str, tuple[str, int]],
+        addresses: dict[str, tuple[str, int]],
         events: PeerEvents,
         is_expected: Callable[[Hello], PeerRefused | None],
         limits: PeerLimits,
@@ -113,6 +113,37 @@ class Switchboard:
         peer = self._peer(node_id)
         if peer.dialler is not None:
             peer.dialler.dial_now()
+
+    def locate(self, node_id: str, address: tuple[str, int]) -> None:
+        """Dial a peer at this address from now on, in place of any other; its connection, if there is one, stays."""
+        if self._addresses.get(node_id) == address:
+            return
+        self._addresses[node_id] = address
+        if not self._own_id or node_id == self._own_id or self._stopping:
+            return
+        peer = self._peer(node_id)
+        self._set_dialler(peer)
+        self.dial(node_id)
+
+    def forget(self, node_id: str) -> None:
+        """Dial a peer no more."""
+        self._addresses.pop(node_id, None)
+        peer = self.peers.get(node_id)
+        if peer is not None and peer.dialler is not None:
+            peer.dialler.abandon()
+            peer.dialler = None
+
+    def greet_again(self, node_id: str) -> None:
+        """Drop what is not open of the connections with a peer, and dial it: it shall hear what `identity` says now."""
+        peer = self.peers.get(node_id)
+        if peer is None or self._stopping or node_id in self.open:
+            return
+        for stream in list(self.streams):
+            if node_id in (stream.node_id, stream.dialled_id):
+                stream.settled = True
+                self.drop(stream)
+        peer.backoff.succeeded()
+        self.dial(node_id)
 
     def outdate(self) -> None:
         """Mark every greeting so far as outdated; `restart` acts on it."""
@@ -371,20 +402,25 @@ class Switchboard:
             return self.peers[node_id]
         pairing: Pairing[Stream] = Pairing(self._own_id, node_id)
         peer = self.peers[node_id] = Peer(node_id, pairing, Backoff(self._limits, self._random))
-        address = self._addresses.get(node_id)
-        if address is not None:
-            peer.dialler = Dialler(
-                network=self._network,
-                address=address,
-                protocol_factory=lambda: Stream(
-                    self, self._events.frame_received, self._limits, node_id
-                ),
-                is_wanted=lambda: pairing.may_dial,
-                on_failure=lambda problem: self._dial_failed(node_id, problem),
-                backoff=peer.backoff,
-                deadline_s=self._limits.handshake_deadline_s,
-            )
+        if node_id in self._addresses:
+            self._set_dialler(peer)
         return peer
+
+    def _set_dialler(self, peer: Peer) -> None:
+        node_id, pairing = peer.node_id, peer.pairing
+        if peer.dialler is not None:
+            peer.dialler.abandon()
+        peer.dialler = Dialler(
+            network=self._network,
+            address=self._addresses[node_id],
+            protocol_factory=lambda: Stream(
+                self, self._events.frame_received, self._limits, node_id
+            ),
+            is_wanted=lambda: pairing.may_dial,
+            on_failure=lambda problem: self._dial_failed(node_id, problem),
+            backoff=peer.backoff,
+            deadline_s=self._limits.handshake_deadline_s,
+        )
 
     def _dial_failed(self, node_id: str, problem: str) -> None:
         self.counters["dials_failed"] += 1

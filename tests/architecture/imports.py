@@ -59,6 +59,7 @@ LAYERS = (
     Layer(
         "distlog.consensus.membership", ("distlog.errors", "distlog.runtime", "distlog.consensus")
     ),
+    Layer("distlog.consensus.node_status", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),
     Layer("distlog.consensus.proposals", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.replicated_log", (*CONSENSUS, "distlog.consensus")),
@@ -93,11 +94,20 @@ LAYERS = (
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.node", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
+    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.joining")),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
-        (*CONSENSUS, "distlog.consensus", "distlog.server", "distlog.config", "distlog.node"),
+        (
+            *CONSENSUS,
+            "distlog.consensus",
+            "distlog.server",
+            # For a node that joins, which is a client of the members before it is one of them.
+            "distlog.client.members",
+            "distlog.config",
+            "distlog.node",
+        ),
         ("uvloop",),
     ),
     Layer(
