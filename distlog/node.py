@@ -392,7 +392,7 @@ class Node:
         addresses = Addresses(hello.peer_address, hello.client_address)
         group = self._group
         if group is not None and group.configuration.directory_of(hello.node_id) is None:
-            if hello.joins:
+            if hello.joins and not hello.cluster_id:
                 group.membership.ask(hello.node_id, hello.directory_id, addresses)
         else:
             self._heard[hello.node_id] = (hello.directory_id, addresses)

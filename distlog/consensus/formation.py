@@ -77,12 +77,14 @@ class Formation:
         if (hello.node_id, hello.directory_id) in committed.removed:
             return REMOVED
         known = {each.directory_of(hello.node_id) for each in (newest, committed)} - {None}
-        # Who was ever a member of this cluster and knows of newer ones than this node may well lead it.
-        knows_more = hello.cluster_id == base.cluster_id and (
-            not known or hello.configuration_index > newest.raft_index
+        # Who has a newer configuration than this node, which has this node in it, may well lead the cluster.
+        knows_more = (
+            hello.cluster_id == base.cluster_id
+            and hello.configuration_index > newest.raft_index
+            and hello.members.get(self._node_id) == self._directory_id
         )
         if hello.directory_id not in known and not knows_more:
-            if hello.joins:
+            if hello.joins and not hello.cluster_id:
                 return TAKEN if known else ""
             return WIPED if known else NO_MEMBER
         if hello.cluster_id not in ("", base.cluster_id):

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from distlog.consensus.configuration import decode_configuration_entry, is_configuration
-from distlog.errors import EntryCorrupt, PeerRefused
+from distlog.errors import EntryCorrupt, EntryUnknown, PeerRefused
 
 # How far ahead of this node's own a peer's term may be.  No cluster holds so many elections while a node is away; terms that are used up
 # could not be given back, and with the last one no leader could follow.
@@ -222,9 +222,14 @@ def _check_entries(message: AppendEntries, sender: str) -> None:
 
 
 def _check_configuration(payload: bytes, raft_index: int, sender: str) -> None:
-    """Refuse a configuration that cannot be read: it comes into force before it is applied."""
+    """Refuse a configuration that cannot be read: it comes into force before it is applied.
+
+    One of a newer version is for the journal, with which the node stops.
+    """
     try:
         decode_configuration_entry(payload, raft_index)
+    except EntryUnknown:
+        return
     except EntryCorrupt as error:
         problem = f"entry {raft_index} is no configuration ({error.problem})"
         raise PeerRefused(peer=sender, problem=problem) from error

@@ -253,6 +253,7 @@ DECODERS = (
     messages.decode,
     messages.check_term,
     messages._check_entries,
+    messages._check_configuration,
 )
 
 
@@ -260,7 +261,7 @@ def test_the_attacks_reach_every_part_of_the_decoders_and_of_what_follows_them()
     recorded()
     coverage = LineCoverage(DECODERS)
     outcomes: Counter[str] = Counter()
-    for seed in range(4):
+    for seed in range(6):
         outcomes += coverage.during(lambda seed=seed: attack(seed, 400, leads=bool(seed % 2)))
     print(f"{coverage.ratio:.1%} of {len(coverage.lines)} lines of the decoders; not run:")
     print(*coverage.missing(), sep="\n")
