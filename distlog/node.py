@@ -438,7 +438,7 @@ class Node:
         if (own_id, self._directory.directory_id) in committed.removed:
             logger.error("this node is no member any more problem=%s", REMOVED)
         members = committed.members
-        for node_id in members.keys() - self._committed_members.keys() - {own_id}:
+        for node_id in sorted(members.keys() - self._committed_members.keys() - {own_id}):
             # It waits for a hello that has it among the members.
             self._peers.greet_again(node_id)
         self._committed_members = members
