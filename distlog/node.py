@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
-from distlog.consensus.formation import REMOVED, Formation
+from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group, GroupPorts, GroupSettings
 from distlog.consensus.journal import FILE_SIZE_MAX
 from distlog.consensus.messages import Message
@@ -176,7 +176,7 @@ class Node:
             },
             events=self,
             limits=settings.peer_limits,
-            is_expected=self._formation.judge,
+            is_expected=self._judge,
         )
 
     def _worker(self, name: str) -> Worker:
@@ -350,6 +350,7 @@ class Node:
             members=group.membership.committed.members if group is not None else {},
             configuration_index=group.configuration.raft_index if group is not None else 0,
             joins=self._formation.joins,
+            durable_index=group.journal.durable_index if group is not None else 0,
             client_address=addresses.client,
             peer_address=addresses.peer,
         )
@@ -385,9 +386,21 @@ class Node:
         assert self._group is not None, "there are members when the cluster is formed"
         return self._group.configuration
 
+    def _judge(self, hello: Hello) -> PeerRefused | None:
+        """Return why a peer may not speak with this node; None: it may."""
+        refused = self._formation.judge(hello)
+        if refused is not None or self._group is None:
+            return refused
+        raft = self._group.raft
+        is_voter = self._group.membership.committed.voters.get(hello.node_id) == hello.directory_id
+        # Every voter has every entry below that one, durably: this one had them.
+        if is_voter and hello.durable_index < raft.retain_from - 1:
+            return PeerRefused(peer=hello.node_id, problem=OLD_COPY)
+        return None
+
     def hello_received(self, hello: Hello) -> None:
         """Learn from a peer's hello where it is and, until the cluster is formed, who the voters are."""
-        if self._formation.judge(hello) is not None:
+        if self._judge(hello) is not None:
             return
         addresses = Addresses(hello.peer_address, hello.client_address)
         group = self._group

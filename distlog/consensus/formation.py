@@ -31,6 +31,10 @@ TAKEN = (
     "a member with another data directory has this node id: remove that one first (distlog cluster remove), or choose another "
     "--node-id"
 )
+OLD_COPY = (
+    "its data directory lacks entries that it had before (a backup, or an older copy, was put in its place), so it must not vote: stop it, "
+    "remove the member (distlog cluster remove), and start it with an empty data directory and --join"
+)
 NO_MEMBER = "it is not one of the nodes named in --peers, no member, and does not ask to --join"
 
 

@@ -49,6 +49,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     configuration_index: Unsigned = 0
     # This node belongs to no cluster and asks to become a member.
     joins: bool = False
+    # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.
+    durable_index: Unsigned = 0
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):
@@ -144,6 +146,14 @@ def version_problem(protocol_version: int, own: Hello) -> str:
     return (
         f"{own.node_id} speaks version {PROTOCOL_VERSION} of the peer protocol, the other node version "
         f"{protocol_version}: run the same version of distlog on both"
+    )
+
+
+def copied_problem(hello: Hello) -> str:
+    """Say what is wrong when a process is back that another one has followed."""
+    return (
+        f"two processes run as {hello.node_id} with data directory {hello.directory_id}, and the other one came later: one of the two "
+        "directories is a copy. Stop this process; if it has the right directory, stop the other one, and start this one again"
     )
 
 

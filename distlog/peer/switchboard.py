@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from distlog.errors import PeerRefused
@@ -22,6 +23,7 @@ from distlog.peer.handshake import (
     Greeting,
     Hello,
     Refused,
+    copied_problem,
     encode_message,
     identity_problem,
     version_problem,
@@ -37,6 +39,8 @@ logger = logging.getLogger("distlog.peer")
 LIFE_MIN_S = 1.0
 # Beats per silence_max_s: the far end is given up after this many in a row without a byte.
 BEAT_COUNT = 4
+# Processes of a peer that are remembered when another one has followed.
+PAST_COUNT = 16
 ALIVE = encode_message(Alive())
 
 
@@ -51,6 +55,9 @@ class Peer:
     dialler: Dialler | None = None
     # What it said when it was last approved.
     hello: Hello | None = None
+    # The process that it was connected as last, and those before: a process ends before another one begins on its directory.
+    incarnation: int | None = None
+    past: deque[int] = field(default_factory=lambda: deque(maxlen=PAST_COUNT))
 
 
 class Switchboard:
@@ -282,6 +289,9 @@ class Switchboard:
             if stream.own is None and known is not None and known.pairing.is_stale(greeting):
                 self._supersede(stream)
                 return
+            if known is not None and greeting.incarnation in known.past:
+                self._refuse(stream, copied_problem(hello), hello.node_id)
+                return
             self._events.hello_received(hello)
             # Again: the event may have formed the cluster, and this node then knows better who belongs to it.
             problem = self._objection(stream, hello)
@@ -334,6 +344,7 @@ class Switchboard:
     def _handshake_finished(self, stream: Stream) -> None:
         for loser in self.peers[stream.node_id].pairing.opened(stream):
             self._supersede(loser)
+        self._note_process(stream)
         self._cancel_deadline(stream)
         stream.finished_at = asyncio.get_running_loop().time()
         self._complaints.forget(stream.node_id)
@@ -342,6 +353,14 @@ class Switchboard:
             logger.info("peer connected peer=%s address=%s", stream.node_id, stream.address)
             self.open[stream.node_id] = stream
             self._events.peer_connected(stream.node_id)
+
+    def _note_process(self, stream: Stream) -> None:
+        """Remember which process this is: it has answered, so it lives now."""
+        peer, greeting = self.peers[stream.node_id], stream.connection.peer
+        assert greeting is not None, "an open connection has been greeted on"
+        if peer.incarnation not in (None, greeting.incarnation):
+            peer.past.append(peer.incarnation)
+        peer.incarnation = greeting.incarnation
 
     def _set_deadline(self, stream: Stream) -> None:
         self._cancel_deadline(stream)
