@@ -254,6 +254,16 @@ class MemberExists(DistlogError):
 
 
 @dataclass(eq=False)
+class MemberNotAdded(DistlogError):
+    """The node is no voter within the time; only a client raises it.  What was begun goes on."""
+
+    reason = "MEMBER_NOT_ADDED"
+    text = "{node_id} is no voter yet: {problem}"
+    node_id: str
+    problem: str
+
+
+@dataclass(eq=False)
 class MembershipChangeUnderWay(DistlogError):
     """Members change one at a time, and another change is not committed yet.  Nothing was changed; try again."""
 

@@ -24,7 +24,13 @@ from distlog.consensus.messages import Message
 from distlog.consensus.recovery import recover
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.rules import Rules, complete_rules
-from distlog.errors import ConfigurationInvalid, DistlogError, InvalidRequest, PeerRefused
+from distlog.errors import (
+    ConfigurationInvalid,
+    DistlogError,
+    InvalidRequest,
+    PeerRefused,
+    StorageFull,
+)
 from distlog.joining import AskMembers, Joining, parse_address
 from distlog.peer.frames import Channel
 from distlog.peer.handshake import Hello
@@ -417,6 +423,11 @@ class Node:
         try:
             self._take_part(configuration)
         except Exception as error:
+            if isinstance(error, StorageFull) and self._directory.cluster_id is None:
+                # Nothing is written yet, and nobody waits for this node: the next hello brings it here again.
+                logger.warning("the cluster is not written down yet problem=%s", error)
+                self._formation.forget()
+                return
             self._fail(error)
             return
         if self._joining is not None:

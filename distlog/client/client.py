@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.answers import merged, node_status_of, record_of, topic_range_of
+from distlog.client.answers import member_of, merged, node_status_of, record_of, topic_range_of
 from distlog.client.attempts import (
     AMBIGUOUS,
     PAUSE_FIRST_S,
@@ -26,6 +26,7 @@ from distlog.client.topics import Topics
 from distlog.client.unary import UnaryProducer, open_identity
 from distlog.client.values import (
     Headers,
+    Member,
     NodeStatus,
     Record,
     Server,
@@ -337,6 +338,20 @@ class Client:
             return answer
 
         return str((await self._routing.write(call, deadline)).leader_id)
+
+    async def members(self) -> tuple[Member, ...]:
+        """Return the members, as the node that leads knows them.  Raises NoLeader, Unreachable."""
+
+        async def call(node: Node) -> log_pb2.MembersResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.MembersResponse = await node.cluster.Members(
+                log_pb2.MembersRequest(), timeout=timeout_s
+            )
+            return answer
+
+        deadline = self._deadline()
+        answer = await self._routing.write(call, deadline)
+        return tuple(member_of(member) for member in answer.members)
 
     async def add_member(self, node_id: str, peer_address: str) -> None:
         """Have the leader greet a node that waits to join, at its address for peers; whether it has joined the members say.

@@ -126,6 +126,10 @@ class Formation:
             self._form_if_complete()
         return self.configuration
 
+    def forget(self) -> None:
+        """What `hear` returned could not be written down: the cluster is not formed, as far as this node is concerned."""
+        self.configuration = None
+
     def known(self) -> Configuration | None:
         """Return the base configuration if it is stored already, or if this node is the only voter; otherwise None."""
         if self.configuration is None:

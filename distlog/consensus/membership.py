@@ -213,14 +213,13 @@ class Membership:
     def _caught_up(self) -> str | None:
         """Return a learner that may become a voter, if there is one."""
         raft = self._raft
-        # Every voter has every entry below `retain_from`, and by that an old copy of a voter's directory is told.
         ready = [
             learner
             for learner in sorted(raft.replicas.learners & raft.replicas.reachable.keys())
-            if raft.matched.get(learner, 0) >= raft.retain_from
-            and self._rules.caught_up.watch(
+            if self._rules.caught_up.watch(
                 learner,
                 match_index=raft.matched.get(learner, 0),
+                needed_index=raft.retain_from,
                 last_index=raft.journal.last_index,
                 now=raft.now,
             )

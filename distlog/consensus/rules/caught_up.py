@@ -19,12 +19,15 @@ class CaughtUp:
         # Since when each is close behind.
         self._close_since: dict[str, float] = {}
 
-    def watch(self, learner: str, *, match_index: int, last_index: int, now: float) -> bool:
+    def watch(
+        self, learner: str, *, match_index: int, needed_index: int, last_index: int, now: float
+    ) -> bool:
         """Take how far a learner is; tell whether it may vote.
 
-        match_index: the last entry that it has durably, 0 if it has not told this leader.
+        match_index: the last entry that it has durably, 0 if it has not told this leader; needed_index: the one that every voter has,
+        by which an old copy of a voter's directory is told.
         """
-        if not match_index or last_index - match_index > LAG_MAX:
+        if match_index < needed_index or last_index - match_index > LAG_MAX:
             self._close_since.pop(learner, None)
             return False
         return now - self._close_since.setdefault(learner, now) >= STEADY_S
