@@ -62,6 +62,8 @@ class HeldBack:
             if resume_at is not None:
                 self._paused.discard(voter)
                 self._library.connected(voter)
+                # Heartbeats may have shown meanwhile that it has more, and the journal has forgotten that.
+                resume_at = max(resume_at, self._followers.matched.get(voter, 0) + 1)
                 self._library.set_next_index(voter, resume_at)
         if not self._library.is_leader or self._library.now < self._next_heartbeat:
             return

@@ -30,8 +30,8 @@ FLOORS = {
     "full disks": 70,
     "transfers": 20,
     "joins begun": 10,
-    "removals": 5,
-    "replacements": 4,
+    "removals": 2,
+    "replacements": 2,
     "acknowledged": 38_000,
     "virtual seconds": 550,
 }
