@@ -43,9 +43,14 @@ class Joining:
         ask_members: AskMembers,
         peers: PeerNetwork,
         random: Random,
+        is_finished: Callable[[], bool] = lambda: False,
     ) -> None:
-        """addresses: where clients reach members, at least one of them."""
+        """addresses: where clients reach members, at least one of them.
+
+        is_finished(): that all members are known, to a node that belongs to the cluster already and only looks for the others.
+        """
         assert addresses
+        self._is_finished = is_finished
         self._addresses = tuple(addresses)
         self._ask_members = ask_members
         self._peers = peers
@@ -53,15 +58,15 @@ class Joining:
         self._found = ""
 
     async def run(self) -> None:
-        """Ask and greet until this task is cancelled, which is when the node has joined."""
+        """Ask and greet until this task is cancelled, which is when the node has joined, or all members are known."""
         failure_count = 0
-        while True:
+        while not self._is_finished():
             for host, port in self._addresses:
                 problem = await self._try((host, port))
                 if not problem:
                     failure_count = 0
                     # Whoever has not heard this node before it asked is greeted by it again.
-                    self._peers.restart_connections()
+                    self._peers.restart_strangers()
                     await asyncio.sleep(GREETING_DELAY_S)
                     break
                 delay_s = min(DELAY_MAX_S, DELAY_MIN_S * 2.0 ** min(failure_count, 10))

@@ -154,6 +154,9 @@ class Node:
         if voters is None or cluster_id is None:
             return None
         settings = self._settings
+        if settings.bootstrap or settings.join:
+            # Those mean nothing to who belongs to a cluster.
+            return Configuration(cluster_id, voters)
         is_fixed = len(settings.peers) > 1
         # A cluster of one may have grown since, and a node that joined was never one of the first.
         is_known = voters.keys() != {settings.node_id} and settings.node_id in voters
@@ -212,18 +215,20 @@ class Node:
             await self._peers.start()
             self._heard[settings.node_id] = (self._directory.directory_id, self._own_addresses())
         if self._formation.joins:
-            logger.info(
-                "waiting to join the cluster of %s node_id=%s",
-                self._waiting_for()[0],
-                settings.node_id,
-            )
-            joining = Joining(
-                settings.join, self._ports.ask_members, self._peers, self._ports.random
-            )
+            logger.info("waiting to join the cluster of %s", self._waiting_for()[0])
+        if settings.join and not self._knows_all():
+            ask, random = self._ports.ask_members, self._ports.random
+            joining = Joining(settings.join, ask, self._peers, random, self._knows_all)
             self._joining = self._loop.create_task(joining.run())
         elif not self.is_formed:
             missing = ",".join(self._formation.missing())
             logger.info("waiting for all nodes, once, to form the cluster missing=%s", missing)
+
+    def _knows_all(self) -> bool:
+        """Tell whether this node belongs to a cluster and knows where its members are: a fixed set was told only by its flags."""
+        if self._group is None:
+            return False
+        return all(self._addresses_of(each).peer for each in self._group.raft.replicas.others)
 
     @property
     def _has_others(self) -> bool:

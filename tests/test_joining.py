@@ -13,6 +13,7 @@ import pytest
 from distlog.errors import Unreachable
 from distlog.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining, parse_address
 from tests.consensus.nodes import on_virtual_time
+from tests.simulation.virtual_loop import VirtualLoop
 
 
 class Peers:
@@ -25,7 +26,7 @@ class Peers:
     def locate(self, node_id: str, address: tuple[str, int]) -> None:
         self.located[node_id] = address
 
-    def restart_connections(self) -> None:
+    def restart_strangers(self) -> None:
         self.greeted += 1
 
 
@@ -47,7 +48,9 @@ def joined(answers: dict[str, Any], *addresses: str, seconds: float) -> tuple[Pe
         places = [(host, 8400) for host in addresses]
         joining = Joining(places, ask, peers, Random(1))  # type: ignore[arg-type]
         task = asyncio.ensure_future(joining.run())
-        await asyncio.sleep(seconds)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        await loop.pass_time(seconds)
         task.cancel()
 
     on_virtual_time(main)

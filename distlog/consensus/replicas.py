@@ -29,12 +29,13 @@ class Replicas:
         # The other voters and learners, as the library knows them.
         self.voters: frozenset[str] = frozenset()
         self.learners: frozenset[str] = frozenset()
+        # Both.
+        self.others: frozenset[str] = frozenset()
         # Called after each change with those that are members no more, or others under the same name.
         self.changed: Callable[[frozenset[str]], None] = lambda _gone: None
         # What `voters` and `learners` were taken from.
         self._known = self.configuration
-        self.voters = frozenset(self._known.voters.keys() - {node_id})
-        self.learners = frozenset(self._known.learners.keys() - {node_id})
+        self._take(self._known)
 
     def steer(self, library: Library) -> None:
         """Keep the voters of `library`, which was made with these, up to date from now on."""
@@ -44,11 +45,6 @@ class Replicas:
     def configuration(self) -> Configuration:
         """Return the one that is in force here, committed or not."""
         return self._rules.configuration_log.newest
-
-    @property
-    def others(self) -> frozenset[str]:
-        """Return the other voters and the learners."""
-        return self.voters | self.learners
 
     @property
     def is_candidate(self) -> bool:
@@ -84,19 +80,17 @@ class Replicas:
         """Bring the library's voters in line with the newest configuration."""
         assert self._library is not None, "the library is made before anything changes"
         before, self._known = self._known, self.configuration
-        own = {self.node_id}
         kept = {
             each
             for each in self._known.members
             if self._role(before, each) == self._role(self._known, each)
         }
-        gone = (self.voters | self.learners) - kept
+        gone = self.others - kept
         for node_id in sorted(gone):
             self._lose(node_id)
             if node_id in self.voters:
                 self._library.remove_voter(node_id)
-        self.voters = frozenset(self._known.voters.keys() - own)
-        self.learners = frozenset(self._known.learners.keys() - own)
+        self._take(self._known)
         for node_id in sorted(self.others - kept):
             if node_id in self.voters:
                 self._library.add_voter(node_id)
@@ -109,6 +103,12 @@ class Replicas:
             each for each in gone if before.directory_of(each) == self._known.directory_of(each)
         }
         self.changed(frozenset(gone - moved))
+
+    def _take(self, configuration: Configuration) -> None:
+        own = {self.node_id}
+        self.voters = frozenset(configuration.voters.keys() - own)
+        self.learners = frozenset(configuration.learners.keys() - own)
+        self.others = self.voters | self.learners
 
     def _is_member(self, node_id: str) -> bool:
         return node_id in self.others and self._rules.identity.is_member(

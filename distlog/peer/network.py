@@ -199,6 +199,10 @@ class PeerNetwork:
         """
         asyncio.get_running_loop().call_soon(self._switchboard.greet_again, node_id)
 
+    def restart_strangers(self) -> None:
+        """Make the connections that are not open shake hands again; takes effect in the next step of the loop."""
+        asyncio.get_running_loop().call_soon(self._switchboard.restart_strangers)
+
     def restart_connections(self) -> None:
         """Make every connection shake hands again, with what `identity` says now.
 

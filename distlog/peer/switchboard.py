@@ -152,6 +152,11 @@ class Switchboard:
         peer.backoff.succeeded()
         self.dial(node_id)
 
+    def restart_strangers(self) -> None:
+        """Greet again every peer that is not connected."""
+        for node_id in list(self.peers):
+            self.greet_again(node_id)
+
     def outdate(self) -> None:
         """Mark every greeting so far as outdated; `restart` acts on it."""
         self._generation += 1

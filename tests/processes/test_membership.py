@@ -276,6 +276,32 @@ def test_a_member_that_comes_back_at_another_address_is_found_there(
     asyncio.run(scenario())
 
 
+def test_the_directories_of_a_fixed_set_are_started_with_the_flags_of_one_that_grew(
+    make_growing: MakeGrowing,
+) -> None:
+    """None of them has an address of the others; they ask at the client addresses that they are given."""
+
+    async def scenario() -> None:
+        cluster = make_growing(("n1", "n2", "n3"))
+        ways = {node.node_id: node.arguments[-2:] for node in cluster}
+        peers = ",".join(f"{node.node_id}={node.peer_address}" for node in cluster)
+        for node in cluster:
+            come_by(cluster, node.node_id, "--peers", peers)
+        cluster.start()
+        await cluster.leader("n1", "n2", "n3")
+        async with Client(cluster.addresses) as client:
+            await client.produce(b"kept")
+        await cluster.terminate()
+        for node_id, way in ways.items():
+            come_by(cluster, node_id, *(("--bootstrap",) if node_id == "n1" else way))
+        cluster.start()
+        await all_vote(cluster, "n1", "n2", "n3")
+        await cluster.leader("n1", "n2", "n3")
+        await cluster.reach(1)
+
+    asyncio.run(scenario())
+
+
 def test_a_fixed_set_takes_a_node_that_joins(make_growing: MakeGrowing) -> None:
     async def scenario() -> None:
         cluster = make_growing(SIX[:4])
