@@ -40,6 +40,8 @@ ASKING_COUNT_MAX = 16
 # Who wants to join says so every second or two.
 ASKING_AGE_MAX_S = 10.0
 RETRY_DELAY_S = 0.5
+# A learner that keeps up answers every heartbeat.
+SILENCE_MAX_S = 0.25
 # The reason that `done` gets when nobody can tell any more.
 OUTCOME_UNKNOWN = -1
 
@@ -213,11 +215,14 @@ class Membership:
     def _caught_up(self) -> str | None:
         """Return a learner that may become a voter, if there is one."""
         raft = self._raft
+        learners = raft.replicas.learners & raft.replicas.reachable.keys()
+        heard = raft.followers.heard_since(learners, raft.now - SILENCE_MAX_S)
         ready = [
             learner
-            for learner in sorted(raft.replicas.learners & raft.replicas.reachable.keys())
+            for learner in sorted(learners)
             if self._rules.caught_up.watch(
                 learner,
+                is_silent=learner not in heard,
                 match_index=raft.matched.get(learner, 0),
                 needed_index=raft.retain_from,
                 last_index=raft.journal.last_index,

@@ -20,14 +20,21 @@ class CaughtUp:
         self._close_since: dict[str, float] = {}
 
     def watch(
-        self, learner: str, *, match_index: int, needed_index: int, last_index: int, now: float
+        self,
+        learner: str,
+        *,
+        is_silent: bool,
+        match_index: int,
+        needed_index: int,
+        last_index: int,
+        now: float,
     ) -> bool:
         """Take how far a learner is; tell whether it may vote.
 
-        match_index: the last entry that it has durably, 0 if it has not told this leader; needed_index: the one that every voter has,
+        is_silent: it has answered nothing for a while, and what it had says nothing of now; match_index: the last entry that it has durably, 0 if it has not told this leader; needed_index: the one that every voter has,
         by which an old copy of a voter's directory is told.
         """
-        if match_index < needed_index or last_index - match_index > LAG_MAX:
+        if is_silent or match_index < needed_index or last_index - match_index > LAG_MAX:
             self._close_since.pop(learner, None)
             return False
         return now - self._close_since.setdefault(learner, now) >= STEADY_S
