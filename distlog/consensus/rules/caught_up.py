@@ -31,8 +31,9 @@ class CaughtUp:
     ) -> bool:
         """Take how far a learner is; tell whether it may vote.
 
-        is_silent: it has answered nothing for a while, and what it had says nothing of now; match_index: the last entry that it has durably, 0 if it has not told this leader; needed_index: the one that every voter has,
-        by which an old copy of a voter's directory is told.
+        is_silent: it has answered nothing for a while, and what it had says nothing of now.
+        match_index: the last entry that it has durably, 0 if it has not told this leader.
+        needed_index: the one that every voter has, by which an old copy of a voter's directory is told.
         """
         if is_silent or match_index < needed_index or last_index - match_index > LAG_MAX:
             self._close_since.pop(learner, None)
