@@ -405,7 +405,8 @@ class Node:
         raft = self._group.raft
         is_voter = self._group.membership.committed.voters.get(hello.node_id) == hello.directory_id
         # Every voter has every entry below that one, durably: this one had them.
-        if is_voter and hello.durable_index < raft.retain_from - 1:
+        end = hello.durable_index
+        if is_voter and end is not None and end < raft.retain_from - 1:
             return PeerRefused(peer=hello.node_id, problem=OLD_COPY)
         return None
 

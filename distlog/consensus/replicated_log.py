@@ -270,7 +270,9 @@ class ReplicatedLog:
     def _laggards(self) -> str:
         raft = self._group.raft
         last = self._group.journal.last_index
-        behind = [voter for voter in sorted(raft.voters) if raft.matched.get(voter, 0) < last]
+        behind = [
+            voter for voter in sorted(raft.replicas.others) if raft.matched.get(voter, 0) < last
+        ]
         return "the disk's checkpoint" if not behind else ", ".join(behind)
 
     def _leadership_changed(self) -> None:

@@ -49,8 +49,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     configuration_index: Unsigned = 0
     # This node belongs to no cluster and asks to become a member.
     joins: bool = False
-    # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.
-    durable_index: Unsigned = 0
+    # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.  None: an older
+    # version does not say.
+    durable_index: Unsigned | None = None
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):

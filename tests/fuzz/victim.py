@@ -225,7 +225,9 @@ class Victim:
         """Return how a node that dials the victim begins."""
         self._attempt += 1
         hello: Hello = self.recording.hellos[name]
-        fields = {each: getattr(hello, each) for each in hello.__struct_fields__} | changes
+        # It lies well: what it claims to have is never too little.
+        plausible = {"durable_index": 1 << 40, **changes}
+        fields = {each: getattr(hello, each) for each in hello.__struct_fields__} | plausible
         return encode_message(Greeting(7, self._attempt, Hello(**fields)))
 
     def connected(self, name: str) -> Wire:
