@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
 START_DEADLINE_S = 20.0
 NAMES = ("n1", "n2", "n3")
+DISTLOG = ("-m", "distlog")
 
 
 def free_ports(count: int) -> list[int]:
@@ -32,7 +33,11 @@ def free_ports(count: int) -> list[int]:
 class BenchCluster:
     """Three nodes on fresh directories below `root`, each a process that can be killed and started again."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, program: Callable[[str], Sequence[str]] = lambda name: DISTLOG
+    ) -> None:
+        """program(name): what runs distlog as this node: modules and arguments of Python before those of distlog."""
+        self._program = program
         ports = free_ports(2 * len(NAMES))
         peer_ports = ports[len(NAMES) :]
         self._root = root
@@ -56,7 +61,7 @@ class BenchCluster:
 
     def start(self, name: str) -> None:
         """Start a node that does not run."""
-        command = [sys.executable, "-m", "distlog", "serve", "--node-id", name]
+        command = [sys.executable, *self._program(name), "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
         command += ["--listen", self._addresses[name]]
         with (self._root / f"{name}.out").open("ab") as output:
@@ -79,10 +84,12 @@ class BenchCluster:
 
 
 @contextlib.contextmanager
-def running_cluster(directory: Path | None = None) -> Iterator[BenchCluster]:
-    """Run three nodes on fresh directories, which are removed afterwards."""
+def running_cluster(
+    directory: Path | None = None, program: Callable[[str], Sequence[str]] = lambda name: DISTLOG
+) -> Iterator[BenchCluster]:
+    """Run three nodes on fresh directories, which are removed afterwards; `program` as `BenchCluster` has it."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    cluster = BenchCluster(root)
+    cluster = BenchCluster(root, program)
     try:
         for name in NAMES:
             cluster.start(name)

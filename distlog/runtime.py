@@ -14,6 +14,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from distlog.storage.disk import DiskFile
+from distlog.storage.kernel_sync import KernelSync
+
 Result = TypeVar("Result")
 
 
@@ -43,18 +46,28 @@ class Worker(Protocol):
     def submit(self, function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
         """Run `function(*args)`; the future carries its result or its exception."""
 
+    def sync(self, file: DiskFile) -> asyncio.Future[None]:
+        """Make what was written to `file` until now durable, as `file.sync` does, when what was submitted before is done.
+
+        What is submitted afterwards may run meanwhile.  The file must stay open until then.
+        """
+
     def close(self) -> None:
         """Wait for what was submitted, then stop.  Nothing may be submitted afterwards."""
 
 
 class ThreadWorker:
-    """A worker that is one thread of its own.
+    """A worker that is one thread of its own, and has the kernel sync files without it where that can be.
 
     concurrent.futures would do, at twice the price: a hand-over to and from the thread is on the path of every append.
     """
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        # Jobs whose future is not settled yet.
+        self._unsettled_count = 0
+        # Made with the first sync; then never changes.
+        self._kernel: _KernelSyncs | None = None
         # A daemon: a disk that never answers must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -62,12 +75,25 @@ class ThreadWorker:
     def submit(self, function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
+        self._unsettled_count += 1
         self._jobs.put(_Job(loop, future, function, args))
         return future
+
+    def sync(self, file: DiskFile) -> asyncio.Future[None]:
+        if self._unsettled_count == 0:
+            # Nothing is before it.
+            if self._kernel is None:
+                self._kernel = _KernelSyncs(asyncio.get_running_loop())
+            future = self._kernel.begin(file)
+            if future is not None:
+                return future
+        return self.submit(file.sync)
 
     def close(self) -> None:
         self._jobs.put(None)
         self._thread.join()
+        if self._kernel is not None:
+            self._kernel.close()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -78,7 +104,45 @@ class ThreadWorker:
                 error = raised
             # The loop may be closed: then nobody waits.
             with contextlib.suppress(RuntimeError):
-                job.loop.call_soon_threadsafe(_settle, job.future, result, error)
+                job.loop.call_soon_threadsafe(self._finish, job.future, result, error)
+
+    def _finish(
+        self, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        self._unsettled_count -= 1
+        _settle(future, result, error)
+
+
+class _KernelSyncs:
+    """Futures of what the kernel syncs, on one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._futures: dict[int, asyncio.Future[None]] = {}
+        self._kernel = KernelSync.open()
+        if self._kernel is not None:
+            loop.add_reader(self._kernel.descriptor, self._finish)
+
+    def begin(self, file: DiskFile) -> asyncio.Future[None] | None:
+        """Begin a sync; None if the kernel does not take it."""
+        if self._kernel is None:
+            return None
+        number = self._kernel.begin(file)
+        if number is None:
+            return None
+        future = self._futures[number] = self._loop.create_future()
+        return future
+
+    def _finish(self) -> None:
+        assert self._kernel is not None
+        for number, failure in self._kernel.finished():
+            _settle(self._futures.pop(number), None, failure)
+
+    def close(self) -> None:
+        """Wait for the syncs under way.  Blocks."""
+        if self._kernel is not None:
+            self._loop.remove_reader(self._kernel.descriptor)
+            self._kernel.close()
 
 
 class _Job(NamedTuple):

@@ -216,7 +216,6 @@ def node_settings(config: ServeConfig) -> NodeSettings:
                 heartbeat_interval_s=config.heartbeat_interval_s,
                 entry_size_max=entry_size_max,
             ),
-            tick_interval_s=config.heartbeat_interval_s / 2,
             checkpoint_interval_s=config.checkpoint_interval_s,
             checkpoint_journal_size=config.checkpoint_journal_size,
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,11 @@ from distlog.config import ServeConfig
 from distlog.consensus import messages
 from distlog.consensus.commands import ENTRY_HEADER, Append, ProducerStamp, command_size
 from distlog.consensus.messages import AppendEntries
+from distlog.errors import DiskFailed
 from distlog.runtime import ThreadWorker
 from distlog.serve import node_settings, server_limits
+from distlog.storage.disk import RealDisk
+from distlog.storage.kernel_sync import KernelSync
 
 MIB = 1 << 20
 
@@ -59,6 +63,41 @@ def test_a_job_whose_future_is_cancelled_disturbs_nobody() -> None:
     async def story(worker: ThreadWorker) -> None:
         worker.submit(len, "x").cancel()
         assert await worker.submit(len, "xy") == 2
+
+    in_a_worker(story)
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_a_worker_syncs_files_after_what_was_submitted_before(
+    by_kernel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_kernel:
+        monkeypatch.setattr(KernelSync, "open", lambda: None)
+
+    async def story(worker: ThreadWorker) -> None:
+        file = RealDisk().open(str(tmp_path / "file"), create=True)
+        file.write_at(0, [b"x" * 5000])
+        for _ in range(20):
+            await worker.sync(file)
+        order: list[str] = []
+        worker.submit(order.append, "before")
+        synced = worker.sync(file)
+        synced.add_done_callback(lambda _: order.append("synced"))
+        await synced
+        await asyncio.sleep(0)
+        assert order == ["before", "synced"]
+        file.close()
+
+    in_a_worker(story)
+
+
+def test_a_sync_that_fails_in_the_thread_or_in_the_kernel_is_an_error(tmp_path: Path) -> None:
+    async def story(worker: ThreadWorker) -> None:
+        file = RealDisk().open(str(tmp_path / "file"), create=True)
+        file.close()
+        # Neither takes a descriptor that is closed.
+        with pytest.raises(DiskFailed, match="file"):
+            await worker.sync(file)
 
     in_a_worker(story)
 

@@ -141,7 +141,7 @@ class ServeConfig:
         SECONDS, 1.2, "silence of the leader before an election, at most", minimum=0.1, maximum=120
     )
     heartbeat_interval_s: float = setting(
-        SECONDS, 0.05, "pause between the leader's signs of life", minimum=0.005, maximum=10
+        SECONDS, 0.15, "pause between the leader's signs of life", minimum=0.005, maximum=10
     )
     journal_size_max: int = setting(
         BYTES,

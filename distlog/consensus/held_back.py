@@ -62,9 +62,9 @@ class HeldBack:
             if resume_at is not None:
                 self._paused.discard(voter)
                 self._library.connected(voter)
-                # Heartbeats may have shown meanwhile that it has more, and the journal has forgotten that.
-                resume_at = max(resume_at, self._followers.matched.get(voter, 0) + 1)
-                self._library.set_next_index(voter, resume_at)
+                # An older refusal may have set it back behind what was confirmed since, and perhaps forgotten here.
+                confirmed = self._followers.matched.get(voter, 0)
+                self._library.set_next_index(voter, max(resume_at, confirmed + 1))
         if not self._library.is_leader or self._library.now < self._next_heartbeat:
             return
         self._next_heartbeat = self._library.now + self._heartbeat_interval_s

@@ -2,7 +2,8 @@
 
     append, truncate_from, set_term_vote    loop: change what is in memory, queue an operation
     begin_sync -> ticket                    loop: takes everything queued
-    ticket.run()                            worker: one write and one sync for each file it touches
+    ticket.run()                            worker: one write and one sync for each file it touches;
+                                            or ticket.write() on the loop, and one sync by the kernel
     finish_sync(ticket)                     loop: what rests on it may now be promised
 
 Operations are numbered by `sequence`; whoever promises something waits until `durable_sequence` has
@@ -15,7 +16,7 @@ Files: a new one begins when the last has `file_size_max` bytes, and with the fi
 fully synced and the new name is durable.  It begins with term and vote, so that the files before
 can go (`compact`).
 
-If `ticket.run()` raises StorageFull or DescriptorsExhausted, nothing is lost: run it again when there
+If `ticket.run()` (or `write`) raises StorageFull or DescriptorsExhausted, nothing is lost: run it again when there
 is space, it goes on where it was.  If it raises DiskFailed, stop the process: what the disk holds is not known any more.
 Until it has returned nothing that rests on it may be promised, and no further sync can begin.
 
@@ -58,15 +59,21 @@ CACHE_SIZE_MAX = 32 << 20
 FILE_SIZE_LIMIT = 1 << 30
 # Payloads up to this size are copied behind their header, which is cheaper than one more part.
 JOINED_SIZE_MAX = 4096
+# What is written to the page cache on the loop, in some microseconds, instead of by the worker.
+LOOP_WRITE_MAX = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class SyncTicket:
     """A sync under way: once `run`, called in a worker, has returned, every operation up to
     `sequence` is durable.
+
+    Where `write` is not None it may be called instead, on the loop: it writes what is little, and every operation is
+    durable when the file that it returns is synced.
     """
 
     run: Callable[[], None]
+    write: Callable[[], DiskFile] | None
     sequence: int
 
 
@@ -95,6 +102,7 @@ class _Write(NamedTuple):
     path: str
     position: int
     parts: list[bytes]
+    size: int
 
 
 class Journal:
@@ -316,7 +324,12 @@ class Journal:
             return None
         batches, self._queue = self._queue, []
         writes = [self._encode(batch) for batch in batches]
-        self._under_way = SyncTicket(partial(self._write, deque(writes)), self.sequence)
+        is_small = len(writes) == 1 and writes[0].position > 0 and writes[0].size <= LOOP_WRITE_MAX
+        self._under_way = SyncTicket(
+            run=partial(self._write, deque(writes)),
+            write=partial(self._write_small, writes[0]) if is_small else None,
+            sequence=self.sequence,
+        )
         self._syncing_index = self.last_index
         return self._under_way
 
@@ -341,7 +354,13 @@ class Journal:
             else:
                 parts += (header, payload, padding(len(payload)))
         self._crc32c = crc32c
-        return _Write(file_path(self._directory, batch.file.first_sequence), batch.position, parts)
+        path = file_path(self._directory, batch.file.first_sequence)
+        return _Write(path, batch.position, parts, sum(map(len, parts)))
+
+    def _write_small(self, write: _Write) -> DiskFile:
+        assert self._writer is not None, "the first operation after `open` begins a file"
+        self._writer.write_at(write.position, write.parts)
+        return self._writer
 
     def _write(self, writes: deque[_Write]) -> None:
         """Write and sync batches in their order: none begins before the one before is durable.

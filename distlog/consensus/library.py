@@ -78,12 +78,13 @@ class RaftSettings:
 
     election_timeout_min_s: float = 0.6
     election_timeout_max_s: float = 1.2
-    heartbeat_interval_s: float = 0.05
+    # Between two heartbeats of a leader, and between two ticks of a node that has nothing else to do.
+    heartbeat_interval_s: float = 0.15
     entry_size_max: int = 8 << 20
     in_flight_size_max: int = 8 << 20
     # Time between two entries into the library counts up to this: a process that was held up itself, with its whole machine
     # perhaps, must not take its own absence for the leader's.
-    step_time_max_s: float = 0.1
+    step_time_max_s: float = 0.2
 
 
 class Owner(Protocol):
@@ -285,7 +286,8 @@ def _configuration(
         appendEntriesUseBatch=True,
         commandsWaitLeader=False,
         commandsQueueSize=0,
-        appendEntriesPeriod=settings.heartbeat_interval_s,
+        # A little less than what lies between two ticks: a timer that comes early must not leave a heartbeat out.
+        appendEntriesPeriod=0.8 * settings.heartbeat_interval_s,
         # Larger than any entry: the library's own splitting of entries corrupts them.
         appendEntriesBatchSizeBytes=settings.entry_size_max + MESSAGE_SIZE_MAX + 1,
         raftMinTimeout=NEVER_S,

@@ -38,9 +38,10 @@ from distlog.runtime import Clock
 
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
 ENTRY_SIZE_TARGET = 1 << 20
-# A lone append goes at once, and so does the next; while two entries are on their way what arrives waits for one of them and
-# then shares an entry and its fsyncs.  So much waiting does not wait longer: its own transfer is what takes time.
-ENTRIES_IN_FLIGHT = 2
+# A lone append goes at once, and so does a second one beside it.  Where there are more they wait for the entry that is on its way, and
+# then share one, and its fsyncs: the more there are, the less each costs.  So many bytes do not wait: it is their own
+# transfer that takes time.
+LONE_COUNT_MAX = 2
 WAITING_SIZE_MAX = 256 << 10
 
 # What sets space free.  A full disk takes these while half of the reserve is left, or nothing but another program could free it.
@@ -121,7 +122,8 @@ class Proposals:
             self._waiting.append(proposal)
             self._waiting_size += size
             self._size += size
-            self._kick()
+            if self._may_go:
+                self._kick()
         return future
 
     def take_entries(self) -> Sequence[tuple[bytes, Done]]:
@@ -129,9 +131,7 @@ class Proposals:
 
         As many as there is reserved space for; the rest goes on waiting, or is refused if the disk is full by now.
         """
-        if not self._waiting or (
-            len(self._proposed) >= ENTRIES_IN_FLIGHT and self._waiting_size < WAITING_SIZE_MAX
-        ):
+        if not self._waiting or not self._may_go:
             return ()
         if self._space.is_full:
             self._refuse_waiting(lambda command: not isinstance(command, FREEING))
@@ -151,6 +151,16 @@ class Proposals:
         if self._space.is_full:
             self._refuse_waiting(lambda command: True)
         return entries
+
+    @property
+    def _may_go(self) -> bool:
+        """Tell whether what waits makes an entry now, and does not wait for one that is on its way."""
+        in_flight = len(self._proposed)
+        return (
+            in_flight == 0
+            or self._waiting_size >= WAITING_SIZE_MAX
+            or in_flight + len(self._waiting) <= LONE_COUNT_MAX
+        )
 
     def _refuse_waiting(self, is_refused: Callable[[Command], bool]) -> None:
         """Refuse what is in no entry yet, because the disk is full: nothing of it was written."""

@@ -56,10 +56,10 @@ class Stalls:
         self._steps_total_s += duration_s
         self._take(duration_s, ended_at, "a step of consensus")
 
-    def timer_fired(self, due_at: float, fired_at: float) -> None:
-        """Take when a timer was due and when it came: between the two the loop was busy, or the process did not run."""
+    def was_due(self, due_at: float, began_at: float) -> None:
+        """Take when a timer or a step was due and when it came: between the two the loop was busy, or the process did not run."""
         if self._ended_at < due_at:
-            self._take(fired_at - due_at, fired_at, "other work, or the process did not run")
+            self._take(began_at - due_at, began_at, "other work, or the process did not run")
 
     def _take(self, duration_s: float, ended_at: float, cause: str) -> None:
         self._longest_s = max(self._longest_s, duration_s)

@@ -8,8 +8,8 @@ from typing import Any
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.views import MemberStatus, Retention, SegmentLimits, TopicDescription
 from distlog.errors import InvalidRequest
+from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
-from distlog.server.log_service import read_deadline, write_deadline
 from distlog.server.records import check_topic
 from distlog.server.served_log import ServedLog
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.views import Consistency
-from distlog.errors import DistlogError, InvalidRequest, NoLeader
+from distlog.errors import DistlogError, InvalidRequest
 from distlog.server.consume_batch import send_batches
 from distlog.server.consume_stream import check_start, tail
+from distlog.server.deadlines import acknowledged, read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_batch import ProduceBatch
-from distlog.server.produce_stream import ProduceStream, not_confirmed
+from distlog.server.produce_stream import ProduceStream
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
-from distlog.server.refusals import RETRY_DELAY_S, proven
+from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
 
 CONSISTENCIES = {
@@ -56,8 +54,7 @@ class LogService:
             future = self._log.propose_append(request.topic, block, stamp)
         except DistlogError as error:
             raise await proven(self._log, error, self._limits) from None
-        async with write_deadline(self._limits.write_timeout_s):
-            result = await future
+        result = await acknowledged(future, self._limits.write_timeout_s)
         return log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
 
     async def consume(
@@ -143,27 +140,6 @@ class LogService:
         async with write_deadline(self._limits.write_timeout_s):
             opened = await self._log.open_producer(request.producer_id)
         return log_pb2.OpenProducerResponse(producer_id=opened.producer_id, epoch=opened.epoch)
-
-
-@asynccontextmanager
-async def read_deadline(timeout_s: float) -> AsyncIterator[None]:
-    """Bound the time that the body waits for proof.  Raises NoLeader."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError:
-        problem = f"what the read needs was not confirmed within {timeout_s:g} s"
-        raise NoLeader(problem=problem, retry_delay_s=RETRY_DELAY_S) from None
-
-
-@asynccontextmanager
-async def write_deadline(timeout_s: float) -> AsyncIterator[None]:
-    """Bound the time that the body waits for a majority.  Raises OutcomeUnknown."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError:
-        raise not_confirmed(timeout_s) from None
 
 
 def consistency_of(

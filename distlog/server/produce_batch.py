@@ -24,10 +24,10 @@ from distlog.block import Block
 from distlog.consensus.results import AppendResult
 from distlog.errors import DistlogError
 from distlog.server.calls import not_a_message, parse
+from distlog.server.deadlines import acknowledged
 from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
-from distlog.server.produce_stream import not_confirmed
 from distlog.server.records import check_block, check_topic, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.request_stream import RequestStream
@@ -89,10 +89,7 @@ class ProduceBatch:
         if isinstance(outcome, DistlogError):
             return self._refusal(outcome)
         try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
-                result = await outcome
-        except TimeoutError:
-            return self._refusal(not_confirmed(self._limits.write_timeout_s))
+            result = await acknowledged(outcome, self._limits.write_timeout_s)
         except DistlogError as error:
             return self._refusal(error)
         return log_pb2.ProduceBatchResponse(

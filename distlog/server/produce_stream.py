@@ -17,8 +17,9 @@ from typing import Any
 
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.results import AppendResult
-from distlog.errors import DistlogError, OutcomeUnknown
+from distlog.errors import DistlogError
 from distlog.server.calls import parse
+from distlog.server.deadlines import acknowledged
 from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
@@ -58,17 +59,8 @@ class ProduceStream:
         return future, block.size
 
     async def _answer(self, future: asyncio.Future[AppendResult], size: int) -> None:
-        try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
-                result = await future
-        except TimeoutError:
-            raise not_confirmed(self._limits.write_timeout_s) from None
+        result = await acknowledged(future, self._limits.write_timeout_s)
         await self._context.write(
             log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
         )
         self._in_flight.remove(size)
-
-
-def not_confirmed(timeout_s: float) -> OutcomeUnknown:
-    """Return the error of a write that no majority confirmed in time."""
-    return OutcomeUnknown(cause=f"no majority confirmed it within {timeout_s:g} s")

@@ -170,6 +170,9 @@ class _SparingFile:
     def sync(self) -> None:
         self._file.sync()
 
+    def descriptor(self) -> int | None:
+        return self._file.descriptor()
+
     def map(self, size: int, *, writable: bool) -> DiskMap:
         return self._disk.with_descriptor(lambda: self._file.map(size, writable=writable))
 

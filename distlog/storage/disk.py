@@ -86,6 +86,11 @@ class DiskFile(Protocol):
         an event loop runs.
         """
 
+    def descriptor(self) -> int | None:
+        """Return the operating system's number of the open file, for who can have it synced without a thread; None where
+        `sync` is the only way.
+        """
+
     def map(self, size: int, *, writable: bool) -> DiskMap:
         """Map bytes [0, size), which must exist."""
 
@@ -340,7 +345,10 @@ class RealFile:
             os.fdatasync(self._descriptor)
         except OSError as error:
             # Also for lack of space: what was written before may be lost, so it is no refusal.
-            raise _failure("sync", self.path, error) from error
+            raise sync_failure(self.path, error) from error
+
+    def descriptor(self) -> int | None:
+        return self._descriptor
 
     def map(self, size: int, *, writable: bool) -> RealMap:
         assert 0 < size <= self.size(), "bytes beyond the end of a file cannot be touched"
@@ -383,6 +391,11 @@ def _refusal(operation: str, path: str, error: OSError) -> DistlogError:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return DescriptorsExhausted(path=path)
     return _failure(operation, path, error)
+
+
+def sync_failure(path: str, error: OSError) -> DiskFailed:
+    """Return what a failed sync of the file `path` is to everybody: a reason to stop the process."""
+    return _failure("sync", path, error)
 
 
 def _failure(operation: str, path: str, error: OSError) -> DiskFailed:

@@ -241,6 +241,9 @@ class _ReservedFile:
     def sync(self) -> None:
         self._file.sync()
 
+    def descriptor(self) -> int | None:
+        return self._file.descriptor()
+
     def map(self, size: int, *, writable: bool) -> DiskMap:
         return self._file.map(size, writable=writable)
 

@@ -285,6 +285,9 @@ class SimulatedFile:
             raise
         self._file.sync()
 
+    def descriptor(self) -> None:
+        return None
+
     def map(self, size: int, *, writable: bool) -> SimulatedMap:
         self._disk._operation("map", self.path)
         assert 0 < size <= len(self._file), "bytes beyond the end of a file cannot be touched"

@@ -34,7 +34,7 @@ LAYERS = (
     Layer("distlog", never=NO_LOOP),
     Layer("distlog.errors", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
-    Layer("distlog.runtime"),
+    Layer("distlog.runtime", ("distlog.storage",)),
     # The wire: both the server and the client stand on it, and neither on the other.
     Layer("distlog.api", ("distlog.errors",), GRPC, NO_LOOP),
     # Files.  No event loop: a caller decides which thread runs it.

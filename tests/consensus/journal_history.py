@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-from distlog.consensus.journal import Journal, JournalEntry
+from distlog.consensus.journal import Journal, JournalEntry, SyncTicket
 
 DIRECTORY = "group/journal"
 
@@ -22,8 +22,16 @@ def sync(journal: Journal) -> None:
     """Make everything queued durable."""
     ticket = journal.begin_sync()
     if ticket is not None:
-        ticket.run()
+        carry_out(ticket)
         journal.finish_sync(ticket)
+
+
+def carry_out(ticket: SyncTicket) -> None:
+    """Write and sync, in the way that a node does it."""
+    if ticket.write is None:
+        ticket.run()
+    else:
+        ticket.write().sync()
 
 
 def state(journal: Journal) -> State:

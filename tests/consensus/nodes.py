@@ -40,6 +40,9 @@ class SteadyWorker:
         self._loop.call_at(self._free_at, self._run, future, function, args)
         return future
 
+    def sync(self, file: Any) -> asyncio.Future[Any]:
+        return self.submit(file.sync)
+
     def _run(self, future: asyncio.Future[Any], function: Callable[..., Any], args: Any) -> None:
         if future.cancelled():
             return

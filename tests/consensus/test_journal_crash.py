@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from distlog.consensus.journal import Journal, JournalEntry, SyncTicket
 from distlog.storage.simulated_disk import SimulatedDisk
-from tests.consensus.journal_history import DIRECTORY, History, state
+from tests.consensus.journal_history import DIRECTORY, History, carry_out, state
 from tests.crash_tally import CrashTally
 
 FILE_SIZE_MAX = 6000
@@ -147,7 +147,7 @@ def test_whatever_part_of_a_ticket_reaches_the_disk_the_rest_is_cut_and_the_jour
 
 def run_without_the_last_sync(ticket: SyncTicket, disk: SimulatedDisk) -> None:
     """Run a ticket on a machine that stops at the latest when it has run."""
-    ticket.run()
+    carry_out(ticket)
     disk.hook = None
     raise PowerCut
 
@@ -247,7 +247,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def finish_sync(self) -> None:
         assert self.ticket is not None
-        self.ticket.run()
+        carry_out(self.ticket)
         self.journal.finish_sync(self.ticket)
         assert self.journal.durable_sequence == self.ticket.sequence
         self.ticket = None
@@ -265,7 +265,7 @@ class JournalMachine(RuleBasedStateMachine):
         if self.ticket is not None:
             self.disk.hook = cut_before(operations_left)
             with suppress(PowerCut):
-                self.ticket.run()
+                carry_out(self.ticket)
         self.reopen(self.disk.crash(Random(seed)))
 
     @rule(seed=st.integers(0, 1 << 16))

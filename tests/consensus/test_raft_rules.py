@@ -398,3 +398,32 @@ def test_a_voter_is_not_called_far_behind_for_a_guess_that_goes_too_far_back() -
     cluster.settle("b", "a", rounds=8)
     assert cluster["b"].raft.stranded == set()
     assert cluster["a"].journal.last_index == cluster["b"].journal.last_index
+
+
+def test_a_paused_voter_goes_on_behind_what_it_has_confirmed_since_it_was_set_back() -> None:
+    """What it has confirmed its leader may have forgotten: to go on before that would strand it for ever."""
+    cluster = Voters(in_flight_size_max=1, journal_file_size_max=2000)
+    cluster.elect("a", "b", "c")
+    cluster.settle("a", "b", "c")
+    leader = cluster["a"].raft
+    for number in range(40):
+        cluster.propose("a", b"x%d" % number * 20)
+        cluster.settle("a", "b", "c", rounds=1)
+    # Two entries, one message at a time: the second one waits for the window.
+    for _ in range(2):
+        cluster.propose("a", b"tail")
+        cluster.tick("a")
+    cluster.deliver("a", "c")
+    # A refusal of something old is before the acknowledgements in the queue.
+    refusal = AppendReply(leader.term, leader._sent_count, 3, success=False, reset=True)
+    leader.receive("c", refusal)
+    cluster.exchange("a", "b")
+    cluster.deliver("c", "a")
+    assert leader.matched["c"] > 40
+    remove_files = cluster["a"].journal.compact(min(leader.last_applied - 1, leader.retain_from))
+    assert remove_files is not None
+    remove_files()
+    assert cluster["a"].journal.first_index > 3
+    cluster.settle("a", "b", "c")
+    assert leader.stranded == set()
+    assert cluster["c"].applied == cluster["a"].applied

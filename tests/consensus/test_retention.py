@@ -44,6 +44,9 @@ class HeldWorker:
         self.jobs.append((future, lambda: function(*args)))
         return future
 
+    def sync(self, file: Any) -> Any:
+        return self.submit(file.sync)
+
     def run(self) -> None:
         jobs, self.jobs = self.jobs, []
         for future, job in jobs:

@@ -25,7 +25,7 @@ from distlog.consensus.space import Space
 from distlog.storage.reserve import Reserve, ReservedDisk
 from distlog.storage.simulated_disk import SimulatedDisk
 
-HEARTBEAT_S = 0.05
+HEARTBEAT_S = RaftSettings().heartbeat_interval_s
 # Enough that space is no concern of a test that is not about it.
 RESERVE_SIZE = 32 << 20
 ELECTION_S = 1.2

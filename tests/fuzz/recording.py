@@ -29,7 +29,8 @@ from tests.consensus.nodes import NodeCluster, on_virtual_time
 from tests.simulation.simulated_network import SimulatedHost
 
 KEPT_PER_KIND = 12
-RECORD_SIZES = (1, 100, 100, 3000)
+# The last ones make a frame that arrives in pieces.
+RECORD_SIZES = (1, 100, 100, 3000, 20_000)
 
 
 @dataclass
@@ -46,15 +47,18 @@ class Recording:
     term: int = 0
 
     def thin_out(self) -> None:
-        """Keep as many frames of a seldom kind as of the others, heartbeats apart from entries."""
+        """Keep as many frames of a seldom kind as of the others, the largest among them, heartbeats apart from entries."""
         kept: dict[tuple[str, bool], list[bytes]] = {}
         for frame, message in zip(self.consensus, self.messages(), strict=True):
             kind = (type(message).__name__, bool(getattr(message, "entries", ())))
             kept.setdefault(kind, []).append(frame)
         self.consensus = [
-            frames[place * len(frames) // KEPT_PER_KIND]
+            frame
             for frames in kept.values()
-            for place in range(KEPT_PER_KIND)
+            for frame in (
+                max(frames, key=len),
+                *(frames[place * len(frames) // KEPT_PER_KIND] for place in range(KEPT_PER_KIND)),
+            )
         ]
 
     def messages(self) -> list[Message]:

@@ -312,6 +312,9 @@ def test_answers_that_wait_for_a_slow_disk_are_limited() -> None:
                 held.append(finish)
                 return future
 
+            def sync(self, file: Any) -> asyncio.Future[Any]:
+                return self.submit(file.sync)
+
         group = victim.group
         give_worker(group, SlowWorker())
         wire = victim.connected(HOSTILE)

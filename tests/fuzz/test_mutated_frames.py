@@ -159,6 +159,10 @@ class Attack:
                     assert isinstance(error, BY_DESIGN), repr(error)
                     self.outcomes[type(error).__name__] += 1
                     return number + 1
+                if not victim.takes(HOSTILE):
+                    # It led, and what it sent as the configuration has put itself out.
+                    self.outcomes["put itself out"] += 1
+                    return number + 1
                 if victim.state().term > self.recording.term + TERMS_MAX:
                     return number + 1
             return count

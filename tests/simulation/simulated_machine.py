@@ -46,6 +46,9 @@ class SimulatedWorker:
         self._loop.call_at(self._free_at, self._run, future, function, args)
         return future
 
+    def sync(self, file: Any) -> asyncio.Future[Any]:
+        return self.submit(file.sync)
+
     def _run(self, future: asyncio.Future[Any], function: Callable[..., Any], args: Any) -> None:
         if self._machine.incarnation != self._incarnation or future.cancelled():
             return

@@ -111,6 +111,9 @@ class _LimitedFile:
     def sync(self) -> None:
         self._file.sync()
 
+    def descriptor(self) -> int | None:
+        return self._file.descriptor()
+
     def map(self, size: int, *, writable: bool) -> DiskMap:
         self._disk.take(self.path)
         return _LimitedMap(self._disk, self._file.map(size, writable=writable))

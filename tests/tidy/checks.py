@@ -61,10 +61,12 @@ class Port:
 # Names below distlog/.  The process and the command line hand out the real things.
 ROOTS = ("serve", "config/", "cli/")
 DISK = ("storage/disk",)
+SYNCS = ("storage/kernel_sync",)
 
 PORTS = (
-    Port("os", (*DISK, *ROOTS), "take a Disk, or the value as a parameter"),
+    Port("os", (*DISK, *SYNCS, *ROOTS), "take a Disk, or the value as a parameter"),
     Port("mmap", DISK, "take a Disk"),
+    Port("ctypes", SYNCS, "find a library with wheels"),
     Port("fcntl", DISK, "take a Disk"),
     Port("pathlib", ROOTS, "take a Disk and a path as text"),
     Port("shutil", ROOTS, "take a Disk"),

@@ -59,6 +59,9 @@ class FaultyFile:
     def sync(self) -> None:
         self._disk.sync(self._file)
 
+    def descriptor(self) -> int | None:
+        return None
+
     def map(self, size: int, *, writable: bool) -> DiskMap:
         return self._file.map(size, writable=writable)
 
