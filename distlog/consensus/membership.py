@@ -40,8 +40,6 @@ ASKING_COUNT_MAX = 16
 # Who wants to join says so every second or two.
 ASKING_AGE_MAX_S = 10.0
 RETRY_DELAY_S = 0.5
-# A learner that keeps up answers every heartbeat.
-SILENCE_MAX_S = 0.25
 # The reason that `done` gets when nobody can tell any more.
 OUTCOME_UNKNOWN = -1
 
@@ -61,12 +59,15 @@ class Membership:
     def __init__(
         self, raft: Raft, rules: Rules, space: Space, clock: Clock, silence_max_s: float
     ) -> None:
-        """silence_max_s: a voter that was not heard for so long is taken for down."""
+        """silence_max_s: a voter that was not heard for so long is taken for down, and a learner that was not for half of it for silent."""
         self._raft = raft
         self._rules = rules
         self._space = space
         self._clock = clock
         self._silence_max_s = silence_max_s
+        # The term that this node leads in, and since when: it has not heard everybody at once.
+        self._leads_in = 0
+        self._leads_since = 0.0
         # Where a member is reached, as it said last; None: this node has not heard it.
         self.heard_at: Callable[[str], Addresses | None] = lambda _node_id: None
         # Called when the members changed: those of the newest configuration, and those of the newest committed one.
@@ -166,8 +167,11 @@ class Membership:
 
     def _voters_up(self) -> set[str]:
         raft = self._raft
+        connected = set(raft.replicas.counting)
         since = raft.now - self._silence_max_s
-        return {raft.replicas.node_id} | raft.followers.heard_since(raft.replicas.counting, since)
+        if raft.term == self._leads_in and self._leads_since <= since:
+            connected = raft.followers.heard_since(connected, since)
+        return {raft.replicas.node_id} | connected
 
     # --- One step ------------------------------------------------------------------------------
 
@@ -177,6 +181,8 @@ class Membership:
             self.give_up()
             self._asking.clear()
             return
+        if self._raft.term != self._leads_in:
+            self._leads_in, self._leads_since = self._raft.term, self._raft.now
         caught_up = self._caught_up()
         if not self.is_settled:
             return
@@ -216,7 +222,7 @@ class Membership:
         """Return a learner that may become a voter, if there is one."""
         raft = self._raft
         learners = raft.replicas.learners & raft.replicas.reachable.keys()
-        heard = raft.followers.heard_since(learners, raft.now - SILENCE_MAX_S)
+        heard = raft.followers.heard_since(learners, raft.now - self._silence_max_s / 2)
         ready = [
             learner
             for learner in sorted(learners)
