@@ -235,6 +235,54 @@ class TopicExists(DistlogError):
 
 
 @dataclass(eq=False)
+class MemberNotFound(DistlogError):
+    """No member has this node id.  See who there is: `distlog cluster status`."""
+
+    reason = "MEMBER_NOT_FOUND"
+    text = "no member is called {node_id}: see `distlog cluster status`"
+    node_id: str
+
+
+@dataclass(eq=False)
+class MemberExists(DistlogError):
+    """A member has this node id already.  Remove that one first, or choose another id."""
+
+    reason = "MEMBER_EXISTS"
+    text = "{node_id} is a member already, with data directory {directory_id}: remove it first, or choose another node id"
+    node_id: str
+    directory_id: str
+
+
+@dataclass(eq=False)
+class MemberNotAdded(DistlogError):
+    """The node is no voter within the time; only a client raises it.  What was begun goes on."""
+
+    reason = "MEMBER_NOT_ADDED"
+    text = "{node_id} is no voter yet: {problem}"
+    node_id: str
+    problem: str
+
+
+@dataclass(eq=False)
+class MembershipChangeUnderWay(DistlogError):
+    """Members change one at a time, and another change is not committed yet.  Nothing was changed; try again."""
+
+    reason = "MEMBERSHIP_CHANGE_UNDER_WAY"
+    text = "another change of the members is under way, and there is one at a time: try again in {retry_delay_s} s"
+    retry_delay_s: float
+
+
+@dataclass(eq=False)
+class MembershipChangeRefused(DistlogError):
+    """The change would harm the cluster.  Nothing was changed; do what the problem says."""
+
+    reason = "MEMBERSHIP_CHANGE_REFUSED"
+    text = "{node_id} was not removed: {problem}"
+    node_id: str
+    problem: str
+
+
+@dataclass(eq=False)
 class CorruptBatch(DistlogError):
     """Stored bytes are not what was written.  The file is kept; another node or a backup has the data."""
 

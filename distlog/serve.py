@@ -12,13 +12,15 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 import uvloop
 
 from distlog import __version__
+from distlog.client.members import members_at
 from distlog.config import ServeConfig
+from distlog.config.kinds import Address
 from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
@@ -188,7 +190,12 @@ def real_ports() -> NodePorts:
         random=Random(secrets.randbits(128)),
         network=TcpNetwork(),
         make_worker=ThreadWorker,
+        ask_members=_ask_members,
     )
+
+
+async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
+    return await members_at(str(Address(*address)))
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:
@@ -211,6 +218,11 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         data_dir=config.data_dir,
         peer_listen=(config.peer_listen.host, config.peer_listen.port),
         peers={node_id: (address.host, address.port) for node_id, address in peers.items()},
+        bootstrap=config.bootstrap,
+        join=tuple((address.host, address.port) for address in config.join or ()),
+        peer_advertise=(config.peer_advertise.host, config.peer_advertise.port)
+        if config.peer_advertise
+        else None,
         group=GroupSettings(
             raft=RaftSettings(
                 election_timeout_min_s=config.election_timeout_min_s,

@@ -22,6 +22,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "peer_listen": ("[::1]:9000", Address("::1", 9000)),
     "advertise": ("n2.example:8410", Address("n2.example", 8410)),
     "peers": ("n2=127.0.0.1:1, n1=h:2", {"n2": Address("127.0.0.1", 1), "n1": Address("h", 2)}),
+    "bootstrap": ("true", True),
+    "join": ("h1:8400, [::1]:8410", (Address("h1", 8400), Address("::1", 8410))),
+    "peer_advertise": ("n2.example:8411", Address("n2.example", 8411)),
     "insecure": ("true", True),
     "record_size_max": ("2MiB", 2 * MIB),
     "election_timeout_min_s": ("0.5", 0.5),
@@ -37,7 +40,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "log_format": ("json", "json"),
 }
 # What else must be said for a sample to be acceptable.
-BESIDE = {"peers": {"DISTLOG_NODE_ID": "n2"}}
+BESIDE = {"peers": {"DISTLOG_NODE_ID": "n2"}, "join": {"DISTLOG_NODE_ID": "n2"}}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -117,6 +120,27 @@ def test_a_node_listens_for_peers_where_the_peers_expect_it() -> None:
 @pytest.mark.parametrize(
     ("flags", "environ", "file", "key", "problem"),
     [
+        # One way to come to a cluster.
+        ({"peers": PEERS, "join": "h:1", "node_id": "n1"}, {}, "", "--peers and --join", "one of"),
+        ({"bootstrap": "true", "join": "h:1"}, {}, "", "--bootstrap and --join", "one of"),
+        ({"join": "h:1"}, {}, "", "--node-id", "required with --join"),
+        ({"join": "h:0", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
+        ({"join": "h", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
+        ({"join": ",", "node_id": "n4"}, {}, "", "--join", "1 to 15"),
+        (
+            {"peers": PEERS, "node_id": "n1", "peer_advertise": "h:1"},
+            {},
+            "",
+            "--peer-advertise",
+            "nothing with --peers",
+        ),
+        (
+            {"bootstrap": "true", "peer_listen": "0.0.0.0:8401", "insecure": "true"},
+            {},
+            "",
+            "--peer-advertise",
+            "is required",
+        ),
         # Nothing unknown is ignored.
         ({}, {"DISTLOG_DATADIR": "x"}, "", "DISTLOG_DATADIR", "did you mean DISTLOG_DATA_DIR?"),
         ({}, {"DISTLOG_ZZZZ": "x"}, "", "DISTLOG_ZZZZ", "no such variable"),

@@ -1,4 +1,4 @@
-"""Show the nodes of a cluster, wait until they have a leader, or have another one lead."""
+"""Show the nodes of a cluster, wait until they have a leader, add or remove one, or have another one lead."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distlog.cli import wait
-from distlog.cli.arguments import add_server_argument
+from distlog.cli.arguments import add_server_argument, seconds
 from distlog.cli.connecting import connected
-from distlog.errors import DistlogError
+from distlog.errors import DistlogError, MemberNotAdded
 
 if TYPE_CHECKING:
     from distlog.client import Client, NodeStatus, Server
 
 TIMEOUT_S = 5.0
+CHANGE_TIMEOUT_S = 60.0
+PAUSE_S = 0.2
 UNKNOWN = "-"
 
 
@@ -36,6 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(waiting)
     wait.add_arguments(waiting)
+    adding = actions.add_parser(
+        "add",
+        help="have a node that waits to join become a member",
+        description="Have the leader greet a node that waits to join (distlog serve --join), and return when it votes. A node that reaches "
+        "a member by its --join needs no command.",
+    )
+    add_server_argument(adding)
+    adding.add_argument("node_id", metavar="NODE_ID", help="the node's id")
+    adding.add_argument(
+        "--peer", metavar="HOST:PORT", required=True, help="where the node listens for the others"
+    )
+    _add_timeout_argument(adding)
+    removing = actions.add_parser(
+        "remove",
+        help="remove a node, up or down",
+        description="Remove a node from the cluster, whether it is up or down. Its data directory never comes back; the node may, with "
+        "an empty one. If it leads, it hands over first.",
+    )
+    add_server_argument(removing)
+    removing.add_argument("node_id", metavar="NODE_ID", help="the node's id")
+    removing.add_argument(
+        "--force",
+        action="store_true",
+        help="also if the voters that are up would be no majority of those that are left: no write succeeds then",
+    )
+    _add_timeout_argument(removing)
     transfer = actions.add_parser(
         "transfer-leadership",
         help="have another node lead",
@@ -56,6 +84,16 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.action == "transfer-leadership":
         print(f"{asyncio.run(transfer_leadership(namespace))} leads now")
         return 0
+    if namespace.action == "add":
+        asyncio.run(add_member(namespace))
+        print(f"{namespace.node_id} is a voter now")
+        return 0
+    if namespace.action == "remove":
+        asyncio.run(remove_member(namespace))
+        print(
+            f"{namespace.node_id} is no member any more. Next: stop it, and remove its data directory"
+        )
+        return 0
     nodes = asyncio.run(look(namespace))
     leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
     if namespace.json:
@@ -71,6 +109,46 @@ async def transfer_leadership(namespace: argparse.Namespace) -> str:
     """Return who leads now.  Raises LeadershipNotTransferred, and NoLeader or Unreachable if there is nobody to ask."""
     async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
         return await client.transfer_leadership(namespace.to)
+
+
+def _add_timeout_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=CHANGE_TIMEOUT_S,
+        metavar="SECONDS",
+        help="give up after this long (default: %(default)g)",
+    )
+
+
+async def add_member(namespace: argparse.Namespace) -> None:
+    """Return when the node votes.  Raises MemberExists, and MembershipChangeRefused at the deadline."""
+    async with (
+        connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client,
+    ):
+        await client.add_member(namespace.node_id, namespace.peer)
+        deadline = asyncio.get_running_loop().time() + namespace.timeout
+        while True:
+            members = await client.members()
+            known = next((each for each in members if each.node_id == namespace.node_id), None)
+            if known is not None and known.is_voter:
+                return
+            if asyncio.get_running_loop().time() >= deadline:
+                said = (
+                    "it has not caught up yet: look at its LAG in `distlog cluster status`"
+                    if known is not None
+                    else f"the leader has not heard it at {namespace.peer}: see that it runs with --join and waits there"
+                )
+                raise MemberNotAdded(node_id=namespace.node_id, problem=said)
+            await asyncio.sleep(PAUSE_S)
+
+
+async def remove_member(namespace: argparse.Namespace) -> None:
+    """Return when the node is no member.  Raises MemberNotFound, MembershipChangeRefused, LeadershipNotTransferred."""
+    async with connected(
+        namespace, timeout_s=namespace.timeout, first_contact_timeout_s=0
+    ) as client:
+        await client.remove_member(namespace.node_id, force=namespace.force)
 
 
 async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
@@ -89,6 +167,8 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "node_id": server.node_id,
                 "address": server.address,
                 "role": status.role if status else "unreachable",
+                "votes": member.is_voter if member else None,
+                "peer_address": member.peer_address if member else None,
                 "connected": member.is_connected if member else server.is_connected,
                 "term": status.term if status else None,
                 "applied_index": status.applied_index if status else None,

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from distlog.cli.json_fields import text_fields
+from distlog.cli.member_listing import configuration_json
 from distlog.cli.producer_rows import producer_of
 from distlog.cli.stopped_node import Look, TopicSurvey
 from distlog.cli.stored_records import ShownBatch, ShownRecord
@@ -59,6 +60,7 @@ def _checkpoint_json(image: CheckpointImage) -> dict[str, Any]:
         "durable_sequence": image.durable_sequence,
         "cluster_id": image.configuration.cluster_id,
         "voters": dict(image.configuration.voters),
+        "configuration": configuration_json(image.configuration),
         "previous_entry": _entry_json(image.previous),
         "last_entry": _entry_json(image.last),
         "topics": [_topic_image_json(topic) for topic in image.topics],

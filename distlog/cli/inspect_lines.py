@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from distlog.cli.member_listing import member_lines
 from distlog.cli.producer_rows import producer_of
 from distlog.cli.stopped_node import Look, TopicSurvey
 from distlog.cli.stored_records import ShownBatch, ShownRecord
@@ -157,10 +158,7 @@ def checkpoint_lines(look: Look) -> list[str]:
         f"journal durable up to operation {image.durable_sequence}",
         f"cluster {configuration.cluster_id}",
     ]
-    lines += [
-        f"voter {node_id}, directory {directory_id}"
-        for node_id, directory_id in sorted(configuration.voters.items())
-    ]
+    lines += member_lines(configuration)
     for topic in image.topics:
         lines += _image_lines(topic)
     lines.append(count_text(len(image.producer_rows), "producer"))

@@ -8,8 +8,10 @@ from typing import Any
 
 from distlog.block import Block
 from distlog.cli.journal_survey import entry_of
+from distlog.cli.member_listing import configuration_json, member_lines
 from distlog.cli.units import count_text, size_text, time_text
 from distlog.consensus.commands import NO_OP, Append, Command
+from distlog.consensus.configuration import decode_configuration_entry, is_configuration
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
 from distlog.errors import CorruptJournal, DiskFailed, EntryCorrupt, EntryUnknown
@@ -49,8 +51,11 @@ def operation_json(path: str, operation: Operation) -> dict[str, Any]:
         entry = entry_of(operation.payload)
     except (EntryCorrupt, EntryUnknown) as error:
         return {**fields, "problem": str(error)}
-    if entry.commands:
+    if entry.commands or is_configuration(operation.payload):
         fields["timestamp_ms"] = entry.timestamp_ms
+    if is_configuration(operation.payload):
+        found, _ = decode_configuration_entry(operation.payload, operation.raft_index)
+        fields["configuration"] = configuration_json(found)
     return {**fields, "commands": [command_json(command) for command in entry.commands]}
 
 
@@ -95,6 +100,9 @@ def _effect(operation: Operation) -> str:
         entry = entry_of(operation.payload)
     except (EntryCorrupt, EntryUnknown) as error:
         return f"{head}: {error}"
+    if is_configuration(operation.payload):
+        found, _ = decode_configuration_entry(operation.payload, operation.raft_index)
+        return f"{head}, {time_text(entry.timestamp_ms)}: {'; '.join(member_lines(found))}"
     commands = "; ".join(_command_text(command) for command in entry.commands)
     return f"{head}, {time_text(entry.timestamp_ms)}: {commands}"
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.commands import NO_OP, CreateTopic, Entry, decode_entry
+from distlog.consensus.configuration import decode_configuration_entry, is_configuration
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
@@ -159,5 +160,7 @@ def _look_into(journal: JournalSurvey, operation: Operation) -> None:
 
 
 def entry_of(payload: bytes) -> Entry:
-    """Return what an entry holds; one that a new leader begins with holds nothing."""
+    """Return the commands of an entry; one that a new leader begins with has none, and a configuration has none."""
+    if is_configuration(payload):
+        return Entry(decode_configuration_entry(payload, 0)[1], ())
     return Entry(0, ()) if payload == NO_OP else decode_entry(payload)

@@ -55,7 +55,10 @@ def _restore(fault: Fault, look: Look) -> str:
     if directory is None:
         what = "directory" if _is_seed(look) else "segment's three files"
         return f"restore the {what} from a copy; until then what is whole can be read"
-    alone = len(directory.voters or {}) < 2
+    members = {directory.node_id, *(directory.voters or {})}
+    if look.checkpoint is not None and look.checkpoint.configuration.raft_index > 1:
+        members = {directory.node_id, *look.checkpoint.configuration.members}
+    alone = len(members) < 2
     is_topic = fault.path.startswith(directory.topics_path + "/")
     if alone:
         return "restore the data directory from a backup: no other node has a copy"

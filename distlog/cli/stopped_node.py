@@ -164,10 +164,13 @@ def _look_at_checkpoint(disk: Disk, look: Look, directory: DataDirectory) -> Non
     if image is None:
         return
     configuration = image.configuration
-    for what, found, expected in (
-        ("voters", dict(configuration.voters), directory.voters),
-        ("cluster id", configuration.cluster_id, directory.cluster_id),
-    ):
+    compared: list[tuple[str, object, object]] = [
+        ("cluster id", configuration.cluster_id, directory.cluster_id)
+    ]
+    if configuration.raft_index == FIRST_INDEX:
+        # Nobody has joined or left since.
+        compared.insert(0, ("voters", dict(configuration.voters), directory.voters))
+    for what, found, expected in compared:
         if found != expected:
             problem = f"its {what} and those of node.json are not the same"
             look.faults.append(Fault(path, 0, None, problem, Invariant.IDENTITY_FITS))
@@ -177,7 +180,9 @@ def _misfit(directory: DataDirectory) -> str:
     """Return what does not fit in node.json; empty if all of it does."""
     if directory.voters is None:
         return ""
-    if directory.voters.get(directory.node_id) != directory.directory_id:
+    # A node that joined later is none of those that the cluster was formed with.
+    own_id = directory.voters.get(directory.node_id, directory.directory_id)
+    if own_id != directory.directory_id:
         return f"its voters do not have {directory.node_id} with this directory's id"
     if directory.cluster_id != Configuration.form(directory.voters).cluster_id:
         return "its cluster id is not the one that its voters come to"

@@ -77,7 +77,7 @@ async def wait_for_leader(
                 for member in status.members
                 if member.address
             )
-            agreeing = agreement(statuses)
+            agreeing = voting(agreement(statuses))
             if agreeing and len(agreeing) >= (expected or len(agreeing[0].members)):
                 leader = agreeing[0]
                 # Twice the same: by then the nodes have said what they say when they are ready, and this is the last word.
@@ -120,6 +120,15 @@ def agreement(statuses: Sequence[NodeStatus]) -> list[NodeStatus]:
     }
     # Followers may name a leader that has just died.
     return list(agreeing.values()) if newest.leader_id in agreeing else []
+
+
+def voting(agreeing: list[NodeStatus]) -> list[NodeStatus]:
+    """Return the statuses of those that vote, the one that leads first: a node that has joined may still be catching up."""
+    if not agreeing:
+        return []
+    leader = next(status for status in agreeing if status.node_id == status.leader_id)
+    voters = {member.node_id for member in leader.members if member.is_voter}
+    return [leader, *(each for each in agreeing if each is not leader and each.node_id in voters)]
 
 
 def opinion(answer: NodeStatus | DistlogError) -> str:

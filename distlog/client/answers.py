@@ -63,6 +63,8 @@ def member_of(member: log_pb2.MemberStatus) -> Member:
         is_connected=member.connected,
         lag=member.lag if member.HasField("lag") else None,
         is_storage_full=member.storage_full,
+        is_voter=not member.learner,
+        peer_address=member.peer_address,
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.answers import merged, node_status_of, record_of, topic_range_of
-from distlog.client.attempts import PAUSE_FIRST_S, Deadline, read_error
+from distlog.client.answers import member_of, merged, node_status_of, record_of, topic_range_of
+from distlog.client.attempts import (
+    AMBIGUOUS,
+    PAUSE_FIRST_S,
+    Deadline,
+    read_error,
+    write_error,
+)
 from distlog.client.consumer import PREFETCH_SIZE, RECORD_TIMEOUT_S, Consumer
 from distlog.client.produce_stream import ANSWER_TIMEOUT_S
 from distlog.client.producer import Producer
@@ -20,6 +26,7 @@ from distlog.client.topics import Topics
 from distlog.client.unary import UnaryProducer, open_identity
 from distlog.client.values import (
     Headers,
+    Member,
     NodeStatus,
     Record,
     Server,
@@ -27,6 +34,7 @@ from distlog.client.values import (
     TopicRange,
 )
 from distlog.client.window import BATCH_RECORD_COUNT, BATCH_SIZE, MEMORY_SIZE, batch_limits
+from distlog.errors import MemberNotFound
 
 # How long a call, a producer or a consumer bears that the cluster does not answer.  An election takes about a second, a
 # restart some more.
@@ -330,6 +338,55 @@ class Client:
             return answer
 
         return str((await self._routing.write(call, deadline)).leader_id)
+
+    async def members(self) -> tuple[Member, ...]:
+        """Return the members, as the node that leads knows them.  Raises NoLeader, Unreachable."""
+
+        async def call(node: Node) -> log_pb2.MembersResponse:
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            answer: log_pb2.MembersResponse = await node.cluster.Members(
+                log_pb2.MembersRequest(), timeout=timeout_s
+            )
+            return answer
+
+        deadline = self._deadline()
+        answer = await self._routing.write(call, deadline)
+        return tuple(member_of(member) for member in answer.members)
+
+    async def add_member(self, node_id: str, peer_address: str) -> None:
+        """Have the leader greet a node that waits to join, at its address for peers; whether it has joined the members say.
+
+        Raises MemberExists.
+        """
+        request = log_pb2.AddMemberRequest(node_id=node_id, peer_address=peer_address)
+        await self._change_members(lambda node: node.cluster.AddMember, request)
+
+    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+        """Remove a member, up or down; the leader hands over before.  Another change under way is waited for.
+
+        Raises MemberNotFound, MembershipChangeRefused, LeadershipNotTransferred, OutcomeUnknown.
+        """
+        request = log_pb2.RemoveMemberRequest(node_id=node_id, force=force)
+        await self._change_members(lambda node: node.cluster.RemoveMember, request)
+
+    async def _change_members(self, method: Callable[[Node], Any], request: Any) -> None:
+        deadline = self._deadline()
+
+        was_unknown = False
+
+        async def call(node: Node) -> None:
+            nonlocal was_unknown
+            timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
+            try:
+                await method(node)(request, timeout=timeout_s)
+            except grpc.aio.AioRpcError as failure:
+                error = write_error(failure, node.address)
+                # The attempt before has removed it.
+                if not (was_unknown and isinstance(error, MemberNotFound)):
+                    was_unknown = was_unknown or isinstance(error, AMBIGUOUS)
+                    raise
+
+        await self._routing.write(call, deadline)
 
     def _deadline(self) -> Deadline:
         return Deadline(self._timeout_s)

@@ -84,6 +84,10 @@ class Member:
     lag: int | None
     # Its disk is full, as it told the leader, or knows of itself.
     is_storage_full: bool = False
+    # False: a learner, which has no vote before it has caught up.
+    is_voter: bool = True
+    # host:port for the other nodes; "" while the node that was asked does not know it.
+    peer_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class NodeStatus:
 
     node_id: str
     cluster_id: str
-    # "leader", "follower", "candidate" or "forming".
+    # "leader", "follower", "candidate", "learner", "removed" or "forming".
     role: str
     term: int
     # "" while none is known.

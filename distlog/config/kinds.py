@@ -95,6 +95,18 @@ def parse_peers(value: object) -> dict[str, Address]:
     return peers
 
 
+def parse_addresses(value: object) -> tuple[Address, ...]:
+    """Parse HOST:PORT,... or, from a file, a list of "HOST:PORT"."""
+    if isinstance(value, str):
+        parts: list[object] = [part.strip() for part in value.split(",") if part.strip()]
+    else:
+        parts = list(value) if isinstance(value, list) else []
+    addresses = tuple(dict.fromkeys(parse_address(part) for part in parts))
+    if not 1 <= len(addresses) <= VOTER_COUNT_MAX or not all(each.port for each in addresses):
+        raise ValueError(f"must be 1 to {VOTER_COUNT_MAX} of HOST:PORT,...")
+    return addresses
+
+
 def parse_bytes(value: object) -> int:
     """Parse a number of bytes: 1048576, 1MiB, "64 MiB"."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -152,6 +164,7 @@ NODE = Kind("ID", parse_node_id)
 PATH = Kind("DIR", parse_text)
 ADDRESS = Kind("HOST:PORT", parse_address)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
+ADDRESSES = Kind("HOST:PORT,...", parse_addresses)
 BYTES = Kind("BYTES", parse_bytes, show_bytes)
 SECONDS = Kind("SECONDS", parse_seconds, lambda seconds: f"{seconds:g}")
 SWITCH = Kind("true|false", parse_switch, lambda switch: str(switch).lower())

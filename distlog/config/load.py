@@ -104,6 +104,7 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
             raise ConfigurationInvalid(
                 "--peers", f"must contain this node: {config.node_id} is not in {names}"
             )
+    _check_beginning(config, given)
     for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
         if not address.is_loopback and not config.insecure:
             problem = (
@@ -125,3 +126,29 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
         problem = f"must be at most --journal-size-max ({show_bytes(config.journal_size_max)})"
         raise ConfigurationInvalid("--checkpoint-journal-size", problem)
     return config
+
+
+def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
+    """Raise ConfigurationInvalid unless it is clear how this node comes to its cluster."""
+    ways = [
+        flag
+        for flag, is_given in (
+            ("--peers", config.peers is not None),
+            ("--bootstrap", config.bootstrap),
+            ("--join", config.join is not None),
+        )
+        if is_given
+    ]
+    if len(ways) > 1:
+        problem = "name different ways to come to a cluster: give one of them"
+        raise ConfigurationInvalid(" and ".join(ways), problem)
+    if config.join is not None and "node_id" not in given:
+        problem = "is required with --join: a name that no member has"
+        raise ConfigurationInvalid("--node-id", problem)
+    if config.peers is not None and config.peer_advertise is not None:
+        problem = "means nothing with --peers, which says where each node is reached"
+        raise ConfigurationInvalid("--peer-advertise", problem)
+    is_nowhere = config.peer_listen.is_wildcard and config.peer_advertise is None
+    if is_nowhere and (config.bootstrap or config.join is not None):
+        problem = f"is required because --peer-listen {config.peer_listen} is no address that a node could connect to"
+        raise ConfigurationInvalid("--peer-advertise", problem)

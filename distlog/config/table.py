@@ -9,6 +9,7 @@ from typing import Any
 
 from distlog.config.kinds import (
     ADDRESS,
+    ADDRESSES,
     BYTES,
     GIB,
     KIB,
@@ -85,7 +86,9 @@ def setting(
 class ServeConfig:
     """What `distlog serve` runs with.  `load` makes a checked one; a test may make one directly."""
 
-    node_id: str = setting(NODE, "n1", "name of this node; required with --peers", derived="n1")
+    node_id: str = setting(
+        NODE, "n1", "name of this node; required with --peers and --join", derived="n1"
+    )
     data_dir: str = setting(
         PATH, "data/n1", "directory that holds everything the node keeps", derived="data/NODE_ID"
     )
@@ -106,6 +109,24 @@ class ServeConfig:
         None,
         "the fixed set of nodes, this one included; the same on all of them",
         derived="none: a cluster of one",
+    )
+    bootstrap: bool = setting(
+        SWITCH,
+        False,
+        "begin a cluster of one that other nodes may join; means nothing once the node belongs to a cluster",
+    )
+    join: tuple[Address, ...] | None = setting(
+        ADDRESSES,
+        None,
+        "become a member of the cluster of which clients reach a member there, and never begin one; means nothing once the node belongs "
+        "to a cluster",
+        derived="none",
+    )
+    peer_advertise: Address | None = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS,
+        None,
+        "the address at which the other members reach this node; not with --peers",
+        derived="--peer-listen",
     )
     insecure: bool = setting(
         SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"

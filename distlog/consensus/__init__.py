@@ -10,6 +10,7 @@ durability OS, in the hands of the operating system.
           library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
         transfer     handing leadership over
+        membership   who joins, votes and goes, one change at a time; replicas: the other nodes, and what the library is told of them
         space        what entries that are not applied will cost; space_watch: what a full node does about it
         journal_sync when the journal goes to the disk, and what waits for it
         checkpoints  when one is written, and what is forgotten after it
@@ -18,7 +19,9 @@ durability OS, in the hands of the operating system.
       state_machine  what the entries mean: topics, blocks, producers, results; topic_descriptions, views: what is shown of it
       journal        Raft's own entries on disk, and how far promises may rest on them (durability)
       checkpoint     where the journal may begin
-      formation      who the voters are, before there is a group; recovery: what the group begins with
+      configuration  who the members are, as an entry has it
+      formation      who belongs together: how a cluster is formed or joined, and whom a member speaks with
+      recovery       what the group begins with
 
 Invariants
 - No message that promises something leaves before the fsync that it rests on (rules/persistence_gate.py), and the leader
@@ -28,8 +31,10 @@ Invariants
 - An entry is taken only while the node's reserve can pay for all that is not applied yet (space.py): what is committed can
   be applied, whatever fills the disk meanwhile.
 - Nobody campaigns who would not win: a voter asks before (rules/pre_vote.py), or the leader told it to (transfer).
+- The newest configuration of the journal is in force, committed or not (rules/configuration_log.py); members change one at a time
+  (rules/one_change.py), and a member is a name and a directory (rules/identity.py).
 - An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
 
 Deliberately absent: threads in the protocol, pickle on the wire, pysyncobj's own files, sockets and timers, snapshots
-sent to a laggard (the journal keeps what any voter still needs, up to its limit), and changes of the set of voters.
+sent to a laggard (the journal keeps what any member still needs, up to its limit).
 """

@@ -18,7 +18,11 @@ from typing import NamedTuple
 import google_crc32c
 
 from distlog.block import crc32c
-from distlog.consensus.configuration import Configuration
+from distlog.consensus.configuration import (
+    Configuration,
+    decode_configuration,
+    encode_configuration,
+)
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.producers import HEAD as PRODUCER_HEAD
 from distlog.consensus.producers import row_size
@@ -29,15 +33,17 @@ from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
 MAGIC = b"distlogC"
-# Version 1 had no retention: all of every topic was kept.
-VERSION, FIRST_VERSION = 2, 1
+# Version 1 had no retention: all of every topic was kept.  Before version 3 there were voters only, since the cluster was formed.
+VERSION, FIRST_VERSION = 3, 1
 # magic, version, zero, durable_sequence, body_size, body_crc32c; then the CRC32C of these.
 HEADER = struct.Struct("<8sIIQQI")
 HEADER_CRC = struct.Struct("<I")
-# now_ms, voter_count, topic_count, producer_count, zero
+# now_ms, before version 3 the number of voters, topic_count, producer_count, zero
 BODY_HEAD = struct.Struct("<qIIII")
 # raft_index, term, payload size; then the payload.
 ENTRY_HEAD = struct.Struct("<QQQ")
+# The entry that the configuration comes from.
+CONFIGURATION_HEAD = struct.Struct("<Q")
 STRING_SIZE = struct.Struct("<H")
 # topic_id; limits: store_size_max, row_count_max; mark: start_offset, next_offset, last_timestamp_ms, segment_base_offset,
 # store_position; then the name, then the retention.
@@ -152,14 +158,13 @@ def encode_checkpoint(image: CheckpointImage) -> list[bytes]:
 
 
 def _body_parts(image: CheckpointImage) -> Iterator[bytes]:
-    voters, topics, rows = image.configuration.voters, image.topics, image.producer_rows
-    yield BODY_HEAD.pack(image.now_ms, len(voters), len(topics), len(rows), 0)
+    topics, rows = image.topics, image.producer_rows
+    yield BODY_HEAD.pack(image.now_ms, 0, len(topics), len(rows), 0)
     for entry in (image.previous, image.last):
         yield ENTRY_HEAD.pack(entry.raft_index, entry.term, len(entry.payload))
         yield entry.payload
-    yield _encode_string(image.configuration.cluster_id)
-    for node_id, directory_id in sorted(voters.items()):
-        yield _encode_string(node_id) + _encode_string(directory_id)
+    yield CONFIGURATION_HEAD.pack(image.configuration.raft_index)
+    yield encode_configuration(image.configuration)
     yield b"".join([_encode_topic(topic) for topic in topics])
     for first in range(0, len(rows), ROWS_PER_PART):
         yield b"".join(rows[first : first + ROWS_PER_PART])
@@ -211,15 +216,14 @@ def decode_checkpoint(data: bytes, path: str) -> CheckpointImage:
 def _decode_body(reader: _Reader, durable_sequence: int) -> CheckpointImage:
     now_ms, voter_count, topic_count, producer_count, _ = reader.unpack(BODY_HEAD)
     previous, last = reader.entry(), reader.entry()
-    cluster_id = reader.string()
-    voters = {reader.string(): reader.string() for _ in range(voter_count)}
+    configuration = reader.configuration(voter_count)
     topics = tuple([reader.topic() for _ in range(topic_count)])
     rows = [reader.producer_row() for _ in range(producer_count)]
     reader.finish()
     return CheckpointImage(
         previous=previous,
         last=last,
-        configuration=Configuration(cluster_id, voters),
+        configuration=configuration,
         durable_sequence=durable_sequence,
         now_ms=now_ms,
         topics=topics,
@@ -253,6 +257,15 @@ class _Reader:
     def string(self) -> str:
         (size,) = self.unpack(STRING_SIZE)
         return self.take(size).decode()
+
+    def configuration(self, voter_count: int) -> Configuration:
+        if self._version < 3:
+            cluster_id = self.string()
+            voters = {self.string(): self.string() for _ in range(voter_count)}
+            return Configuration(cluster_id, voters)
+        (raft_index,) = self.unpack(CONFIGURATION_HEAD)
+        found, self._position = decode_configuration(self._body, self._position, raft_index)
+        return found
 
     def topic(self) -> TopicImage:
         topic_id, store_size_max, row_count_max, *mark = self.unpack(TOPIC)

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 
 from distlog.consensus.checkpoint import CheckpointImage, write_checkpoint
-from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal
 from distlog.consensus.raft import Raft
 from distlog.consensus.space import Space
@@ -57,7 +56,6 @@ class Checkpoints:
         *,
         raft: Raft,
         state_machine: StateMachine,
-        configuration: Configuration,
         space: Space,
         index: int,
         interval_s: float,
@@ -70,7 +68,6 @@ class Checkpoints:
         """
         self._raft = raft
         self._state_machine = state_machine
-        self._configuration = configuration
         self._space = space
         # Of the newest durable checkpoint.
         self.index = index
@@ -123,7 +120,7 @@ class Checkpoints:
         image = self._state_machine.capture(
             previous=self._journal.entry(applied - 1),
             last=self._journal.entry(applied),
-            configuration=self._configuration,
+            configuration=self._raft.configurations.at(applied),
             durable_sequence=self._journal.durable_sequence,
         )
         return self._start(self._write(image))
@@ -161,6 +158,7 @@ class Checkpoints:
         if self._is_closed:
             return
         self.index = image.raft_index
+        self._raft.configurations.forget_before(self.index)
         self.compact()
         self._journal_size_then = self._journal.size
         logger.info(
@@ -176,7 +174,7 @@ class Checkpoints:
         Not only after a checkpoint: a voter that comes back may be what the journal was kept for.
         """
         # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
-        kept = self._raft.retain_from if self._raft.voters else self.index
+        kept = self._raft.retain_from if self._raft.replicas.others else self.index
         first_kept = min(self.index - 1, kept)
         if first_kept <= self._journal.first_index:
             return

@@ -9,12 +9,13 @@ that was held up itself for a tenth of a second at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from random import Random
 
 from distlog.consensus.journal import Journal
 from distlog.consensus.library import Library, RaftSettings
 from distlog.consensus.messages import Message, PreVoteReply, PreVoteRequest, TimeoutNow
+from distlog.consensus.replicas import Replicas
 from distlog.consensus.rules.pre_vote import PreVote
 
 # A lost connection mostly means a dead process, which all others see at the same moment: the first of them asks after a random part of
@@ -31,9 +32,7 @@ class Elections:
     def __init__(
         self,
         *,
-        node_id: str,
-        voters: Set[str],
-        connected: Set[str],
+        replicas: Replicas,
         journal: Journal,
         library: Library,
         pre_vote: PreVote,
@@ -41,10 +40,8 @@ class Elections:
         settings: RaftSettings,
         send: Callable[[str, Message], None],
     ) -> None:
-        """voters: the others; connected: those of them that are, kept up to date by the caller."""
-        self._node_id = node_id
-        self._voters = voters
-        self._connected = connected
+        """replicas: the other nodes, kept up to date by the caller."""
+        self._replicas = replicas
         self._journal = journal
         self._library = library
         self._pre_vote = pre_vote
@@ -58,13 +55,13 @@ class Elections:
         self._due_at = library.now
         # The term whose leader told this voter to campaign.
         self._told_in = 0
-        if voters:
+        if replicas.voters:
             self.wait_for_leader()
 
     def tick(self) -> None:
         """Ask the others if it is time, and have the library campaign if a majority would vote; its tick must follow."""
         library = self._library
-        if library.is_leader:
+        if library.is_leader or not self._replicas.is_candidate:
             return
         if library.now >= self._due_at and not self._must_campaign:
             self._ask()
@@ -75,12 +72,12 @@ class Elections:
     @property
     def _must_campaign(self) -> bool:
         term = self._library.term
-        return self._told_in == term or self._pre_vote.is_won(term, self._voters)
+        return self._told_in == term or self._pre_vote.is_won(term, self._replicas.voters)
 
     @property
     def _can_campaign(self) -> bool:
         # The library would keep in mind that it must, and do so much later without a question.
-        return bool(self._connected) or not self._voters
+        return bool(self._replicas.reachable) or not self._replicas.voters
 
     @property
     def _hears_leader(self) -> bool:
@@ -99,7 +96,7 @@ class Elections:
         library = self._library
         number = self._pre_vote.begin(library.term)
         request = PreVoteRequest(library.term, number, *self._log_end)
-        for voter in sorted(self._connected):
+        for voter in sorted(self._replicas.counting):
             self._send(voter, request)
 
     # --- What happens --------------------------------------------------------------------------
@@ -119,6 +116,12 @@ class Elections:
         self._pre_vote.abandon()
         self._due_at = self._after(self._timeout_min_s, self._timeout_max_s)
 
+    def voters_changed(self) -> None:
+        """The set of voters is another one: whoever became a voter waits for the leader, and who is alone for nobody."""
+        self.wait_for_leader()
+        if not self._replicas.voters:
+            self._due_at = self._library.now
+
     def term_adopted(self) -> None:
         """The others were found to be in a newer term: what was asked in the older one is asked again."""
         if self._pre_vote.is_asking:
@@ -137,7 +140,7 @@ class Elections:
             hears_leader=self._hears_leader,
         ):
             return
-        if sender < self._node_id:
+        if sender < self._replicas.node_id:
             # Of two that ask at the same moment one goes on: each would vote for itself, and nobody would win.
             self._pre_vote.abandon()
         self._due_at = max(self._due_at, self._after(ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S))
@@ -145,7 +148,8 @@ class Elections:
 
     def receive_reply(self, sender: str, reply: PreVoteReply) -> None:
         """Count a voter that would vote."""
-        self._pre_vote.take(sender, reply)
+        if self._replicas.counts(sender):
+            self._pre_vote.take(sender, reply)
 
     def receive_timeout_now(self, sender: str, message: TimeoutNow) -> None:
         """The leader hands over to this voter; of an older term, or not from the leader, that is over."""

@@ -1,4 +1,4 @@
-"""What a leader knows of the other voters: how far each is, when it answered, and what it was told.
+"""What a leader knows of the other voters and the learners: how far each is, when it answered, and what it was told.
 
 All of it is of one term and comes from acknowledgements of that term; a change of leader clears it.
 """
@@ -40,9 +40,9 @@ class Followers:
         else:
             self.full.discard(voter)
 
-    def heard_count(self, since: float) -> int:
-        """Return how many have answered since then."""
-        return sum(heard >= since for heard in self._heard.values())
+    def heard_since(self, voters: Collection[str], since: float) -> set[str]:
+        """Return those of `voters` that have answered since then."""
+        return {voter for voter in voters if self._heard.get(voter, since - 1) >= since}
 
     def told(self, voter: str, commit_index: int) -> None:
         self._told[voter] = commit_index
@@ -58,9 +58,7 @@ class Followers:
 
     def matched_by_all(self, voters: Collection[str]) -> int:
         """Return the raft index up to which all of `voters` have everything; 0 until each has told."""
-        if len(self.matched) < len(voters):
-            return 0
-        return min(self.matched.values(), default=0)
+        return min((self.matched.get(voter, 0) for voter in voters), default=0)
 
     def refused(self, voter: str, reply: AppendReply, first_index: int) -> AppendReply:
         """Return where to go on after a refusal, `first_index` being the first entry that there is."""
@@ -77,6 +75,12 @@ class Followers:
         self.with_space.discard(voter)
         self.lacking_space.discard(voter)
         self._told.pop(voter, None)
+
+    def forget(self, voter: str) -> None:
+        """Forget all of one that is no member any more."""
+        self.drop(voter)
+        self.matched.pop(voter, None)
+        self._heard.pop(voter, None)
 
     def clear(self) -> None:
         """Forget everything: the leadership or the term changed."""

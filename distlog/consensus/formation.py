@@ -1,15 +1,19 @@
-"""How a fixed set of voters becomes a cluster: once, with everybody present.
+"""Who belongs together: how a cluster is formed, how a node joins one, and whom a member speaks with.
 
-Every node has a random directory id, and says it in its hello.  A node that has heard all voters, itself included, writes
-the base configuration: node id -> directory id for each.  The cluster id is a hash of it, so two nodes that heard different directories
-can never take each other for the same cluster; a node that is not formed yet adopts the configuration of one that is, if that
-names its own directory.  From then on a known node id with another directory is no voter: a wiped node cannot vote away
-what it had acknowledged, not even together with a voter that had never met it.
+A fixed set of voters becomes a cluster once, with everybody present.  Every node has a random directory id, and says it in its hello.  A
+node that has heard all voters, itself included, writes the base configuration: node id -> directory id for each.  The cluster id is a
+hash of it, so two nodes that heard different directories can never take each other for the same cluster; a node that is not formed yet
+adopts the configuration of one that is, if that names its own directory.  A set of one forms by itself.
+
+A node that joins forms nothing.  It waits until a member's hello has it among the members under its own directory, and adopts the base.
+
+From then on a known node id with another directory is no member: a wiped node cannot vote away what it had acknowledged, not even
+together with a voter that had never met it.  An identity that was removed is refused for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 
 from distlog.consensus.configuration import Configuration
 from distlog.errors import PeerRefused
@@ -19,10 +23,23 @@ WIPED = (
     "its data directory is not the one that the cluster knows under this node id (it was replaced or wiped), so it is no voter: "
     "restore the old directory, or replace the member"
 )
+REMOVED = (
+    "it was removed from the cluster, and its data directory never comes back: stop it, and if the node shall be a member again, start "
+    "it with an empty data directory and --join"
+)
+TAKEN = (
+    "a member with another data directory has this node id: remove that one first (distlog cluster remove), or choose another "
+    "--node-id"
+)
+OLD_COPY = (
+    "its data directory lacks entries that it had before (a backup, or an older copy, was put in its place), so it must not vote: stop it, "
+    "remove the member (distlog cluster remove), and start it with an empty data directory and --join"
+)
+NO_MEMBER = "it is not one of the nodes named in --peers, no member, and does not ask to --join"
 
 
 class Formation:
-    """What this node knows of the cluster's base configuration."""
+    """What this node knows of who belongs to its cluster."""
 
     def __init__(
         self,
@@ -31,56 +48,87 @@ class Formation:
         voters: Set[str],
         configuration: Configuration | None,
     ) -> None:
+        """voters: the fixed set, this node included; empty: this node joins a cluster that there is."""
         self._node_id = node_id
         self._directory_id = directory_id
         self._voters = frozenset(voters)
-        # None until the cluster is formed; never changes afterwards.
+        # What the cluster was formed with; None until it is formed, and it never changes afterwards.
         self.configuration = configuration
+        # The newest configuration of the log, and the newest one that is committed; set when there is a log.
+        self.members: Callable[[], tuple[Configuration, Configuration]] | None = None
         # Directory ids heard from nodes that are not formed either.
         self._heard: dict[str, str] = {node_id: directory_id}
 
+    @property
+    def joins(self) -> bool:
+        """Tell whether this node belongs to no cluster yet, and asks to become a member of one."""
+        return self.configuration is None and not self._voters
+
     def judge(self, hello: Hello) -> PeerRefused | None:
         """Return why a peer may not speak with this node; None: it may."""
-        if hello.node_id not in self._voters or hello.node_id == self._node_id:
-            return PeerRefused(
-                peer=hello.node_id, problem="it is not one of the nodes named in --peers"
-            )
-        if self.configuration is None:
-            return self._judge_unformed(hello)
-        if self.configuration.voters.get(hello.node_id) != hello.directory_id:
-            return PeerRefused(peer=hello.node_id, problem=WIPED)
-        if hello.cluster_id not in ("", self.configuration.cluster_id):
-            return self._wrong_cluster(hello)
-        return None
+        if hello.node_id == self._node_id:
+            problem = NO_MEMBER
+        elif self.configuration is not None:
+            problem = self._judge_formed(hello, self.configuration)
+        elif self.joins:
+            problem = "" if hello.cluster_id else "this node waits to join a cluster"
+        else:
+            problem = self._judge_unformed(hello)
+        return PeerRefused(peer=hello.node_id, problem=problem) if problem else None
 
-    def _judge_unformed(self, hello: Hello) -> PeerRefused | None:
+    def _judge_formed(self, hello: Hello, base: Configuration) -> str:
+        newest, committed = self.members() if self.members is not None else (base, base)
+        if (hello.node_id, hello.directory_id) in committed.removed:
+            return REMOVED
+        known = {each.directory_of(hello.node_id) for each in (newest, committed)} - {None}
+        # Who has a newer configuration than this node, which has this node in it, may well lead the cluster.
+        knows_more = (
+            hello.cluster_id == base.cluster_id
+            and hello.configuration_index > newest.raft_index
+            and hello.members.get(self._node_id) == self._directory_id
+        )
+        if hello.directory_id not in known and not knows_more:
+            if hello.joins and not hello.cluster_id:
+                return TAKEN if known else ""
+            return WIPED if known else NO_MEMBER
+        if hello.cluster_id not in ("", base.cluster_id):
+            return self._wrong_cluster(hello, base)
+        return ""
+
+    def _judge_unformed(self, hello: Hello) -> str:
+        if hello.node_id not in self._voters:
+            return NO_MEMBER
         if hello.cluster_id and hello.voters.get(self._node_id) != self._directory_id:
-            return PeerRefused(
-                peer=hello.node_id,
-                problem=f"it belongs to cluster {hello.cluster_id}, which knows {self._node_id} with another data directory "
-                "or not at all",
+            return (
+                f"it belongs to cluster {hello.cluster_id}, which knows {self._node_id} with another data directory "
+                "or not at all"
             )
-        return None
+        return ""
 
-    def _wrong_cluster(self, hello: Hello) -> PeerRefused:
-        assert self.configuration is not None
-        return PeerRefused(
-            peer=hello.node_id,
-            problem=f"it belongs to cluster {hello.cluster_id} and this node to {self.configuration.cluster_id}: "
+    def _wrong_cluster(self, hello: Hello, base: Configuration) -> str:
+        return (
+            f"it belongs to cluster {hello.cluster_id} and this node to {base.cluster_id}: "
             "check --peers and --data-dir on both. (If a data directory was replaced while the cluster formed for the first time, "
-            "nothing was acknowledged yet: start all nodes again with empty ones.)",
+            "nothing was acknowledged yet: start all nodes again with empty ones.)"
         )
 
     def hear(self, hello: Hello) -> Configuration | None:
         """Take an accepted hello; return the base configuration when this one completes it."""
         if self.configuration is not None:
             return None
-        if hello.cluster_id:
+        if self.joins:
+            if hello.members.get(self._node_id) == self._directory_id:
+                self.configuration = _adopted(hello.cluster_id, hello.voters)
+        elif hello.cluster_id:
             self.configuration = _adopted(hello.cluster_id, hello.voters)
         else:
             self._heard[hello.node_id] = hello.directory_id
             self._form_if_complete()
         return self.configuration
+
+    def forget(self) -> None:
+        """What `hear` returned could not be written down: the cluster is not formed, as far as this node is concerned."""
+        self.configuration = None
 
     def known(self) -> Configuration | None:
         """Return the base configuration if it is stored already, or if this node is the only voter; otherwise None."""

@@ -28,6 +28,7 @@ from distlog.consensus.journal import Journal
 from distlog.consensus.journal_sync import JournalSync
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
+from distlog.consensus.membership import Membership
 from distlog.consensus.messages import RAFT_MESSAGES, Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
@@ -90,6 +91,7 @@ class Group:
         self,
         *,
         node_id: str,
+        directory_id: str,
         configuration: Configuration,
         journal: Journal,
         state_machine: StateMachine,
@@ -101,9 +103,10 @@ class Group:
     ) -> None:
         """`state_machine` is restored from `image` already, and `journal` fits it (consensus/recovery.py).
 
+        configuration: what the cluster was formed with; `image` and `journal` may hold newer ones.
+
         rules: the composition around pysyncobj; only tests give another than the complete one.
         """
-        self.configuration = configuration
         self.journal = journal
         self.state_machine = state_machine
         self._ports = ports
@@ -117,21 +120,14 @@ class Group:
         # Called a few times in a second, whatever happens or does not.
         self.ticked: Callable[[], None] = lambda: None
         self.space = Space(ports.reserve, lambda: len(state_machine.topics()))
-        self.raft = Raft(
-            node_id=node_id,
-            other_voters=sorted(configuration.voters.keys() - {node_id}),
-            journal=journal,
-            restore_point=_restore_point(image),
-            clock=ports.clock,
-            random=ports.random,
-            settings=settings.raft,
-            rules=rules(self._transmit, settings.raft.in_flight_size_max),
-            space=self.space,
-            apply=self._apply,
-        )
+        self._rules = rules(self._transmit, settings.raft.in_flight_size_max)
+        if image is not None:
+            configuration = image.configuration
+        self.raft = self._make_raft(node_id, directory_id, configuration, _restore_point(image))
         self.reads = ReadIndex(self.raft, self._transmit)
         transfer_timeout_s = settings.raft.election_timeout_max_s
         self._transfer = LeadershipTransfer(self.raft, transfer_timeout_s, self.kick)
+        self.membership = self._make_membership()
         # A window of entries, and what is sent again after a rewind.
         window_size = settings.raft.in_flight_size_max + settings.raft.entry_size_max
         self._inbox = Inbox(4 * window_size)
@@ -162,6 +158,28 @@ class Group:
             finished=self._after_sync,
         )
 
+    def _make_raft(
+        self,
+        node_id: str,
+        directory_id: str,
+        configuration: Configuration,
+        restore_point: RestorePoint | None,
+    ) -> Raft:
+        ports, settings = self._ports, self._settings.raft
+        return Raft(
+            node_id=node_id,
+            directory_id=directory_id,
+            configuration=configuration,
+            journal=self.journal,
+            restore_point=restore_point,
+            clock=ports.clock,
+            random=ports.random,
+            settings=settings,
+            rules=self._rules,
+            space=self.space,
+            apply=self._apply,
+        )
+
     def _watch_space(self) -> SpaceWatch:
         return SpaceWatch(
             space=self.space,
@@ -175,12 +193,19 @@ class Group:
             guarded=self._guarded,
         )
 
+    def _make_membership(self) -> Membership:
+        settings = self._settings.raft
+        membership = Membership(
+            self.raft, self._rules, self.space, self._ports.clock, settings.election_timeout_max_s
+        )
+        membership.is_held_up = lambda: self._transfer.is_under_way
+        return membership
+
     def _make_checkpoints(self, image: CheckpointImage | None, path: str) -> Checkpoints:
         ports, settings = self._ports, self._settings
         return Checkpoints(
             raft=self.raft,
             state_machine=self.state_machine,
-            configuration=self.configuration,
             space=self.space,
             index=image.raft_index if image is not None else 1,
             interval_s=settings.checkpoint_interval_s,
@@ -226,6 +251,7 @@ class Group:
         self.checkpoints.close()
         self.reads.close()
         self._transfer.close()
+        self.membership.give_up()
 
     def transfer_leadership(
         self, target: str | None = None, *, avoid: Collection[str] = ()
@@ -239,11 +265,20 @@ class Group:
         self.kick()
         return transferred
 
+    def remove_member(self, node_id: str, *, force: bool) -> asyncio.Future[None]:
+        """Remove another member; the future is fulfilled when that is committed, and raises OutcomeUnknown.
+
+        Raises what Membership.remove does.
+        """
+        removed = self.membership.removed(node_id, force=force)
+        self.kick()
+        return removed
+
     def _hand_over_for_space(self) -> None:
         if not self.raft.voters:
             return
         try:
-            avoid = self.raft.voters - self.raft.with_space
+            avoid = self.raft.voters - self.raft.followers.with_space
             transferred = self.transfer_leadership(avoid=avoid)
         except LeadershipNotTransferred as error:
             logger.warning("no other node can lead while this one's disk is full problem=%s", error)
@@ -253,9 +288,9 @@ class Group:
 
     # --- Events --------------------------------------------------------------------------------
 
-    def peer_connected(self, node_id: str) -> None:
+    def peer_connected(self, node_id: str, directory_id: str) -> None:
         if not self._stopped:
-            self._guarded(lambda: self.raft.peer_connected(node_id))
+            self._guarded(lambda: self.raft.peer_connected(node_id, directory_id))
             self.kick()
 
     def peer_disconnected(self, node_id: str) -> None:
@@ -320,6 +355,7 @@ class Group:
         self._journal_sync.start()
         self._transfer.progressed()
         self._announce()
+        self.membership.announce()
         if self.raft.last_applied != applied_before:
             self.applied()
         self.reads.progressed()
@@ -350,6 +386,7 @@ class Group:
             self._tick_due = True
             self._guarded(self.checkpoints.compact)
             self._guarded(self.ticked)
+            self._guarded(self.membership.step)
             self._guarded(self._space_watch.look)
             self.reads.ask_again()
             self.kick()
@@ -376,6 +413,11 @@ class Group:
         return self.state_machine.apply_payload(raft_index, term, payload)
 
     # --- What the journal has -------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """Return who the members are, by the newest configuration of the journal, committed or not."""
+        return self.raft.configuration
 
     def _promisable(self) -> None:
         """Let go what waited for the journal."""

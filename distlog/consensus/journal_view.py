@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from distlog.consensus.configuration import (
+    Configuration,
+    decode_configuration_entry,
+    is_configuration,
+)
 from distlog.consensus.journal import Journal, JournalEntry
 from distlog.consensus.rules import ConsensusViolated
+from distlog.consensus.rules.configuration_log import ConfigurationLog
 from distlog.consensus.space import Space
 
 # What one step may take, in bytes and entries: larger backlogs are sent and applied in several steps.
@@ -38,10 +44,14 @@ class JournalView:
         restore_point: RestorePoint | None,
         last_applied: Callable[[], int],
         space: Space,
+        configurations: ConfigurationLog,
     ) -> None:
         self._journal = journal
         self._last_applied = last_applied
         self._space = space
+        self._configurations = configurations
+        # Called when another configuration is in force.
+        self.configuration_changed: Callable[[], None] = lambda: None
         # While the library is made it only puts itself in order.
         self._counts_costs = False
         # Set by the library while it takes entries to apply them.
@@ -64,10 +74,16 @@ class JournalView:
         """Hold what is not applied, and from now on what the library adds, against the space that there is."""
         self._counts_costs = True
         first = max(self._last_applied() + 1, self._journal.first_index)
-        self._space.begin_with(
-            self._journal.entry(raft_index)
-            for raft_index in range(first, self._journal.last_index + 1)
-        )
+        self._space.begin_with(self._restored(first))
+
+    def _restored(self, first: int) -> Iterator[JournalEntry]:
+        """Yield the entries from `first` on, and have the configurations among them come into force again."""
+        for raft_index in range(first, self._journal.last_index + 1):
+            entry = self._journal.entry(raft_index)
+            if is_configuration(entry.payload):
+                self._configurations.restored(_configuration(entry.payload, raft_index))
+                self.configuration_changed()
+            yield entry
 
     @property
     def first_index(self) -> int:
@@ -104,6 +120,9 @@ class JournalView:
         self._last = (b"", idx, term)
         if self._counts_costs:
             self._space.taken(idx, command)
+        if is_configuration(command):
+            self._configurations.appended(_configuration(command, idx))
+            self.configuration_changed()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         raft_index = self.first_index + entryFrom
@@ -112,6 +131,8 @@ class JournalView:
         self._journal.truncate_from(raft_index)
         self._last = self._last_of_journal()
         self._space.truncated(raft_index)
+        if self._configurations.truncated(raft_index):
+            self.configuration_changed()
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         raise ConsensusViolated("the library compacts the journal")
@@ -140,6 +161,10 @@ class JournalView:
 
     def _destroy(self) -> None:
         return
+
+
+def _configuration(payload: bytes, raft_index: int) -> Configuration:
+    return decode_configuration_entry(payload, raft_index)[0]
 
 
 class _Tail:

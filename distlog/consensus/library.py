@@ -11,6 +11,8 @@ The hooks:
   it returns, so that no time budget inside can end a loop half-way;
 - `_SyncObj__doApplyCommand`, `_SyncObj__applyLogEntries`, `_checkCommandsToApply`: overridden; `_applyCommand`, `_isLeader`,
   `_getLeader`, `_poller`, and the transport's `_onMessageReceived`, `_onNodeConnected`, `_onNodeDisconnected`: used;
+- `_SyncObj__doChangeCluster` and the transport's `_onReadonlyNodeConnected`, `_onReadonlyNodeDisconnected`: how the set of voters, and of
+  learners, is kept in line with the configuration of the journal; its own membership commands are not used, and never parsed;
 - `conf.appendEntriesUseBatch`: flipped, since the library reads it at every use; `fullDumpFile` with `deserializer`: how it
   is told of the checkpoint.
 
@@ -182,7 +184,14 @@ class Library:
         self._deliver(sender, _translated(message))
 
     def _deliver(self, sender: str, message: dict[str, Any]) -> None:
-        self._transport._onMessageReceived(self._nodes[sender], message)
+        self._transport._onMessageReceived(self._node(sender), message)
+
+    def _node(self, node_id: str) -> _Node:
+        # Also of nodes that are no members: a leader may be one that this node has not heard of yet.
+        node = self._nodes.get(node_id)
+        if node is None:
+            node = self._nodes[node_id] = _Node(node_id)
+        return node
 
     def campaign(self) -> None:
         """Begin an election at the tick that must follow at once, as if the leader had asked for it, after `enter`."""
@@ -203,10 +212,25 @@ class Library:
         self._deliver(voter, {**message, "next_node_idx": raft_index})
 
     def connected(self, voter: str) -> None:
-        self._transport._onNodeConnected(self._nodes[voter])
+        self._transport._onNodeConnected(self._node(voter))
 
     def disconnected(self, voter: str) -> None:
-        self._transport._onNodeDisconnected(self._nodes[voter])
+        self._transport._onNodeDisconnected(self._node(voter))
+
+    def add_voter(self, voter: str) -> None:
+        """Count a node from now on.  As a learner it must have been disconnected before."""
+        self._syncobj._SyncObj__doChangeCluster(["add", voter])
+
+    def remove_voter(self, voter: str) -> None:
+        """Count a node no more, which is taken for disconnected."""
+        self._syncobj._SyncObj__doChangeCluster(["rem", voter])
+
+    def learner_connected(self, learner: str) -> None:
+        """Send everything to a node, from the end of the log on, that is counted for nothing."""
+        self._transport._onReadonlyNodeConnected(self._node(learner))
+
+    def learner_disconnected(self, learner: str) -> None:
+        self._transport._onReadonlyNodeDisconnected(self._node(learner))
 
 
 def _translated(message: Translated) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import msgspec
 
-from distlog.errors import PeerRefused
+from distlog.consensus.configuration import decode_configuration_entry, is_configuration
+from distlog.errors import EntryCorrupt, EntryUnknown, PeerRefused
 
 # How far ahead of this node's own a peer's term may be.  No cluster holds so many elections while a node is away; terms that are used up
 # could not be given back, and with the last one no leader could follow.
@@ -214,5 +215,21 @@ def _check_entries(message: AppendEntries, sender: str) -> None:
                 peer=sender, problem=f"entry {raft_index} does not follow {index - 1}"
             )
         term = entry_term
+        if is_configuration(payload):
+            _check_configuration(payload, raft_index, sender)
     if term > message.sender_term or message.number < 0 or message.previous_index < 1:
         raise PeerRefused(peer=sender, problem="an AppendEntries with impossible numbers")
+
+
+def _check_configuration(payload: bytes, raft_index: int, sender: str) -> None:
+    """Refuse a configuration that cannot be read: it comes into force before it is applied.
+
+    One of a newer version is for the journal, with which the node stops.
+    """
+    try:
+        decode_configuration_entry(payload, raft_index)
+    except EntryUnknown:
+        return
+    except EntryCorrupt as error:
+        problem = f"entry {raft_index} is no configuration ({error.problem})"
+        raise PeerRefused(peer=sender, problem=problem) from error

@@ -6,10 +6,11 @@ receive -> rules -> library.deliver          tick -> library.tick -> send_from_l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+from distlog.consensus.configuration import Configuration
 from distlog.consensus.elections import Elections
 from distlog.consensus.followers import Followers
 from distlog.consensus.following import Following
@@ -29,6 +30,7 @@ from distlog.consensus.messages import (
     VoteReply,
     VoteRequest,
 )
+from distlog.consensus.replicas import Replicas
 from distlog.consensus.rules import ConsensusViolated, Rules
 from distlog.consensus.space import Space
 from distlog.runtime import Clock
@@ -44,7 +46,8 @@ class Raft:
         self,
         *,
         node_id: str,
-        other_voters: Sequence[str],
+        directory_id: str,
+        configuration: Configuration,
         journal: Journal,
         restore_point: RestorePoint | None,
         clock: Clock,
@@ -54,7 +57,9 @@ class Raft:
         space: Space,
         apply: Callable[[int, int, bytes], Any],
     ) -> None:
-        """`apply(raft_index, term, payload)` is called for every committed entry once, in order.
+        """configuration: that of the restore point, or what the cluster was formed with; the journal may hold newer ones.
+
+        `apply(raft_index, term, payload)` is called for every committed entry once, in order.
 
         Raises ConsensusViolated if the journal does not fit the restore point.
         """
@@ -63,11 +68,10 @@ class Raft:
         self._rules = rules
         self._space = space
         self._apply = apply
-        self.voters = frozenset(other_voters)
-        # In the order in which they connected.
-        self._connected: dict[str, None] = {}
-        # The other voters, as this leader knows them.
-        self._followers = Followers()
+        self.configurations = rules.configuration_log
+        self.configurations.begin(configuration)
+        self.replicas = replicas = Replicas(node_id, directory_id, rules)
+        self.followers = Followers()
         self._following = Following(journal, rules.append_filter, space)
         # Every voter has acknowledged every entry below this one.  Never falls.
         self.retain_from = max(1, journal.first_index)
@@ -76,29 +80,30 @@ class Raft:
         # A message has arrived that a tick could make something of.
         self._stirred = False
         self._proposals: list[ProposedEntry] = []
-        view = JournalView(journal, restore_point, lambda: self.last_applied, space)
+        log = self.configurations
+        view = JournalView(journal, restore_point, lambda: self.last_applied, space, log)
         self._library = Library(
             owner=self,
             node_id=node_id,
-            other_voters=other_voters,
+            other_voters=sorted(replicas.voters),
             view=view,
             restore_point=restore_point,
             clock=clock,
             random=random,
             settings=settings,
         )
+        replicas.steer(self._library)
+        view.configuration_changed = replicas.configuration_changed
         view.count_costs()
         self._held_back = HeldBack(
             self._library,
             rules.send_window,
-            self._followers,
+            self.followers,
             settings.heartbeat_interval_s,
             self._send_heartbeat,
         )
         self._elections = Elections(
-            node_id=node_id,
-            voters=self.voters,
-            connected=self._connected.keys(),
+            replicas=replicas,
             journal=journal,
             library=self._library,
             pre_vote=rules.pre_vote,
@@ -106,6 +111,7 @@ class Raft:
             settings=settings,
             send=self._send,
         )
+        replicas.changed = self._configuration_changed
 
     # --- What is known -------------------------------------------------------------------------
 
@@ -113,6 +119,15 @@ class Raft:
     def now(self) -> float:
         """Return the time of the last step: it stands still while one runs, and for as long as the process is held up."""
         return self._library.now
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.configurations.newest
+
+    @property
+    def voters(self) -> frozenset[str]:
+        """Return the other voters."""
+        return self.replicas.voters
 
     @property
     def term(self) -> int:
@@ -143,14 +158,14 @@ class Raft:
         """
         # The library's time on both sides: it falls behind the clock whenever the process is held up.
         since = self._library.now - 3 * self._settings.heartbeat_interval_s
-        recent = 1 + self._followers.heard_count(since)
+        recent = 1 + len(self.followers.heard_since(self.voters, since))
         return self.is_leader and 2 * recent > len(self.voters) + 1
 
     @property
     def leader_id(self) -> str | None:
         """Return who leads, if it is this node or there is a connection to it: any other is most likely gone."""
         leader = self._library.leader_id
-        return leader if self.is_leader or leader in self._connected else None
+        return leader if self.is_leader or leader in self.replicas.connected else None
 
     @property
     def role(self) -> str:
@@ -160,17 +175,7 @@ class Raft:
     @property
     def matched(self) -> Mapping[str, int]:
         """Return the highest raft index that each other voter has acknowledged to this leader in this term."""
-        return self._followers.matched
-
-    @property
-    def with_space(self) -> Set[str]:
-        """Return the other voters whose disk is not full, as they told this leader last in this term."""
-        return self._followers.with_space
-
-    @property
-    def lacking_space(self) -> Set[str]:
-        """Return the other voters whose disk is full, as they told this leader last in this term."""
-        return self._followers.lacking_space
+        return self.followers.matched
 
     @property
     def stranded(self) -> frozenset[str]:
@@ -179,7 +184,7 @@ class Raft:
 
     @property
     def connected(self) -> frozenset[str]:
-        return frozenset(self._connected)
+        return frozenset(self.replicas.connected)
 
     @property
     def has_work(self) -> bool:
@@ -230,8 +235,8 @@ class Raft:
         self._proposals.append((payload, done))
 
     def receive(self, sender: str, message: Message) -> None:
-        """Take a message of another voter."""
-        if sender not in self.voters:
+        """Take a message of another node.  Of one that is no member it may be a leader's or a candidate's; it counts for nothing."""
+        if sender not in self.replicas.connected:
             return
         self._library.enter()
         if isinstance(message, AppendReply):
@@ -252,7 +257,7 @@ class Raft:
                 self._library.deliver(sender, message)
             case VoteReply():
                 if self._rules.vote_filter.admits(
-                    sender, message, term=self.term, voters=self.voters
+                    sender, message, term=self.term, voters=self.replicas.counting.keys()
                 ):
                     self._library.deliver(sender, message)
             case PreVoteRequest():
@@ -270,8 +275,10 @@ class Raft:
 
     @property
     def has_news(self) -> bool:
-        """Tell whether this leader has committed something that a connected voter was not told."""
-        return self.is_leader and bool(self._followers.untold(self._connected, self.commit_index))
+        """Tell whether this leader has committed something that a connected member was not told."""
+        return self.is_leader and bool(
+            self.followers.untold(self.replicas.reachable, self.commit_index)
+        )
 
     def successors(self) -> list[str]:
         """Return the connected voters, the best one to hand over to first.
@@ -279,7 +286,7 @@ class Raft:
         It has what is committed, or the most; of several the one that has been there for longest, to which clients find back.
         """
         return sorted(
-            self._connected,
+            self.replicas.counting,
             key=lambda voter: min(self.matched.get(voter, 0), self.commit_index),
             reverse=True,
         )
@@ -300,12 +307,12 @@ class Raft:
     def announce_commit(self) -> None:
         """Tell the voters what is committed, unless an AppendEntries with entries has told them meanwhile."""
         if self.is_leader:
-            for voter in self._followers.untold(self._connected, self.commit_index):
+            for voter in self.followers.untold(self.replicas.reachable, self.commit_index):
                 self._send_heartbeat(voter)
 
     def _send_heartbeat(self, voter: str) -> None:
         """Send an AppendEntries without entries behind what the voter has confirmed, or what every voter has."""
-        matched = self.matched.get(voter, self.retain_from)
+        matched = self.matched.get(voter, max(self.retain_from, self.journal.first_index))
         term = self.journal.term_at(matched)
         if term is not None:
             self._send(voter, self._append(voter, matched, term, []))
@@ -320,22 +327,27 @@ class Raft:
             if self.is_leader and reply.sender_term == self.term:
                 self._deliver_reply(voter, reply)
 
-    def peer_connected(self, voter: str) -> None:
-        if voter in self.voters:
-            self._library.enter()
-            self._connected[voter] = None
-            self._library.connected(voter)
+    def peer_connected(self, node_id: str, directory_id: str) -> None:
+        self._library.enter()
+        self.replicas.connect(node_id, directory_id)
 
-    def peer_disconnected(self, voter: str) -> None:
-        if voter in self.voters:
-            self._library.enter()
-            self._connected.pop(voter, None)
-            self._held_back.drop(voter)
-            self._followers.drop(voter)
-            self._rules.drop(voter)
-            self._library.disconnected(voter)
-            if voter == self._library.leader_id:
-                self._elections.leader_lost()
+    def peer_disconnected(self, node_id: str) -> None:
+        self._library.enter()
+        for part in (self._held_back, self.followers, self._rules):
+            part.drop(node_id)
+        self.replicas.disconnect(node_id)
+        if node_id == self._library.leader_id:
+            self._elections.leader_lost()
+
+    def _configuration_changed(self, gone: frozenset[str]) -> None:
+        """Another configuration is in force: some are members no more, or have another identity."""
+        for node_id in sorted(gone):
+            for part in (self._held_back, self._rules):
+                part.drop(node_id)
+            self.followers.forget(node_id)
+        self._elections.voters_changed()
+        # Fewer may be a majority, and this node alone.
+        self._stirred = True
 
     # --- Incoming ------------------------------------------------------------------------------
 
@@ -354,18 +366,22 @@ class Raft:
         if not self.is_leader or not 0 < message.next_index <= self.journal.last_index + 1:
             return
         reply = self._rules.acknowledgements.admit(
-            sender, message, term=self.term, voters=self.voters, sent=self._sent_count
+            sender,
+            message,
+            term=self.term,
+            voters=self.replicas.reachable.keys(),
+            sent=self._sent_count,
         )
         if reply is None:
             return
-        self._followers.heard(
+        self.followers.heard(
             sender, self._library.now, is_full=reply.is_full, lacks_space=reply.lacks_space
         )
         if reply.success:
             self._rules.send_window.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)
         elif reply.reset:
-            reply = self._followers.refused(sender, reply, self.journal.first_index)
+            reply = self.followers.refused(sender, reply, self.journal.first_index)
         if reply.reset:
             self._rules.send_window.rewound(sender, reply.next_index)
         self._deliver_reply(
@@ -385,16 +401,17 @@ class Raft:
                 self._library.set_next_index(voter, sent_end)
 
     def _matched_at(self, voter: str, raft_index: int) -> None:
-        self._followers.matched_at(voter, raft_index)
+        self.followers.matched_at(voter, raft_index)
         # This node is a voter too: a crash takes what its own disk does not have yet, and then it needs it from others.
-        everywhere = min(self.journal.durable_index, self._followers.matched_by_all(self.voters))
+        others = self.followers.matched_by_all(self.replicas.others)
+        everywhere = min(self.journal.durable_index, others)
         self.retain_from = max(self.retain_from, min(everywhere, self.commit_index))
 
     # --- Outgoing ------------------------------------------------------------------------------
 
     def send_from_library(self, voter: str, message: dict[str, Any]) -> bool:
         """Translate what the library wants to send; True if it is on its way or held."""
-        if voter not in self._connected:
+        if voter not in self.replicas.connected:
             return False
         kind = message["type"]
         if kind == "append_entries":
@@ -436,7 +453,7 @@ class Raft:
         append = self._append(
             voter, message["prevLogIdx"], message["prevLogTerm"], list(message["entries"])
         )
-        if not self._rules.send_window.admit(voter, append, is_full=voter in self._followers.full):
+        if not self._rules.send_window.admit(voter, append, is_full=voter in self.followers.full):
             self._held_back.pause(voter)
             return False
         self._send(voter, append)
@@ -446,7 +463,7 @@ class Raft:
         self, voter: str, previous_index: int, previous_term: int, entries: list[EntryTuple]
     ) -> AppendEntries:
         self._sent_count += 1
-        self._followers.told(voter, self.commit_index)
+        self.followers.told(voter, self.commit_index)
         return AppendEntries(
             sender_term=self.term,
             number=self._sent_count,
@@ -475,6 +492,6 @@ class Raft:
 
     def state_changed(self) -> None:
         self._rules.clear()
-        self._followers.clear()
+        self.followers.clear()
         self._elections.wait_for_leader()
         self._held_back.clear()

@@ -83,7 +83,7 @@ class ReadIndex:
         self._number += 1
         answers, self._next = self._next, []
         self._round = _Round(self._number, raft.term, raft.commit_index, set(), answers)
-        for voter in sorted(raft.connected):
+        for voter in sorted(raft.voters & raft.connected):
             self._transmit(voter, LeadershipQuery(raft.term, self._number))
         self._check_round()
 
@@ -93,7 +93,7 @@ class ReadIndex:
             voter_count = len(self._raft.voters) + 1
             if not self._raft.is_leader or self._raft.term != current.term:
                 result = None
-            elif 2 * (len(current.confirmed) + 1) > voter_count:
+            elif 2 * (len(current.confirmed & self._raft.voters) + 1) > voter_count:
                 result = current.raft_index
             else:
                 return
@@ -131,7 +131,7 @@ class ReadIndex:
                     current is not None
                     and message.number == current.number
                     and message.sender_term == current.term
-                    and sender in self._raft.voters
+                    and self._raft.replicas.counts(sender)
                 ):
                     current.confirmed.add(sender)
                     self._check_round()

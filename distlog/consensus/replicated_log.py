@@ -26,8 +26,10 @@ from distlog.consensus.commands import (
     ProducerStamp,
     TrimTopic,
 )
+from distlog.consensus.configuration import Addresses
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import Group
+from distlog.consensus.node_status import describe_node
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
 from distlog.consensus.results import (
@@ -44,13 +46,13 @@ from distlog.consensus.topic_descriptions import describe, described_pages
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
-    MemberStatus,
     NodeStatus,
     TimePosition,
     TopicDescription,
 )
 from distlog.errors import (
     DistlogError,
+    MemberExists,
     NotLeader,
     OffsetOutOfRange,
     OutOfSequence,
@@ -102,13 +104,13 @@ class ReplicatedLog:
         clock: Clock,
         read_worker: Worker,
         settings: ReplicatedLogSettings,
-        address_of: Callable[[str], str],
+        addresses_of: Callable[[str], Addresses],
         waiting_for: Callable[[], Sequence[str]],
         durability: Durability,
     ) -> None:
         """Make the door of a cluster that is not formed yet: until `attach` it refuses with NoLeader.
 
-        address_of(node_id): where clients reach that node, "" if it has not told yet.
+        addresses_of(node_id): where that node is reached, as far as it has told.
         waiting_for(): the nodes that the cluster waits for before it can form.
         """
         self._node_id = node_id
@@ -119,10 +121,12 @@ class ReplicatedLog:
         self._read_worker = read_worker
         self._settings = settings
         self._durability = durability.value
-        self._address_of = address_of
+        self._addresses_of = addresses_of
         self._tails = Tails(settings.waiting_reads_max)
         self._role_callbacks: list[Callable[[], None]] = []
         self._closing = False
+        # Dials a node at an address for peers; raises InvalidRequest if that is none.
+        self.invite: Callable[[str, str], None] = lambda _node_id, _peer_address: None
 
     def attach(self, group: Group) -> None:
         """The cluster is formed: serve `group`, which has not started yet."""
@@ -252,7 +256,7 @@ class ReplicatedLog:
         if raft.is_leader:
             return no_leader("the new leader is not ready yet")
         leader = raft.leader_id
-        address = self._address_of(leader) if leader is not None else ""
+        address = self._addresses_of(leader).client if leader is not None else ""
         if leader is None or not address:
             return no_leader("an election is under way, or too few nodes are up")
         return NotLeader(leader_id=leader, leader_address=address)
@@ -269,7 +273,9 @@ class ReplicatedLog:
     def _laggards(self) -> str:
         raft = self._group.raft
         last = self._group.journal.last_index
-        behind = [voter for voter in sorted(raft.voters) if raft.matched.get(voter, 0) < last]
+        behind = [
+            voter for voter in sorted(raft.replicas.others) if raft.matched.get(voter, 0) < last
+        ]
         return "the disk's checkpoint" if not behind else ", ".join(behind)
 
     def _leadership_changed(self) -> None:
@@ -427,58 +433,33 @@ class ReplicatedLog:
 
         with_topics: many take their time; `topic_pages` has them in parts.
         """
-        if self._attached is None:
-            return NodeStatus(
-                node_id=self._node_id,
-                cluster_id="",
-                role="forming",
-                term=0,
-                leader_id="",
-                leader_address="",
-                commit_index=0,
-                applied_index=0,
-                last_index=0,
-                journal_size=0,
-                checkpoint_index=0,
-                members=(),
-                topics=(),
-                durability=self._durability,
-            )
-        group, raft = self._attached, self._attached.raft
-        leader = raft.leader_id or ""
-        return NodeStatus(
-            node_id=self._node_id,
-            cluster_id=group.configuration.cluster_id,
-            role=raft.role,
-            term=raft.term,
-            leader_id=leader,
-            leader_address=self._address_of(leader) if leader else "",
-            commit_index=raft.commit_index,
-            applied_index=raft.last_applied,
-            last_index=group.journal.last_index,
-            journal_size=group.journal.size,
-            checkpoint_index=group.checkpoints.index,
-            members=tuple(self._member(voter) for voter in sorted(group.configuration.voters)),
-            topics=self.topics() if with_topics else (),
-            is_storage_full=group.space.is_full,
-            stalls=group.stalls.report(),
-            durability=self._durability,
+        topics = self.topics() if with_topics and self._attached is not None else ()
+        return describe_node(
+            self._node_id, self._attached, self._addresses_of, topics, self._durability
         )
 
-    def _member(self, voter: str) -> MemberStatus:
+    async def add_member(self, node_id: str, peer_address: str) -> None:
+        """Greet a node that waits to join, so that it becomes a learner, and a voter when it has caught up.
+
+        Raises MemberExists, InvalidRequest, NotLeader, NoLeader, ShuttingDown.
+        """
+        self._require_leadership()
+        known = self._group.configuration.directory_of(node_id)
+        if known is not None:
+            raise MemberExists(node_id=node_id, directory_id=known)
+        self.invite(node_id, peer_address)
+
+    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+        """Remove another member; if it is this node, hand leadership over first, and say where it is to be removed.
+
+        Raises NotLeader, NoLeader, ShuttingDown, LeadershipNotTransferred, and what Membership.removed and its future do.
+        """
+        self._require_leadership()
         group = self._group
-        raft, own = group.raft, voter == self._node_id
-        known = group.journal.promisable_index if own else raft.matched.get(voter, 0)
-        match_index = known if raft.is_leader else None
-        return MemberStatus(
-            node_id=voter,
-            client_address=self._address_of(voter),
-            is_leader=voter == raft.leader_id,
-            connected=own or voter in raft.connected,
-            match_index=match_index,
-            lag=None if match_index is None else group.journal.last_index - match_index,
-            is_storage_full=group.space.is_full if own else voter in raft.lacking_space,
-        )
+        if node_id == self._node_id and group.raft.voters:
+            await group.transfer_leadership(None)
+            raise self._refusal()
+        await group.remove_member(node_id, force=force)
 
     def on_role_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever leader, term or readiness changed, on the loop."""

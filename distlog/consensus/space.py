@@ -58,6 +58,7 @@ def entry_cost(payload: bytes, topic_count: int) -> int:
     """Return the bytes of disk that an entry takes at most: in the journal, and in the logs of so many topics."""
     command_count = 0
     if len(payload) >= ENTRY_HEADER.size:
+        # None in a configuration, which only the journal holds.
         command_count = ENTRY_HEADER.unpack_from(payload)[4]
     return commands_cost(len(payload), command_count, topic_count)
 

@@ -31,7 +31,11 @@ from distlog.consensus.commands import (
     TrimTopic,
     decode_entry,
 )
-from distlog.consensus.configuration import Configuration
+from distlog.consensus.configuration import (
+    Configuration,
+    decode_configuration_entry,
+    is_configuration,
+)
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.producers import ProducerTable
 from distlog.consensus.results import (
@@ -254,6 +258,12 @@ class StateMachine:
         """
         if payload == NO_OP:
             self.apply_nothing(raft_index, term)
+            return []
+        if is_configuration(payload):
+            # It has been in force since it was appended.  Its time counts as any entry's.
+            _, timestamp_ms = decode_configuration_entry(payload, raft_index)
+            self.apply_nothing(raft_index, term)
+            self.producers.advance(timestamp_ms)
             return []
         return self.apply(raft_index, term, decode_entry(payload))
 

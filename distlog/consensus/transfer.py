@@ -72,7 +72,7 @@ class LeadershipTransfer:
         if target is not None:
             if target not in raft.voters:
                 raise LeadershipNotTransferred(problem=f"{target} is not another voter")
-            if target not in raft.connected:
+            if target not in raft.replicas.reachable:
                 raise LeadershipNotTransferred(problem=f"{target} is not connected")
             return target
         candidates = [voter for voter in raft.successors() if voter not in avoid]
@@ -98,7 +98,7 @@ class LeadershipTransfer:
 
     def _may_succeed(self, current: _HandOver) -> bool:
         # A target that was told may have lost the connection and win all the same.
-        return current.is_told or current.target in self._raft.connected
+        return current.is_told or current.target in self._raft.replicas.reachable
 
     def _give_up(self, current: _HandOver) -> None:
         self._under_way = None

@@ -77,6 +77,10 @@ class MemberStatus:
     lag: int | None
     # Its disk is full, as it told this node, which leads, or as this node knows of itself.
     is_storage_full: bool = False
+    # False: it is sent everything and becomes a voter when it has caught up.
+    is_voter: bool = True
+    # host:port where the other nodes reach it; "" while this node does not know it.
+    peer_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class NodeStatus:
     node_id: str
     # "" until the cluster has formed.
     cluster_id: str
-    # "leader", "follower", "candidate" or "forming".
+    # "leader", "follower", "candidate", "learner", "removed" or "forming".
     role: str
     term: int
     # "" while none is known.

@@ -43,6 +43,15 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     client_address: NameOrNone = ""
     peer_address: NameOrNone = ""
     protocol_version: Unsigned = PROTOCOL_VERSION
+    # node id -> directory id of the members now, voters and learners, as far as this node knows for certain.
+    members: Annotated[dict[Name, Name], msgspec.Meta(max_length=VOTER_COUNT_MAX)] = {}
+    # The entry that the newest configuration which this node knows comes from; 0 until the cluster has formed.
+    configuration_index: Unsigned = 0
+    # This node belongs to no cluster and asks to become a member.
+    joins: bool = False
+    # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.  None: an older
+    # version does not say.
+    durable_index: Unsigned | None = None
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):
@@ -138,6 +147,14 @@ def version_problem(protocol_version: int, own: Hello) -> str:
     return (
         f"{own.node_id} speaks version {PROTOCOL_VERSION} of the peer protocol, the other node version "
         f"{protocol_version}: run the same version of distlog on both"
+    )
+
+
+def copied_problem(hello: Hello) -> str:
+    """Say what is wrong when a process is back that another one has followed."""
+    return (
+        f"two processes run as {hello.node_id} with data directory {hello.directory_id}, and the other one came later: one of the two "
+        "directories is a copy. Stop this process; if it has the right directory, stop the other one, and start this one again"
     )
 
 

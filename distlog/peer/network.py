@@ -136,6 +136,12 @@ class PeerNetwork:
         peer = self._switchboard.peers.get(node_id)
         return peer.hello if peer else None
 
+    def directory_of(self, node_id: str) -> str:
+        """Return the directory id of a node that frames can be sent to now, as it said on that connection."""
+        greeting = self._open[node_id].connection.peer
+        assert greeting is not None, "an open connection has been greeted on"
+        return greeting.hello.directory_id
+
     def waiting_size(self, node_id: str) -> int:
         """Return the bytes queued for a node that the operating system has not taken yet; 0 if it is not connected."""
         stream = self._open.get(node_id)
@@ -177,6 +183,25 @@ class PeerNetwork:
         loop.  It may connect again, a second later.
         """
         self._switchboard.refuse(node_id, error.problem)
+
+    def locate(self, node_id: str, address: tuple[str, int]) -> None:
+        """Dial a node at this address from now on; a connection that there is stays."""
+        self._switchboard.locate(node_id, address)
+
+    def forget(self, node_id: str) -> None:
+        """Dial a node no more."""
+        self._switchboard.forget(node_id)
+
+    def greet_again(self, node_id: str) -> None:
+        """Have a node that is not connected hear what `identity` says now.
+
+        May be called from any event.  Takes effect in the next step of the loop.
+        """
+        asyncio.get_running_loop().call_soon(self._switchboard.greet_again, node_id)
+
+    def restart_strangers(self) -> None:
+        """Make the connections that are not open shake hands again; takes effect in the next step of the loop."""
+        asyncio.get_running_loop().call_soon(self._switchboard.restart_strangers)
 
     def restart_connections(self) -> None:
         """Make every connection shake hands again, with what `identity` says now.

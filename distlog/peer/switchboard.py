@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import Random
 
 from distlog.errors import PeerRefused
@@ -22,6 +23,7 @@ from distlog.peer.handshake import (
     Greeting,
     Hello,
     Refused,
+    copied_problem,
     encode_message,
     identity_problem,
     version_problem,
@@ -37,6 +39,8 @@ logger = logging.getLogger("distlog.peer")
 LIFE_MIN_S = 1.0
 # Beats per silence_max_s: the far end is given up after this many in a row without a byte.
 BEAT_COUNT = 4
+# Processes of a peer that are remembered when another one has followed.
+PAST_COUNT = 16
 ALIVE = encode_message(Alive())
 
 
@@ -51,6 +55,9 @@ class Peer:
     dialler: Dialler | None = None
     # What it said when it was last approved.
     hello: Hello | None = None
+    # The process that it was connected as last, and those before: a process ends before another one begins on its directory.
+    incarnation: int | None = None
+    past: deque[int] = field(default_factory=lambda: deque(maxlen=PAST_COUNT))
 
 
 class Switchboard:
@@ -63,7 +70,7 @@ class Switchboard:
         clock: Clock,
         random: Random,
         identity: Callable[[], Hello],
-        addresses: Mapping[str, tuple[str, int]],
+        addresses: dict[str, tuple[str, int]],
         events: PeerEvents,
         is_expected: Callable[[Hello], PeerRefused | None],
         limits: PeerLimits,
@@ -113,6 +120,42 @@ class Switchboard:
         peer = self._peer(node_id)
         if peer.dialler is not None:
             peer.dialler.dial_now()
+
+    def locate(self, node_id: str, address: tuple[str, int]) -> None:
+        """Dial a peer at this address from now on, in place of any other; its connection, if there is one, stays."""
+        if self._addresses.get(node_id) == address:
+            return
+        self._addresses[node_id] = address
+        if not self._own_id or node_id == self._own_id or self._stopping:
+            return
+        peer = self._peer(node_id)
+        self._set_dialler(peer)
+        self.dial(node_id)
+
+    def forget(self, node_id: str) -> None:
+        """Dial a peer no more."""
+        self._addresses.pop(node_id, None)
+        peer = self.peers.get(node_id)
+        if peer is not None and peer.dialler is not None:
+            peer.dialler.abandon()
+            peer.dialler = None
+
+    def greet_again(self, node_id: str) -> None:
+        """Drop what is not open of the connections with a peer, and dial it: it shall hear what `identity` says now."""
+        peer = self.peers.get(node_id)
+        if peer is None or self._stopping or node_id in self.open:
+            return
+        for stream in list(self.streams):
+            if node_id in (stream.node_id, stream.dialled_id):
+                stream.settled = True
+                self.drop(stream)
+        peer.backoff.succeeded()
+        self.dial(node_id)
+
+    def restart_strangers(self) -> None:
+        """Greet again every peer that is not connected."""
+        for node_id in list(self.peers):
+            self.greet_again(node_id)
 
     def outdate(self) -> None:
         """Mark every greeting so far as outdated; `restart` acts on it."""
@@ -251,6 +294,9 @@ class Switchboard:
             if stream.own is None and known is not None and known.pairing.is_stale(greeting):
                 self._supersede(stream)
                 return
+            if known is not None and greeting.incarnation in known.past:
+                self._refuse(stream, copied_problem(hello), hello.node_id)
+                return
             self._events.hello_received(hello)
             # Again: the event may have formed the cluster, and this node then knows better who belongs to it.
             problem = self._objection(stream, hello)
@@ -303,6 +349,7 @@ class Switchboard:
     def _handshake_finished(self, stream: Stream) -> None:
         for loser in self.peers[stream.node_id].pairing.opened(stream):
             self._supersede(loser)
+        self._note_process(stream)
         self._cancel_deadline(stream)
         stream.finished_at = asyncio.get_running_loop().time()
         self._complaints.forget(stream.node_id)
@@ -311,6 +358,14 @@ class Switchboard:
             logger.info("peer connected peer=%s address=%s", stream.node_id, stream.address)
             self.open[stream.node_id] = stream
             self._events.peer_connected(stream.node_id)
+
+    def _note_process(self, stream: Stream) -> None:
+        """Remember which process this is: it has answered, so it lives now."""
+        peer, greeting = self.peers[stream.node_id], stream.connection.peer
+        assert greeting is not None, "an open connection has been greeted on"
+        if peer.incarnation not in (None, greeting.incarnation):
+            peer.past.append(peer.incarnation)
+        peer.incarnation = greeting.incarnation
 
     def _set_deadline(self, stream: Stream) -> None:
         self._cancel_deadline(stream)
@@ -371,20 +426,25 @@ class Switchboard:
             return self.peers[node_id]
         pairing: Pairing[Stream] = Pairing(self._own_id, node_id)
         peer = self.peers[node_id] = Peer(node_id, pairing, Backoff(self._limits, self._random))
-        address = self._addresses.get(node_id)
-        if address is not None:
-            peer.dialler = Dialler(
-                network=self._network,
-                address=address,
-                protocol_factory=lambda: Stream(
-                    self, self._events.frame_received, self._limits, node_id
-                ),
-                is_wanted=lambda: pairing.may_dial,
-                on_failure=lambda problem: self._dial_failed(node_id, problem),
-                backoff=peer.backoff,
-                deadline_s=self._limits.handshake_deadline_s,
-            )
+        if node_id in self._addresses:
+            self._set_dialler(peer)
         return peer
+
+    def _set_dialler(self, peer: Peer) -> None:
+        node_id, pairing = peer.node_id, peer.pairing
+        if peer.dialler is not None:
+            peer.dialler.abandon()
+        peer.dialler = Dialler(
+            network=self._network,
+            address=self._addresses[node_id],
+            protocol_factory=lambda: Stream(
+                self, self._events.frame_received, self._limits, node_id
+            ),
+            is_wanted=lambda: pairing.may_dial,
+            on_failure=lambda problem: self._dial_failed(node_id, problem),
+            backoff=peer.backoff,
+            deadline_s=self._limits.handshake_deadline_s,
+        )
 
     def _dial_failed(self, node_id: str, problem: str) -> None:
         self.counters["dials_failed"] += 1

@@ -74,6 +74,35 @@ class ClusterService:
         leader_id = await self._log.transfer_leadership(request.node_id or None)
         return log_pb2.TransferLeadershipResponse(leader_id=leader_id)
 
+    async def members(
+        self, request: log_pb2.MembersRequest, context: Any
+    ) -> log_pb2.MembersResponse:
+        """Say who the members are, without asking anybody: who joins may ask any of them."""
+        status = self._log.status(with_topics=False)
+        return log_pb2.MembersResponse(
+            cluster_id=status.cluster_id,
+            leader_id=status.leader_id,
+            members=[member_message(member) for member in status.members],
+        )
+
+    async def add_member(
+        self, request: log_pb2.AddMemberRequest, context: Any
+    ) -> log_pb2.AddMemberResponse:
+        """Greet a node that waits to join."""
+        async with write_deadline(self._limits.write_timeout_s):
+            await self._log.add_member(request.node_id, request.peer_address)
+        return log_pb2.AddMemberResponse()
+
+    async def remove_member(
+        self, request: log_pb2.RemoveMemberRequest, context: Any
+    ) -> log_pb2.RemoveMemberResponse:
+        """Remove a member."""
+        if not request.node_id:
+            raise InvalidRequest(field="node_id", problem="name the member that is to be removed")
+        async with write_deadline(self._limits.write_timeout_s):
+            await self._log.remove_member(request.node_id, force=request.force)
+        return log_pb2.RemoveMemberResponse()
+
     async def list_topics(
         self, request: log_pb2.ListTopicsRequest, context: Any
     ) -> log_pb2.ListTopicsResponse:
@@ -146,6 +175,8 @@ def member_message(member: MemberStatus) -> log_pb2.MemberStatus:
         match_index=member.match_index,
         lag=member.lag,
         storage_full=member.is_storage_full,
+        learner=not member.is_voter,
+        peer_address=member.peer_address,
     )
 
 

@@ -110,6 +110,12 @@ class ServedLog(Protocol):
     async def transfer_leadership(self, target: str | None = None) -> str:
         """Have another node lead, and return its id; LeadershipNotTransferred, NotLeader, NoLeader.  It has its own deadline."""
 
+    async def add_member(self, node_id: str, peer_address: str) -> None:
+        """Greet a node that waits to join; MemberExists, NotLeader, NoLeader."""
+
+    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+        """Remove a member; MemberNotFound, MembershipChangeUnderWay, MembershipChangeRefused, NotLeader, NoLeader, OutcomeUnknown."""
+
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others."""
 

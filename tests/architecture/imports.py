@@ -57,13 +57,17 @@ LAYERS = (
     Layer("distlog.consensus.journal_sync", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
+    Layer(
+        "distlog.consensus.membership", ("distlog.errors", "distlog.runtime", "distlog.consensus")
+    ),
+    Layer("distlog.consensus.node_status", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),
     Layer("distlog.consensus.proposals", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.replicated_log", (*CONSENSUS, "distlog.consensus")),
     # The rules around the library are pure: messages in, messages out.
     Layer(
         "distlog.consensus.rules",
-        ("distlog.errors", "distlog.consensus.messages"),
+        ("distlog.errors", "distlog.consensus.messages", "distlog.consensus.configuration"),
         ("msgspec",),
         NO_LOOP,
     ),
@@ -91,11 +95,20 @@ LAYERS = (
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.node", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
+    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.joining")),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
-        (*CONSENSUS, "distlog.consensus", "distlog.server", "distlog.config", "distlog.node"),
+        (
+            *CONSENSUS,
+            "distlog.consensus",
+            "distlog.server",
+            # For a node that joins, which is a client of the members before it is one of them.
+            "distlog.client.members",
+            "distlog.config",
+            "distlog.node",
+        ),
         ("uvloop",),
     ),
     Layer(
@@ -115,6 +128,7 @@ LAYERS = (
         for name in (
             "stopped_node",
             "journal_listing",
+            "member_listing",
             "producer_rows",
             "inspect",
             "inspect_json",

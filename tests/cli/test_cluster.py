@@ -10,15 +10,23 @@ import pytest
 from distlog.cli import cluster as cluster_module
 from distlog.cli.cluster import (
     NODE_COLUMNS,
+    add_member,
     look,
     node_cells,
     node_columns,
+    remove_member,
     table,
     topic_columns,
     topic_rows,
     transfer_leadership,
 )
-from distlog.errors import LeadershipNotTransferred
+from distlog.errors import (
+    LeadershipNotTransferred,
+    MemberExists,
+    MemberNotAdded,
+    MemberNotFound,
+    MembershipChangeRefused,
+)
 from tests.cli.commands import distlog, parsed
 from tests.client.fake_cluster import FakeCluster
 from tests.client.running import run
@@ -81,6 +89,66 @@ def test_why_leadership_was_not_handed_over_is_said() -> None:
         async with FakeCluster() as cluster:
             with pytest.raises(LeadershipNotTransferred, match="n9 is not another voter"):
                 await transferred(cluster, "--to", "n9")
+
+    run(scenario())
+
+
+def changed(cluster: FakeCluster, action: str, *arguments: str) -> Any:
+    command = (action, "--server", ",".join(cluster.addresses), *arguments)
+    change = add_member if action == "add" else remove_member
+    return change(parsed(cluster_module, None, *command))
+
+
+def test_a_node_that_waits_is_added_and_the_command_returns_when_it_votes() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.leader = 1
+            await changed(cluster, "add", "n4", "--peer", "127.0.0.1:8431")
+            assert cluster.members["n4"] is False
+            with pytest.raises(MemberExists):
+                await changed(cluster, "add", "n4", "--peer", "127.0.0.1:8431")
+
+    run(scenario())
+
+
+def test_a_node_that_is_not_there_is_waited_for_and_then_it_is_said_what_to_look_at() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            with pytest.raises(MemberNotAdded, match="not heard it at nowhere:1: see that it runs"):
+                await changed(cluster, "add", "n4", "--peer", "nowhere:1", "--timeout", "0.3")
+
+    run(scenario())
+
+
+def test_a_member_is_removed_when_the_change_before_is_done() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.leader, cluster.changes_under_way = 2, 2
+            await changed(cluster, "remove", "n1")
+            assert list(cluster.members) == ["n2", "n3"]
+            with pytest.raises(MemberNotFound, match="no member is called n1"):
+                await changed(cluster, "remove", "n1")
+
+    run(scenario())
+
+
+def test_a_removal_whose_answer_is_lost_has_happened() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.loses_answers = 1
+            await changed(cluster, "remove", "n3")
+            assert "n3" not in cluster.members
+
+    run(scenario())
+
+
+def test_a_removal_that_would_do_harm_is_refused_unless_forced() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            with pytest.raises(MembershipChangeRefused, match="too few are up"):
+                await changed(cluster, "remove", "n2")
+            await changed(cluster, "remove", "n2", "--force")
+            assert "n2" not in cluster.members
 
     run(scenario())
 

@@ -29,6 +29,8 @@ HELPS = {
     "topic_configure": ["topic", "configure", "--help"],
     "topic_trim": ["topic", "trim", "--help"],
     "topic_delete": ["topic", "delete", "--help"],
+    "cluster_add": ["cluster", "add", "--help"],
+    "cluster_remove": ["cluster", "remove", "--help"],
     "cluster_transfer_leadership": ["cluster", "transfer-leadership", "--help"],
     "bench": ["bench", "--help"],
     "bench_produce": ["bench", "produce", "--help"],

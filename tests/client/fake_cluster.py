@@ -75,6 +75,11 @@ class FakeCluster:
     ) -> None:
         self.nodes = [FakeNode(self, f"n{number}") for number in range(1, node_count + 1)]
         # Index of the leader, None during an election; how many more questions it takes.
+        # Node id -> whether it is a learner.
+        self.members = {"n1": False, "n2": False, "n3": False}
+        # Removals that are refused since another change is under way, and those whose answer is lost.
+        self.changes_under_way = 0
+        self.loses_answers = 0
         self.leader: int | None = 0
         self.election_rounds = 0
         # How many questions an election takes that a fault begins.

@@ -12,7 +12,16 @@ import grpc.aio
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.api.status import message_of, status_of
 from distlog.block import ATTRIBUTE_STRUCTURED, Block
-from distlog.errors import DistlogError, LeadershipNotTransferred, NoLeader, OffsetOutOfRange
+from distlog.errors import (
+    DistlogError,
+    LeadershipNotTransferred,
+    MemberExists,
+    MemberNotFound,
+    MembershipChangeRefused,
+    MembershipChangeUnderWay,
+    NoLeader,
+    OffsetOutOfRange,
+)
 
 if TYPE_CHECKING:
     from tests.client.fake_cluster import FakeCluster, FakeNode, FakeTopic
@@ -256,6 +265,48 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
             if request.node_id:
                 self._cluster.leader = ids.index(request.node_id)
             return log_pb2.TransferLeadershipResponse(leader_id=ids[self._cluster.leader or 0])
+
+    async def Members(self, request: log_pb2.MembersRequest, context: Any) -> Any:
+        await self._node.enter("Members", context)
+        members = [
+            log_pb2.MemberStatus(node_id=node_id, learner=is_learner, peer_address=f"{node_id}:1")
+            for node_id, is_learner in self._cluster.members.items()
+        ]
+        for node_id in self._cluster.members:
+            # A learner has caught up by the next time that somebody asks.
+            self._cluster.members[node_id] = False
+        return log_pb2.MembersResponse(members=members)
+
+    async def AddMember(self, request: log_pb2.AddMemberRequest, context: Any) -> Any:
+        await self._node.enter("AddMember", context)
+        try:
+            self._cluster.require_leader(self._node)
+            if request.node_id in self._cluster.members:
+                raise MemberExists(request.node_id, "some-directory")
+        except DistlogError as error:
+            await fail(context, error)
+        if request.peer_address.startswith("127."):
+            self._cluster.members[request.node_id] = True
+        return log_pb2.AddMemberResponse()
+
+    async def RemoveMember(self, request: log_pb2.RemoveMemberRequest, context: Any) -> Any:
+        await self._node.enter("RemoveMember", context)
+        try:
+            self._cluster.require_leader(self._node)
+            if self._cluster.changes_under_way:
+                self._cluster.changes_under_way -= 1
+                raise MembershipChangeUnderWay(0.01)
+            if request.node_id not in self._cluster.members:
+                raise MemberNotFound(request.node_id)
+            if request.node_id == "n2" and not request.force:
+                raise MembershipChangeRefused("n2", "too few are up")
+            del self._cluster.members[request.node_id]
+            if self._cluster.loses_answers:
+                self._cluster.loses_answers -= 1
+                raise Broken
+        except (DistlogError, Broken) as error:
+            await fail(context, error)
+        return log_pb2.RemoveMemberResponse()
 
     async def DescribeTopic(self, request: log_pb2.DescribeTopicRequest, context: Any) -> Any:
         await self._node.enter("DescribeTopic", context)

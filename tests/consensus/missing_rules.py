@@ -9,6 +9,7 @@ from typing import Any
 from distlog.consensus.messages import AppendEntries, AppendReply
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.consensus.rules.append_filter import Filtered
+from distlog.consensus.rules.configuration_log import ConfigurationLog
 
 
 class NoPersistenceGate:
@@ -109,6 +110,53 @@ class NoPreVote:
         return True
 
 
+class NoConfigurationLog(ConfigurationLog):
+    """What is in force is what was applied last: nothing is known after a restart before it is applied again."""
+
+    def __init__(self, _transmit: Any) -> None:
+        ConfigurationLog.__init__(self)
+
+    def restored(self, _configuration: Any) -> None: ...
+
+    def truncated(self, _raft_index: int) -> bool:
+        return False
+
+    def appended(self, configuration: Any) -> None:
+        self._configurations.append(configuration)
+
+
+class NoOneChange:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def admits(self, **_: Any) -> bool:
+        return True
+
+
+class NoCaughtUp:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def watch(self, _learner: str, **_: Any) -> bool:
+        return True
+
+    def drop(self, _learner: str) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class NoIdentity:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def is_member(self, **_: Any) -> bool:
+        return True
+
+
+class NoCandidacy:
+    def __init__(self, _transmit: Any) -> None: ...
+
+    def may_campaign(self, *_: Any) -> bool:
+        return True
+
+
 MISSING: dict[str, Callable[[Any], Any]] = {
     "persistence_gate": NoPersistenceGate,
     "commit_gate": NoCommitGate,
@@ -117,6 +165,11 @@ MISSING: dict[str, Callable[[Any], Any]] = {
     "pre_vote": NoPreVote,
     "acknowledgements": NoAcknowledgementFilter,
     "send_window": NoSendWindow,
+    "configuration_log": NoConfigurationLog,
+    "one_change": NoOneChange,
+    "caught_up": NoCaughtUp,
+    "identity": NoIdentity,
+    "candidacy": NoCandidacy,
 }
 
 

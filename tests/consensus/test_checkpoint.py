@@ -22,7 +22,7 @@ from distlog.consensus.checkpoint import (
     write_checkpoint,
 )
 from distlog.consensus.commands import CreateTopic, OpenProducer, ProducerStamp
-from distlog.consensus.configuration import Configuration
+from distlog.consensus.configuration import Addresses, Configuration
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.producers import ProducerTable
 from distlog.errors import CorruptCheckpoint, DiskFailed, FormatUnsupported, StorageFull
@@ -30,6 +30,7 @@ from distlog.storage.log_mark import LogMark
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
+from tests.consensus.configurations import configurations
 from tests.consensus.entries import append
 from tests.consensus.states import Replica
 
@@ -48,7 +49,14 @@ def producer_rows(count: int) -> list[bytes]:
 IMAGE = CheckpointImage(
     previous=JournalEntry(b"\x01", 6, 2),
     last=JournalEntry(b"\x64last", 7, 3),
-    configuration=Configuration("00112233aabbccdd", {"n1": "aa", "n2": "bb"}),
+    configuration=Configuration(
+        "00112233aabbccdd",
+        {"n1": "aa", "n2": "bb"},
+        {"n4": "dd"},
+        {"n4": Addresses("h4:8401", "h4:8400")},
+        (("n3", "cc"),),
+        6,
+    ),
     durable_sequence=40,
     now_ms=1000,
     topics=(
@@ -83,12 +91,11 @@ def images() -> st.SearchStrategy[CheckpointImage]:
     marks = st.builds(LogMark, u64, u64, milliseconds, u64, u64)
     retentions = st.builds(Retention, u64, u64)
     topics = st.lists(st.builds(TopicImage, u64, names, limits, marks, retentions), max_size=4)
-    voters = st.dictionaries(names, names, max_size=4).map(lambda some: dict(sorted(some.items())))
     return st.builds(
         CheckpointImage,
         previous=entries,
         last=entries,
-        configuration=st.builds(Configuration, names, voters),
+        configuration=configurations(),
         durable_sequence=u64,
         now_ms=milliseconds,
         topics=topics.map(tuple),
@@ -154,12 +161,13 @@ def test_a_file_with_something_after_its_end_is_refused() -> None:
 
 def test_a_newer_version_is_named_and_not_called_corrupt() -> None:
     whole = encoded(IMAGE)
-    newer = sealed(whole[:8] + b"\3\0\0\0" + whole[12:32], whole[40:])
-    with pytest.raises(FormatUnsupported, match="format 3") as error:
+    newer = sealed(whole[:8] + b"\4\0\0\0" + whole[12:32], whole[40:])
+    with pytest.raises(FormatUnsupported, match="format 4") as error:
         decode_checkpoint(newer, PATH)
-    assert error.value.supported == "2"
+    assert error.value.supported == "3"
 
 
+FORMED = Configuration("00112233aabbccdd", {"n1": "aa", "n2": "bb"})
 VERSION_1 = """
 64 69 73 74 6c 6f 67 43  01000000 00000000  2800000000000000  1901000000000000  5e31d0f7 0566efcc
 e803000000000000 02000000 02000000 01000000 00000000
@@ -177,8 +185,31 @@ e803000000000000 02000000 02000000 01000000 00000000
 
 def test_a_checkpoint_of_the_first_version_is_read_and_keeps_everything() -> None:
     default, orders = IMAGE.topics
-    expected = replace(IMAGE, topics=(default, orders._replace(retention=KEEP_ALL)))
+    topics = (default, orders._replace(retention=KEEP_ALL))
+    expected = replace(IMAGE, topics=topics, configuration=FORMED)
     assert decode_checkpoint(bytes.fromhex(VERSION_1), PATH) == expected
+
+
+VERSION_2 = """
+64 69 73 74 6c 6f 67 43  02000000 00000000  2800000000000000  3901000000000000  fab93740 d7985237
+e803000000000000 02000000 02000000 01000000 00000000
+0600000000000000 0200000000000000 0100000000000000  01
+0700000000000000 0300000000000000 0500000000000000  64 6c617374
+1000 30303131323233336161626263636464
+0200 6e31 0200 6161  0200 6e32 0200 6262
+0100000000000000  0000000400000000 0000100000000000
+0000000000000000 0500000000000000 e703000000000000 0000000000000000 3c00000000000000  0700 64656661756c74
+0000000000000000 0000000000000000
+0700000000000000  0010000000000000 1000000000000000
+0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000  0600 6f7264657273
+0000004000000000 00840c2400000000
+0000020000000000 0000000000000000 00000000 00000000
+"""
+
+
+def test_a_checkpoint_of_the_second_version_is_read_and_has_voters_only() -> None:
+    expected = replace(IMAGE, configuration=FORMED)
+    assert decode_checkpoint(bytes.fromhex(VERSION_2), PATH) == expected
 
 
 @pytest.mark.parametrize("version", [0, 255])

@@ -16,7 +16,7 @@ from distlog.consensus.messages import (
 from distlog.consensus.rules import complete_rules
 from distlog.consensus.rules.pre_vote import PreVote
 from tests.consensus.missing_rules import without
-from tests.consensus.voters import ELECTION_S, Voters
+from tests.consensus.voters import ELECTION_S, Voters, directory_of
 
 TICK_S = 0.025
 
@@ -167,7 +167,7 @@ def test_a_leader_that_is_heard_again_ends_the_question() -> None:
     cluster.clock.now += 0.06
     cluster["b"].raft.tick()
     cluster.exchange("b", "c")
-    cluster["b"].raft.peer_connected("a")
+    cluster["b"].raft.peer_connected("a", directory_of("a"))
     cluster.tick("a")
     assert sent(cluster, "a", "b", AppendEntries)
     cluster.deliver("a", "b")

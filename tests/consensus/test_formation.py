@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from distlog.consensus.configuration import Configuration
+from dataclasses import replace
+from typing import Any
+
+from distlog.consensus.configuration import Addresses, Configuration
 from distlog.consensus.formation import Formation
 from distlog.peer.handshake import Hello
 
+HERE = Addresses("h2:8401", "h2:8400")
 NAMES = frozenset({"n1", "n2", "n3"})
 
 
@@ -91,3 +95,98 @@ def test_another_cluster_and_an_unknown_node_are_refused() -> None:
 
 def test_a_formed_node_accepts_a_voter_that_is_not_formed_yet() -> None:
     assert Formation("n1", "d1", NAMES, FORMED).judge(hello("n2", "d2")) is None
+
+
+# --- Joining, and members that change ---------------------------------------------------------------
+
+
+def joining(node_id: str = "n4", directory: str = "d4") -> Formation:
+    return Formation(node_id, directory, set(), None)
+
+
+def changed(newest: Configuration, committed: Configuration | None = None) -> Formation:
+    """Return what n1 knows when the members are others than those that the cluster was formed with."""
+    formation = Formation("n1", "d1", NAMES, FORMED)
+    formation.members = lambda: (newest, committed or newest)
+    return formation
+
+
+def member(node_id: str, directory: str, configuration: Configuration, **more: Any) -> Hello:
+    return Hello(
+        node_id=node_id,
+        directory_id=directory,
+        cluster_id=FORMED.cluster_id,
+        voters=dict(FORMED.voters),
+        members=configuration.members,
+        configuration_index=configuration.raft_index,
+        **more,
+    )
+
+
+def asks(node_id: str, directory: str) -> Hello:
+    return Hello(node_id=node_id, directory_id=directory, joins=True)
+
+
+def test_a_node_that_joins_forms_nothing_and_waits_for_a_hello_that_has_it() -> None:
+    formation = joining()
+    assert formation.known() is None
+    assert formation.judge(member("n1", "d1", FORMED)) is None
+    assert formation.hear(member("n1", "d1", FORMED)) is None
+    other = replace(FORMED, learners={"n4": "another"})
+    assert formation.hear(member("n1", "d1", other)) is None, "somebody else has its name"
+    mine = replace(FORMED, learners={"n4": "d4"})
+    assert formation.hear(member("n1", "d1", mine)) == FORMED, "the base, as everybody has it"
+    assert not formation.joins
+
+
+def test_a_node_that_joins_believes_no_cluster_id_that_is_not_the_hash_of_its_voters() -> None:
+    formation = joining()
+    forged = Hello(
+        node_id="n1",
+        directory_id="d1",
+        cluster_id="f" * 16,
+        voters=dict(FORMED.voters),
+        members={"n4": "d4"},
+    )
+    assert formation.hear(forged) is None
+
+
+def test_two_nodes_that_join_have_nothing_to_say_to_each_other() -> None:
+    assert "waits to join" in str(joining().judge(asks("n5", "d5")))
+
+
+def test_who_asks_to_join_is_listened_to_unless_its_name_is_taken() -> None:
+    formation = changed(FORMED)
+    assert formation.judge(asks("n4", "d4")) is None
+    assert "remove that one first" in str(formation.judge(asks("n2", "a-new-disk")))
+
+
+def test_a_removed_identity_is_told_so_and_its_name_may_come_back() -> None:
+    removed = replace(FORMED.without("n2"), raft_index=9)
+    formation = changed(removed)
+    assert "was removed" in str(formation.judge(member("n2", "d2", FORMED)))
+    assert "was removed" in str(formation.judge(asks("n2", "d2")))
+    assert formation.judge(asks("n2", "a-new-disk")) is None
+
+
+def test_a_removal_that_is_not_committed_does_not_count_yet() -> None:
+    """It may be lost with its leader, and who was to be removed is needed as a voter then."""
+    formation = changed(replace(FORMED.without("n2"), raft_index=9), FORMED)
+    assert formation.judge(member("n2", "d2", FORMED)) is None
+
+
+def test_a_leader_that_a_member_has_not_heard_of_yet_is_listened_to() -> None:
+    """It joined, became a voter and won, while this node was away."""
+    newer = replace(FORMED, voters={**FORMED.voters, "n4": "d4"}, raft_index=20)
+    assert changed(FORMED).judge(member("n4", "d4", newer)) is None
+    replaced = replace(FORMED.without("n2").with_learner("n2", "new", {"n2": HERE}), raft_index=20)
+    assert changed(FORMED).judge(member("n2", "new", replaced)) is None
+
+
+def test_a_stranger_needs_more_than_the_name_of_the_cluster() -> None:
+    for stranger in (
+        member("n9", "d9", FORMED),
+        member("n9", "d9", replace(FORMED, voters={"n9": "d9"}, raft_index=99)),
+        Hello(node_id="n9", directory_id="d9", cluster_id=FORMED.cluster_id, joins=True),
+    ):
+        assert "--peers" in str(changed(FORMED).judge(stranger))

@@ -46,7 +46,7 @@ def test_a_full_follower_answers_without_acknowledging() -> None:
     assert (reply.next_index, reply.success, reply.is_full) == (before + 1, True, True)
     assert cluster["b"].journal.last_index == before
     cluster.deliver("b", "a")
-    assert cluster["a"].raft.lacking_space == {"b"}
+    assert cluster["a"].raft.followers.lacking_space == {"b"}
     assert cluster["a"].raft.matched["b"] == before
 
 
@@ -86,7 +86,7 @@ def test_a_follower_catches_up_when_there_is_space_again() -> None:
     cluster.settle("a", "b", "c")
     free_disk(cluster["b"])
     cluster.settle("a", "b", "c", rounds=8)
-    assert cluster["a"].raft.lacking_space == set()
+    assert cluster["a"].raft.followers.lacking_space == set()
     assert cluster["b"].applied == cluster["a"].applied
 
 
@@ -144,11 +144,11 @@ def test_what_was_proposed_before_is_taken_while_half_of_the_reserve_is_left() -
     cluster.propose("a", *LARGE[:2])
     cluster.settle("a", "b", "c", rounds=8)
     assert b.applied == cluster["a"].applied
-    assert cluster["a"].raft._followers.full == set(), "it takes what is sent to it"
-    assert cluster["a"].raft.lacking_space == {"b"}, "and it had better not lead"
+    assert cluster["a"].raft.followers.full == set(), "it takes what is sent to it"
+    assert cluster["a"].raft.followers.lacking_space == {"b"}, "and it had better not lead"
     cluster.propose("a", *LARGE)
     cluster.settle("a", "b", "c", rounds=8)
-    assert cluster["a"].raft.lacking_space == {"b"}
+    assert cluster["a"].raft.followers.lacking_space == {"b"}
     assert b.reserve.held >= RESERVE_SIZE // 2, "the other half is for what must not be refused"
 
 

@@ -13,7 +13,7 @@ from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.messages import AppendEntries, AppendReply, VoteReply
 from distlog.consensus.rules import ConsensusViolated, complete_rules
 from tests.consensus.missing_rules import without
-from tests.consensus.voters import Voters
+from tests.consensus.voters import Voters, directory_of
 
 COMMANDS = [b"c%d" % number for number in range(6)]
 
@@ -270,7 +270,7 @@ def a_follower_with_a_conflicting_tail_and_a_pipelining_leader(rules: Any) -> Vo
     cluster.settle("b", "c")
     cluster.lose("a")
     cluster["b"].raft.peer_disconnected("a")
-    cluster["b"].raft.peer_connected("a")
+    cluster["b"].raft.peer_connected("a", directory_of("a"))
     return cluster
 
 
@@ -317,7 +317,7 @@ def test_a_lagging_follower_gets_its_backlog_in_windows_and_catches_up() -> None
     for number in range(30):
         cluster.propose("a", bytes([65 + number]) * 500_000)
         cluster.settle("a", "b", rounds=2)
-    cluster["a"].raft.peer_connected("c")
+    cluster["a"].raft.peer_connected("c", directory_of("c"))
     cluster.lose("c")
     in_flight_max = 0
     for _ in range(200):

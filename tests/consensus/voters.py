@@ -13,10 +13,12 @@ from typing import Any
 
 from distlog.consensus import messages
 from distlog.consensus.commands import ENTRY_TYPE_OPAQUE
+from distlog.consensus.configuration import Addresses, Configuration, is_configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.journal import FILE_SIZE_MAX, Journal
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import RaftSettings
+from distlog.consensus.membership import Membership
 from distlog.consensus.messages import Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.rules import Rules, complete_rules
@@ -29,6 +31,10 @@ HEARTBEAT_S = RaftSettings().heartbeat_interval_s
 RESERVE_SIZE = 32 << 20
 ELECTION_S = 1.2
 RulesMaker = Callable[[Callable[[str, Message], None], int], Rules]
+
+
+def directory_of(name: str) -> str:
+    return f"directory-of-{name}"
 
 
 class ManualClock:
@@ -53,8 +59,11 @@ class Voter:
         name: str,
         disk: SimulatedDisk,
         restore_point: RestorePoint | None = None,
+        configuration: Configuration | None = None,
+        directory_id: str = "",
     ) -> None:
         self.name = name
+        self.directory_id = directory_id or directory_of(name)
         self.cluster = cluster
         self.disk = disk
         self.applied: list[tuple[int, bytes]] = []
@@ -65,9 +74,12 @@ class Voter:
             file_size_max=cluster.journal_file_size_max,
             durability=cluster.durability,
         )
+        rules = cluster.rules(self._transmit, cluster.in_flight_size_max)
+        space = Space(self.reserve, lambda: 1)
         self.raft = Raft(
             node_id=name,
-            other_voters=[other for other in cluster.names if other != name],
+            directory_id=self.directory_id,
+            configuration=configuration or cluster.configuration,
             journal=self.journal,
             restore_point=restore_point,
             clock=cluster.clock,
@@ -77,16 +89,17 @@ class Voter:
                 entry_size_max=1 << 20,
                 step_time_max_s=cluster.step_time_max_s,
             ),
-            rules=cluster.rules(self._transmit, cluster.in_flight_size_max),
-            space=Space(self.reserve, lambda: 1),
+            rules=rules,
+            space=space,
             apply=self._apply,
         )
+        self.membership = Membership(self.raft, rules, space, cluster.clock, ELECTION_S)
 
     def _transmit(self, receiver: str, message: Message) -> None:
         self.cluster.queues[self.name, receiver].append(messages.encode(message))
 
     def _apply(self, raft_index: int, _term: int, payload: bytes) -> bytes:
-        if payload[0] == ENTRY_TYPE_OPAQUE:
+        if payload[0] == ENTRY_TYPE_OPAQUE and not is_configuration(payload):
             self.applied.append((raft_index, payload[1:]))
         return payload
 
@@ -115,6 +128,7 @@ class Voters:
         durability: Durability = Durability.FSYNC,
     ) -> None:
         self.names = list(names)
+        self.configuration = Configuration("cluster", {name: directory_of(name) for name in names})
         self.rules = rules
         self.in_flight_size_max = in_flight_size_max
         self.sync_at_once = sync_at_once
@@ -128,9 +142,7 @@ class Voters:
         self.outcomes: list[tuple[bytes, int]] = []
         self.voters = {name: Voter(self, name, SimulatedDisk()) for name in names}
         for name in names:
-            for other in names:
-                if other != name:
-                    self[name].raft.peer_connected(other)
+            self._connect(name)
 
     def __getitem__(self, name: str) -> Voter:
         return self.voters[name]
@@ -218,15 +230,44 @@ class Voters:
         journal = self[name].journal
         return RestorePoint(journal.entry(raft_index - 1), journal.entry(raft_index))
 
-    def restart(self, name: str, disk: SimulatedDisk, restore_point: Any = None) -> None:
-        """Begin again from a disk, with new connections."""
-        self.lose(name)
-        self.voters[name] = Voter(self, name, disk, restore_point)
-        for other in self.names:
+    def _connect(self, name: str) -> None:
+        """Let a voter and all others have new connections."""
+        for other in self.voters:
             if other != name:
-                self[other].raft.peer_disconnected(name)
-                self[other].raft.peer_connected(name)
-                self[name].raft.peer_connected(other)
+                for one, far in ((name, other), (other, name)):
+                    self[one].raft.peer_disconnected(far)
+                    self[one].raft.peer_connected(far, self[far].directory_id)
+
+    def restart(
+        self,
+        name: str,
+        disk: SimulatedDisk,
+        restore_point: Any = None,
+        configuration: Configuration | None = None,
+    ) -> None:
+        """Begin again from a disk, with new connections; configuration: that of the restore point."""
+        self.lose(name)
+        self.voters[name] = Voter(self, name, disk, restore_point, configuration)
+        self._connect(name)
+
+    def start_empty(self, name: str, directory_id: str = "") -> None:
+        """Start a node that is to join, or another one in the place of one that was known under this name."""
+        self.lose(name)
+        self.voters[name] = Voter(self, name, SimulatedDisk(), directory_id=directory_id)
+        self._connect(name)
+
+    def add_learner(self, leader: str, name: str) -> None:
+        """Let a node that is started ask the leader, which proposes it at once."""
+        addresses = Addresses(f"{name}:8401", f"{name}:8400")
+        self[leader].membership.ask(name, self[name].directory_id, addresses)
+        self[leader].membership.step()
+
+    def promote(self, leader: str, *helpers: str) -> None:
+        """Let the leader look after its learners for as long as one needs to show that it keeps up."""
+        for _ in range(8):
+            self.settle(leader, *helpers, rounds=1)
+            self[leader].membership.step()
+        self.settle(leader, *helpers)
 
     def _maybe_sync(self, name: str) -> None:
         if self.sync_at_once:

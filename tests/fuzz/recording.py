@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from distlog.consensus import messages
+from distlog.consensus.configuration import Configuration, encode_configuration_entry
 from distlog.consensus.messages import Message
 from distlog.errors import DistlogError
-from distlog.peer.frames import CONTROL, FrameDecoder, encode_frame
+from distlog.peer.frames import CONTROL, Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import (
     PROTOCOL_VERSION,
     Greeting,
@@ -117,6 +118,7 @@ def recorded() -> Recording:
     kinds = {type(decode_message(frame[16:])).__name__ for frame in recording.control}
     assert kinds >= {"Greeting", "Accepted", "Alive"}
     recording.thin_out()
+    recording.consensus += [new_members(recording, count) for count in range(1, 4)]
     # Not said in a cluster where all is well.
     recording.control.append(encode_message(Refused("this cluster has another name")))
     recording.control += [newer_greeting(hello) for hello in recording.hellos.values()] * 5
@@ -161,6 +163,19 @@ async def _use(cluster: NodeCluster) -> None:
             await cluster.loop.pass_time(5)
             cluster.network.heal()
             await cluster.loop.pass_time(3)
+
+
+def new_members(recording: Recording, count: int) -> bytes:
+    """Return an AppendEntries with a configuration in which so many have joined; the third is one of a newer version."""
+    hello = recording.hellos["n1"]
+    learners = {f"n{4 + number}": "directory" for number in range(count)}
+    configuration = Configuration(hello.cluster_id, hello.voters, learners)
+    payload = encode_configuration_entry(configuration, 0)
+    if count == 3:
+        payload = payload[:5] + b"\1" + payload[6:]
+    entries = [(payload, 3, recording.term)]
+    message = messages.AppendEntries(recording.term, count, 2, 2, 1, 1, entries)
+    return encode_frame(Channel.RAFT, 0, messages.encode(message))
 
 
 def newer_greeting(hello: Hello) -> bytes:

@@ -87,7 +87,13 @@ def append(victim: Victim, **changes: Any) -> AppendEntries:
         ({"node_id": "n9"}, "not one of the nodes named in --peers"),
         ({"protocol_version": 9}, "run the same version of distlog on both"),
     ],
-    ids=["another cluster", "stolen node id", "own node id", "unknown node", "another version"],
+    ids=[
+        "another cluster",
+        "stolen node id",
+        "own node id",
+        "unknown node",
+        "another version",
+    ],
 )
 def test_who_is_no_peer_is_told_why_counted_logged_and_changes_nothing(
     changes: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture

@@ -228,8 +228,17 @@ class Victim:
         """Return how a node that dials the victim begins."""
         self._attempt += 1
         hello: Hello = self.recording.hellos[name]
-        fields = {each: getattr(hello, each) for each in hello.__struct_fields__} | changes
-        return encode_message(Greeting(7, self._attempt, Hello(**fields)))
+        # It lies well: what it claims to have is never too little.
+        plausible = {"durable_index": 1 << 40, **changes}
+        fields = {each: getattr(hello, each) for each in hello.__struct_fields__} | plausible
+        # Each time as a process that has just begun: one that another one has followed is refused.
+        incarnation = (1 << 40) + self._attempt
+        return encode_message(Greeting(incarnation, self._attempt, Hello(**fields)))
+
+    def takes(self, name: str) -> bool:
+        """Tell whether that node is still the member that it says it is."""
+        directory_id = self.recording.hellos[name].directory_id
+        return bool(self.group.configuration.directory_of(name) == directory_id)
 
     def connected(self, name: str) -> Wire:
         """Return a connection on which that node has been accepted."""

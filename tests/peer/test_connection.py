@@ -105,7 +105,7 @@ def test_another_version_is_an_event_that_can_be_refused_in_words() -> None:
         (GREETING + ACCEPTED + GREETING, "Greeting in phase OPEN"),
         (GREETING + ACCEPTED + encode_frame(CONTROL, 0, b"\xc1"), "not a control message"),
         (b"GET / HTTP/1.1\r\n", "frame of 542393671 bytes"),
-        (GREETING[:-1] + b"\x00", "wrong checksum"),
+        (GREETING[:-1] + b"\x7f", "wrong checksum"),
     ],
 )
 def test_a_message_out_of_place_closes_the_connection(stream: bytes, problem: str) -> None:

@@ -33,14 +33,18 @@ HELLO = Hello(
     voters={"n1": "d1"},
     client_address="h:1",
     peer_address="h:2",
+    members={"n1": "d1"},
+    configuration_index=7,
+    durable_index=9,
 )
 GOLDEN = [
     (
         Greeting(1, 2, HELLO),
-        b"\xa0\x00\x00\x00\x99\x53\xa2\xf6\x00\x00\x00\x00\x00\x00\x00\x00"
-        b"\x84\xa4kind\xa8greeting\xabincarnation\x01\xa7attempt\x02\xa5hello\x87\xa7node_id\xa2n1"
+        b"\xda\x00\x00\x00\xc4\x75\x3b\x78\x00\x00\x00\x00\x00\x00\x00\x00"
+        b"\x84\xa4kind\xa8greeting\xabincarnation\x01\xa7attempt\x02\xa5hello\x8b\xa7node_id\xa2n1"
         b"\xacdirectory_id\xa2d1\xaacluster_id\xa1c\xa6voters\x81\xa2n1\xa2d1"
-        b"\xaeclient_address\xa3h:1\xacpeer_address\xa3h:2\xb0protocol_version\x02",
+        b"\xaeclient_address\xa3h:1\xacpeer_address\xa3h:2\xb0protocol_version\x02"
+        b"\xa7members\x81\xa2n1\xa2d1\xb3configuration_index\x07\xa5joins\xc2\xaddurable_index\x09",
     ),
     (
         Accepted(),

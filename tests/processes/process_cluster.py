@@ -334,6 +334,17 @@ class ProcessCluster:
 
         return await until(agreed, "one leader", timeout_s=timeout_s, describe=self.describe)
 
+    async def leader_of_any(self) -> str:
+        """Wait until a node that runs leads; return its id, whatever the others think."""
+
+        async def found() -> str | None:
+            statuses = await self.statuses([node.node_id for node in self.running])
+            leading = [status for status in statuses.values() if status and status.role == "leader"]
+            newest = max(leading, key=lambda status: status.term, default=None)
+            return None if newest is None else newest.node_id
+
+        return await until(found, "a leader", describe=self.describe)
+
     async def followers(self) -> list[str]:
         """Wait for a leader; return the others that run."""
         leader = await self.leader()

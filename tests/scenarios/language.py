@@ -14,6 +14,7 @@ Blocks are separated by an empty line.  Commands are separated by semicolons; th
     read NODE OFFSET                one record at one node
     power-cut NODE... | kill NODE... | stop NODE... | start NODE... | wipe NODE
     pause NODE... | resume NODE... | cut-off NODE... | heal | fill NODE... | free NODE... | slow NODE...
+    join NAME...                    start new nodes with --join, or wiped ones; remove NODE: as an operator, whoever leads
     transfer [NODE]                 hand leadership over
     wait SECONDS                    let time pass
     settle                          until all nodes that run have applied the same
@@ -42,12 +43,14 @@ COMMANDS: dict[str, tuple[int, int | None]] = {
     "fill": (1, None),
     "free": (1, None),
     "slow": (1, None),
+    "join": (1, None),
+    "remove": (1, 1),
     "transfer": (0, 1),
     "wait": (1, 1),
     "settle": (0, 0),
 }
 # Commands whose arguments are names of nodes.
-NAMING = frozenset(COMMANDS) - {"nodes", "produce", "read", "wait"}
+NAMING = frozenset(COMMANDS) - {"nodes", "join", "produce", "read", "wait"}
 
 
 class ScenarioInvalid(Exception):
@@ -144,10 +147,12 @@ def _check(blocks: list[Block]) -> None:
         raise ScenarioInvalid("a scenario begins with: nodes NAME...")
     if not blocks[0].comments:
         raise ScenarioInvalid("a scenario begins with a comment that says what is promised")
-    names = commands[0].arguments
+    names = set(commands[0].arguments)
     for command in commands[1:]:
         if command.word == "nodes":
             raise command.fail("there is a cluster already")
+        if command.word == "join":
+            names.update(command.arguments)
         named = command.arguments if command.word in NAMING else ()
         if command.word == "read":
             named = command.arguments[:1]

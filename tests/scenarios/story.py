@@ -63,6 +63,10 @@ class Story:
                 await self._read(command)
             case "transfer":
                 await self._transfer(command)
+            case "join":
+                await self._join(command)
+            case "remove":
+                await self._remove(command)
             case "wait":
                 await self._cluster.loop.pass_time(command.number(0))
             case "settle":
@@ -70,7 +74,7 @@ class Story:
             case "heal":
                 self._cluster.network.heal()
             case "cut-off":
-                others = [name for name in self._cluster.names if name not in command.arguments]
+                others = [name for name in self._cluster.machines if name not in command.arguments]
                 self._cluster.network.partition(command.arguments, others)
             case _:
                 for name in command.arguments:
@@ -114,6 +118,8 @@ class Story:
         self._cluster = SimulatedCluster(
             loop, 1, names=names, checkpoint_interval_s=CHECKPOINT_INTERVAL_S
         )
+        # Files are not copied to a node that joins.
+        self._cluster.keeps_journals = True
         await self._cluster.start()
         await self._cluster.wait_until(lambda: self._cluster.leader() is not None, "a leader")
         leader = self._cluster.leader()
@@ -179,6 +185,29 @@ class Story:
 
         await self._attempt(command, machine, machine.ask(read))
 
+    async def _join(self, command: Command) -> None:
+        cluster = self._cluster
+        for name in command.arguments:
+            if name not in cluster.machines:
+                cluster.machines[name] = Machine(cluster, name)
+                cluster.watch.add(name)
+            machine = cluster.machines[name]
+            if machine.node is not None:
+                raise command.fail(f"{name} is up")
+            machine.way = "join"
+            await machine.start()
+
+    async def _remove(self, command: Command) -> None:
+        leader, name = self._cluster.leader(), command.arguments[0]
+        if leader is None:
+            raise command.fail("nobody leads")
+
+        async def remove(log: ReplicatedLog) -> str:
+            await log.remove_member(name)
+            return "done"
+
+        await self._attempt(command, leader, leader.ask(remove))
+
     async def _transfer(self, command: Command) -> None:
         leader = self._cluster.leader()
         if leader is None:
@@ -222,6 +251,18 @@ class Story:
         if not await self._cluster.wait_until(equal, f"line {command.line}: settle", PATIENCE_S):
             self._say(command, "never")
 
+    def _members(self, leader: Machine | None) -> list[str]:
+        """Describe the members as the leader sees them, if they are not those that the cluster was formed with."""
+        configuration = self._cluster.configuration()
+        if leader is None or leader.log is None or configuration is None:
+            return []
+        if configuration.raft_index == 1:
+            return []
+        members = leader.log.status().members
+        voters = " ".join(each.node_id for each in members if each.is_voter)
+        learners = " ".join(f"{m.node_id} lag={m.lag}" for m in members if not m.is_voter)
+        return [f"voters {voters}", *([f"learners {learners}"] if learners else [])]
+
     def _state(self, named: set[str]) -> str:
         """Describe the cluster in a line; who has won an election of equals is no part of a promise."""
         cluster, running = self._cluster, self._running()
@@ -241,6 +282,7 @@ class Story:
         outside = [name for name, state in states.items() if state.role == "forming"]
         parts += [f"full {' '.join(full)}"] * bool(full)
         parts += [f"no voter {' '.join(outside)}"] * bool(outside)
+        parts += self._members(leader)
         if len(set(ends.values())) == 1:
             parts.append(f"logs identical [0, {next(iter(ends.values()))})")
         else:

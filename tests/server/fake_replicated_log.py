@@ -103,6 +103,8 @@ class FakeReplicatedLog:
         self.changed = asyncio.Event()
         self.callbacks: list[Callable[[], None]] = []
         self.members: tuple[MemberStatus, ...] = ()
+        self.added: list[tuple[str, str]] = []
+        self.removed: list[tuple[str, bool]] = []
 
     # --- What the services call ----------------------------------------------------------------
 
@@ -250,6 +252,14 @@ class FakeReplicatedLog:
         self._ask("transfer_leadership")
         self.change_role(is_leader=False, has_leader=True)
         return target or "n2"
+
+    async def add_member(self, node_id: str, peer_address: str) -> None:
+        self._ask("add_member")
+        self.added.append((node_id, peer_address))
+
+    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+        self._ask("remove_member")
+        self.removed.append((node_id, force))
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         return NodeStatus(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc.aio
+import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -80,6 +82,37 @@ def test_leadership_goes_to_the_node_that_is_named_or_to_any_other() -> None:
         assert not server.fake.is_leader
         anybody = log_pb2.TransferLeadershipRequest()
         assert (await server.cluster.TransferLeadership(anybody)).leader_id == "n2"
+
+    serve(body)
+
+
+def test_the_members_are_said_without_a_leader_and_without_topics() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.members = (
+            MemberStatus("n1", "h:1", True, True, 8, 0, peer_address="h:2"),
+            MemberStatus("n2", "", False, True, 3, 5, is_voter=False),
+        )
+        server.fake.has_leader, server.fake.silent = False, True
+        response = await server.cluster.Members(log_pb2.MembersRequest())
+        assert (response.cluster_id, response.leader_id) == ("c0ffee", "n1")
+        assert [(each.node_id, each.peer_address) for each in response.members] == [
+            ("n1", "h:2"),
+            ("n2", ""),
+        ]
+        assert [each.learner for each in response.members] == [False, True]
+
+    serve(body)
+
+
+def test_members_are_added_and_removed_by_name() -> None:
+    async def body(server: Serving) -> None:
+        added = log_pb2.AddMemberRequest(node_id="n4", peer_address="h:8431")
+        await server.cluster.AddMember(added)
+        await server.cluster.RemoveMember(log_pb2.RemoveMemberRequest(node_id="n2", force=True))
+        assert server.fake.added == [("n4", "h:8431")]
+        assert server.fake.removed == [("n2", True)]
+        with pytest.raises(grpc.aio.AioRpcError, match="name the member"):
+            await server.cluster.RemoveMember(log_pb2.RemoveMemberRequest())
 
     serve(body)
 

@@ -15,11 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.consensus.missing_rules import MISSING, without
+from tests.consensus.test_membership import (
+    a_learner_that_has_nothing_is_made_a_voter,
+    a_learner_that_hears_no_leader,
+    a_restart_that_forgets_who_votes,
+    a_wiped_voter_votes,
+    two_majorities_without_a_common_voter,
+)
 from tests.consensus.test_raft_rules import (
     a_candidate_that_gets_a_vote_twice,
     a_leader_that_gets_an_old_acknowledgement,
 )
-from tests.consensus.voters import Voters
+from tests.consensus.voters import Voters, directory_of
 from tests.simulation.campaign import start_pool
 from tests.simulation.schedule import Run, simulate
 from tests.simulation.simulated_cluster import SimulatedCluster
@@ -114,7 +121,7 @@ def a_voter_comes_back_that_lacks_fifteen_megabytes(rules: Any) -> str | None:
     for number in range(30):
         cluster.propose("a", bytes([65 + number]) * RECORD_SIZE)
         cluster.settle("a", "b", rounds=2)
-    cluster["a"].raft.peer_connected("c")
+    cluster["a"].raft.peer_connected("c", directory_of("c"))
     cluster.lose("c")
     size = 0
     for _ in range(20):
@@ -160,4 +167,9 @@ DIRECTED: dict[str, Callable[[Any], str | None]] = {
     "acknowledgements": an_acknowledgement_of_an_older_term_arrives,
     "send_window": a_voter_comes_back_that_lacks_fifteen_megabytes,
     "pre_vote": a_voter_comes_back_that_was_cut_off,
+    "configuration_log": a_restart_that_forgets_who_votes,
+    "one_change": two_majorities_without_a_common_voter,
+    "caught_up": a_learner_that_has_nothing_is_made_a_voter,
+    "identity": a_wiped_voter_votes,
+    "candidacy": a_learner_that_hears_no_leader,
 }

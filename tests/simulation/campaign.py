@@ -29,6 +29,9 @@ FLOORS = {
     "lost pages": 20_000,
     "full disks": 70,
     "transfers": 20,
+    "joins begun": 10,
+    "removals": 2,
+    "replacements": 2,
     "acknowledged": 38_000,
     "virtual seconds": 550,
 }
@@ -47,6 +50,7 @@ OTHERS = (
     "reads",
     "reads refused",
     "topic calls",
+    "changes refused",
 )
 # Fewer schedules than this prove nothing about the mixture.
 FLOORS_FROM = 50

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from distlog.errors import DistlogError
 from tests.simulation.clients import ATTEMPT_S
+from tests.simulation.member_faults import MemberFaults
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.simulated_machine import PowerCut
 
@@ -23,6 +24,7 @@ class Faults:
         self._cluster = cluster
         self._random = cluster.random
         self._hand_overs: list[asyncio.Future[None]] = []
+        self._members = MemberFaults(cluster)
         # (how often, what): a crash in the middle of something finds most.
         self._kinds: tuple[tuple[int, Callable[[Machine], None]], ...] = (
             (2, lambda machine: machine.crash()),
@@ -37,6 +39,7 @@ class Faults:
             (2, self._slow_the_disk),
             (3, self._fill_the_disk),
             (3, self._hand_over),
+            (16 if cluster.spares else 0, self._members.change),
         )
 
     async def run(self, until: float) -> None:
@@ -52,7 +55,11 @@ class Faults:
             else:
                 random.choices(actions, weights)[0](machine)
             for each in self._cluster.machines.values():
-                if each.node is None and random.random() < 0.5:
+                if (
+                    each.node is None
+                    and each.name not in self._cluster.unused
+                    and random.random() < 0.5
+                ):
                     each.disk.hook = None
                     await each.start()
 
@@ -61,7 +68,7 @@ class Faults:
         leader = self._cluster.leader()
         if leader is not None and self._random.random() < 0.4:
             return leader
-        return self._random.choice(list(self._cluster.machines.values()))
+        return self._random.choice(self._cluster.used())
 
     async def heal(self) -> None:
         """Take everything back, and start what is down."""
@@ -77,6 +84,10 @@ class Faults:
             machine.disk.hook = None
         await cluster.restart_all()
         await asyncio.gather(*self._hand_overs)
+        await self._members.finished()
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(machine.name for machine in self._cluster.used())
 
     def _count(self, kind: str) -> None:
         self._cluster.counts[kind] += 1
@@ -87,6 +98,10 @@ class Faults:
     # --- Each of them ---------------------------------------------------------------------------
 
     async def _stop(self, machine: Machine) -> None:
+        if self._cluster.spares:
+            # A stop writes a checkpoint, and a start after it forgets the files before: whoever joins then would need a copy of them.
+            machine.kill()
+            return
         # Who is stopped while it stands still would be killed after a while.
         if machine.process is not None and machine.process.is_paused:
             machine.kill()
@@ -101,17 +116,15 @@ class Faults:
 
     def _break_a_connection(self, machine: Machine) -> None:
         self._count("connections broken")
-        self._cluster.network.break_connections(
-            machine.name, self._random.choice(self._cluster.names)
-        )
+        self._cluster.network.break_connections(machine.name, self._random.choice(self._names()))
 
     def _partition(self, machine: Machine) -> None:
         """Cut a machine, or two of five, off for a while, in both directions or in one."""
         cluster, random = self._cluster, self._random
         names = [machine.name]
-        if len(cluster.names) > 3 and random.random() < 0.5:
-            names = random.sample(cluster.names, 2)
-        others = [name for name in cluster.names if name not in names]
+        if len(self._names()) > 3 and random.random() < 0.5:
+            names = random.sample(self._names(), 2)
+        others = [name for name in cluster.machines if name not in names]
         ways = random.choice(("both", "both", "in", "out"))
         self._count("partitions")
         for name in names:
@@ -155,7 +168,7 @@ class Faults:
         leader = self._cluster.leader()
         if leader is None:
             return
-        target = self._random.choice((None, *self._cluster.names))
+        target = self._random.choice((None, *self._names()))
         try:
             async with asyncio.timeout(ATTEMPT_S + PAUSE_MAX_S):
                 await leader.ask(lambda log: log.transfer_leadership(target))

@@ -32,6 +32,7 @@ FAULTS_S = 3.5
 LONG_FAULTS_S = 15.0
 HEAL_S = 60.0
 THREE = ("n1", "n2", "n3")
+SPARES = ("n4", "n5", "n6")
 FIVE = ("n1", "n2", "n3", "n4", "n5")
 TOPICS_PATH = "data/groups/0/topics"
 
@@ -44,13 +45,20 @@ class Shape:
     faults_s: float
     # Messages of a few entries and a small window, so that a backlog travels in many pieces.
     is_small: bool
+    # The first one bootstraps, and members come and go meanwhile.
+    is_changing: bool
+    spares: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, seed: int) -> Shape:
+        is_changing = seed % 5 == 4
+        names = FIVE if seed % 3 == 2 and not is_changing else THREE
         return cls(
-            names=FIVE if seed % 3 == 2 else THREE,
+            names=names,
             faults_s=LONG_FAULTS_S if seed % 20 == 7 else FAULTS_S,
             is_small=seed % 4 == 1,
+            is_changing=is_changing,
+            spares=SPARES if is_changing else (),
         )
 
 
@@ -112,6 +120,8 @@ async def _run_schedule(run: Run, shape: Shape, **options: Any) -> None:
         names=shape.names,
         in_flight_size_max=(8 if shape.is_small else 256) << 10,
         **options,
+        spares=shape.spares,
+        is_fixed=not shape.is_changing,
     )
     run.counts, run.failures = cluster.counts, cluster.failures
     history = History()
@@ -144,29 +154,35 @@ async def _load_and_heal(cluster: SimulatedCluster, history: History, shape: Sha
 
 
 async def settled(cluster: SimulatedCluster) -> bool:
-    """Wait until every node has applied the same; tell whether they have."""
+    """Wait until every member has applied the same, and no learner is left; tell whether they have."""
 
     def equal() -> bool:
         if cluster.leader() is None:
             # Nodes that have just come back are equal in what they have applied again: who leads next brings the rest.
             return False
-        ends = {m.log.status().applied_index if m.log else -1 for m in cluster.machines.values()}
+        configuration = cluster.configuration()
+        if cluster.spares and (configuration is None or configuration.learners):
+            return False
+        ends = {m.log.status().applied_index if m.log else -1 for m in cluster.members()}
         return len(ends) == 1 and -1 not in ends
 
     return await cluster.wait_until(equal, "liveness: all nodes apply the same", 30.0)
 
 
 async def _compare(cluster: SimulatedCluster, history: History, topics: TopicClient) -> None:
-    machines = list(cluster.machines.values())
+    machines = cluster.members()
     logs = []
     for machine in machines:
         logs.append(await whole_log(machine))
         history.check(logs[-1], machine.name)
         history.failures += await topics.check(machine)
         if logs[-1] != logs[0]:
-            history.failures.append(f"equal: the logs of {machine.name} and n1 differ")
+            history.failures.append(
+                f"equal: the logs of {machine.name} and {machines[0].name} differ"
+            )
     for machine in machines:
         await machine.stop()
+    cluster.counts["voters at the end"] += len(machines)
     history.failures += file_differences({m.name: m.disk for m in machines})
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
@@ -38,8 +39,14 @@ class SimulatedCluster:
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
         durabilities: Sequence[Durability] = (Durability.FSYNC,),
         power_cuts: bool = True,
+        spares: tuple[str, ...] = (),
+        is_fixed: bool = True,
     ) -> None:
-        """durabilities: of the machines, in turn.  power_cuts: if False every crash only ends the process."""
+        """names: the nodes that the cluster begins with; spares: machines for those that join later.
+
+        durabilities: of the machines, in turn.  power_cuts: if False every crash only ends the process.
+        is_fixed: they are given as a fixed set; otherwise the first one bootstraps, and the others join it.
+        """
         self.loop = loop
         self.random = Random(seed)
         self.names = names
@@ -56,13 +63,38 @@ class SimulatedCluster:
         # What went wrong, in sentences; a run is good when this stays empty.
         self.failures: list[str] = []
         self.watch = Watch(self.counts, self.failures)
-        self.machines = {name: Machine(self, name) for name in names}
-        for name in names:
-            self.watch.add(name)
+        self.spares = spares
+        # Machines on which nothing shall run.
+        self.unused = set(spares)
+        self.keeps_journals = bool(spares) or not is_fixed
+        self.machines = {name: Machine(self, name) for name in (*names, *spares)}
+        for machine in self.machines.values():
+            self.watch.add(machine.name)
+            if not is_fixed or machine.name in spares:
+                machine.way = "bootstrap" if machine.name == names[0] else "join"
 
     async def start(self) -> None:
-        for machine in self.machines.values():
-            await machine.start()
+        for name in self.names:
+            await self.machines[name].start()
+
+    def configuration(self) -> Configuration | None:
+        """Return the newest configuration that a leader knows to be committed; None if nobody leads."""
+        leader = self.leader()
+        group = leader.group if leader is not None else None
+        return None if group is None else group.membership.committed
+
+    def used(self) -> list[Machine]:
+        """Return the machines on which a node shall run."""
+        return [each for each in self.machines.values() if each.name not in self.unused]
+
+    def members(self) -> list[Machine]:
+        """Return the machines of the voters, by what the leader knows; all of them if nobody leads."""
+        configuration = self.configuration()
+        return [
+            machine
+            for machine in self.machines.values()
+            if configuration is None or machine.node_id in configuration.voters
+        ]
 
     def note_role(self, machine: Machine) -> None:
         """Check, whenever a role changes, that no term has two leaders."""
@@ -78,9 +110,9 @@ class SimulatedCluster:
         return max(leading, key=lambda m: m.log.status().term, default=None)  # type: ignore[union-attr]
 
     async def restart_all(self) -> None:
-        """Bring every machine that is down back up."""
+        """Bring every machine that is down and not out of use back up."""
         for machine in self.machines.values():
-            if machine.node is None:
+            if machine.node is None and machine.name not in self.unused:
                 machine.disk.hook = None
                 await machine.start()
 

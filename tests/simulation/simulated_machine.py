@@ -66,9 +66,13 @@ class SimulatedWorker:
 class Machine:
     """What a node runs on: it loses power and comes back with what its disk kept."""
 
-    def __init__(self, cluster: SimulatedCluster, name: str) -> None:
+    def __init__(self, cluster: SimulatedCluster, name: str, node_id: str = "") -> None:
+        """node_id: of the node that runs here, if it is not the machine's own name."""
         self.cluster = cluster
         self.name = name
+        self.node_id = node_id or name
+        # How its node comes to the cluster: one of the fixed set, as the first of one that others join, or as one that joins.
+        self.way = "fixed"
         self.disk = SimulatedDisk()
         self.clock = VirtualClock(cluster.loop)
         self.node: Node | None = None
@@ -81,6 +85,10 @@ class Machine:
     @property
     def log(self) -> ReplicatedLog | None:
         return self.node.replicated_log if self.node is not None else None
+
+    @property
+    def group(self) -> Any:
+        return self.node._group if self.node is not None else None
 
     @property
     def address(self) -> str:
@@ -115,6 +123,7 @@ class Machine:
             random=random,
             network=cluster.network.host(self.name),
             make_worker=lambda _name: SimulatedWorker(self),
+            ask_members=self._ask_members,
         )
         try:
             node = Node(self._settings(), ports, rules=cluster.rules)
@@ -133,11 +142,16 @@ class Machine:
 
     def _settings(self) -> NodeSettings:
         cluster = self.cluster
+        is_fixed = self.way == "fixed"
+        members = cluster.names if is_fixed else (self.node_id,)
+        others = [each.name for each in cluster.machines.values() if each is not self]
         return NodeSettings(
-            node_id=self.name,
+            node_id=self.node_id,
             data_dir="data",
             peer_listen=(self.name, PEER_PORT),
-            peers={name: (name, PEER_PORT) for name in cluster.names},
+            peers={name: (name if is_fixed else self.name, PEER_PORT) for name in members},
+            bootstrap=self.way == "bootstrap",
+            join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
             reserve_size=RESERVE_SIZE,
             durability=cluster.durabilities[self.name],
             group=GroupSettings(
@@ -148,12 +162,33 @@ class Machine:
             replicated_log=cluster.replicated_log,
         )
 
+    async def _ask_members(self, address: tuple[str, int]) -> dict[str, str]:
+        """Ask who the members are, by a connection that carries only the question."""
+        host, port = address
+        probes: list[asyncio.BaseTransport] = []
+
+        class Probe(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                probes.append(transport)
+
+        await self.cluster.network.host(self.name).connect(Probe, host, port)
+        for probe in probes:
+            probe.close()
+        log = self.cluster.machines[host].log
+        if log is None:
+            raise ConnectionRefusedError(f"{host} is down")
+        members = log.status(with_topics=False).members
+        return {member.node_id: member.peer_address for member in members}
+
     def _watch(self, node: Node, incarnation: int) -> None:
         cluster, log = self.cluster, node.replicated_log
         attach = log.attach
 
         def watched_attach(group: Any) -> None:
             attach(group)
+            if cluster.keeps_journals:
+                # Files are not copied to a node that lacks what the journals have forgotten, so they forget nothing.
+                group.checkpoints.compact = lambda: None
             cluster.watch.begin(self, group)
 
         log.attach = watched_attach  # type: ignore[method-assign]

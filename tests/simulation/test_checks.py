@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
 from distlog.block import Block
+from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal
 from distlog.storage.log import Log, StoredBatch
 from distlog.storage.segment_files import SegmentLimits
@@ -28,10 +30,17 @@ class Named:
 class Part:
     """As much of a group as a watch looks at: a journal, and a state machine that applies everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.journal = Journal.open(SimulatedDisk(), "journal")
         self.journal.append(b"", 1, 0)
         self.state_machine = self
+        # What it knows of the members: three, of which it is one.
+        directory_id = f"directory-of-{name}"
+        self.configuration = Configuration(
+            "cluster", {each: f"directory-of-{each}" for each in "abc"}
+        )
+        replicas = SimpleNamespace(node_id=name, directory_id=directory_id)
+        self.raft = SimpleNamespace(replicas=replicas, is_leader=False)
 
     def apply_payload(self, _raft_index: int, _term: int, _payload: bytes) -> None: ...
 
@@ -48,7 +57,7 @@ class Watched:
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.watch = Watch(Counter(), self.failures)
-        self.parts = {name: Part() for name in "abc"}
+        self.parts = {name: Part(name) for name in "abc"}
         for name, part in self.parts.items():
             self.watch.add(name)
             self.watch.begin(Named(name), part)  # type: ignore[arg-type]

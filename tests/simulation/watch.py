@@ -19,6 +19,7 @@ from distlog.consensus.durability import Durability
 from distlog.consensus.journal import Journal
 
 if TYPE_CHECKING:
+    from distlog.consensus.configuration import Configuration
     from distlog.consensus.group import Group
     from tests.simulation.simulated_machine import Machine
 
@@ -40,16 +41,20 @@ class Watch:
         self._applied: dict[int, tuple[int, int]] = {}
         # The newest journal of each machine; of one that is down, the one it had.
         self._journals: dict[str, Journal | None] = {}
+        # The group of each machine that it belongs to.
+        self._groups: dict[str, Group] = {}
 
     def add(self, name: str) -> None:
         """A machine has an empty disk."""
         self._journals[name] = None
+        self._groups.pop(name, None)
 
     def begin(self, machine: Machine, group: Group) -> None:
         """Watch a node that takes part from now on."""
         journal: Any = group.journal
         state_machine: Any = group.state_machine
         self._journals[machine.name] = journal
+        self._groups[machine.name] = group
         append, truncate_from = journal.append, journal.truncate_from
         apply_payload = state_machine.apply_payload
 
@@ -109,19 +114,38 @@ class Watch:
         known = self._applied.get(raft_index)
         if known is None:
             self._applied[raft_index] = entry
-            durable = sum(
-                _is_durable(journal, raft_index, term) for journal in self._journals.values()
-            )
+            counts = [self._durable(raft_index, term, each) for each in self._in_force(name)]
+            durable, count = max(counts, key=lambda each: each[0] / each[1])
             # A voter that is alone applies the empty entry of its own term at once; nothing rests on it.
-            is_promise = len(self._journals) > 1 or payload != NO_OP
-            if 2 * durable <= len(self._journals) and is_promise:
+            is_promise = count > 1 or payload != NO_OP
+            if 2 * durable <= count and is_promise:
                 self.fail(
-                    f"committed means durable: {name} applies entry {raft_index}, which {durable} of {len(self._journals)} disks have"
+                    f"committed means durable: {name} applies entry {raft_index}, which {durable} of {count} disks have"
                 )
         elif known != entry:
             self.fail(
                 f"state machine safety: {name} applies another entry {raft_index} than the others"
             )
+
+    def _in_force(self, name: str) -> list[Configuration]:
+        """Return the configurations by which an entry that a machine applies first may have been committed.
+
+        Its own newest one; or that of whoever leads, if the news travelled faster than the entry was applied there.
+        """
+        leading = [group for group in self._groups.values() if group.raft.is_leader]
+        return [self._groups[name].configuration, *(group.configuration for group in leading)]
+
+    def _durable(self, raft_index: int, term: int, configuration: Configuration) -> tuple[int, int]:
+        """Return how many of the voters have an entry durably, and how many voters there are."""
+        voters = {
+            (group.raft.replicas.node_id, group.raft.replicas.directory_id): self._journals[name]
+            for name, group in self._groups.items()
+        }
+        durable = sum(
+            _is_durable(voters.get(identity), raft_index, term)
+            for identity in configuration.voters.items()
+        )
+        return durable, len(configuration.voters)
 
 
 def _is_durable(journal: Journal | None, raft_index: int, term: int) -> bool:

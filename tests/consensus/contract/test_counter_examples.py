@@ -292,6 +292,7 @@ def test_a_callback_is_never_called_when_a_snapshot_covers_its_entry() -> None:
 
 
 def test_several_membership_changes_at_once_split_the_cluster() -> None:
+    """Rule: OneChange."""
     with bare_cluster("abc", dynamicMembershipChange=True) as cluster:
         led_by_a(cluster)
         cluster.lose("a", "b", "c")
@@ -314,6 +315,7 @@ def test_several_membership_changes_at_once_split_the_cluster() -> None:
 
 
 def test_after_a_restart_the_voters_are_those_of_the_constructor() -> None:
+    """Rule: ConfigurationLog."""
     with bare_cluster("abc", dynamicMembershipChange=True) as cluster:
         led_by_a(cluster)
         for name in "de":
@@ -332,7 +334,7 @@ def test_after_a_restart_the_voters_are_those_of_the_constructor() -> None:
 
 
 def test_a_voter_that_knows_no_others_elects_itself() -> None:
-    """Why a cluster is formed before a voter is made (formation.py)."""
+    """Rule: Candidacy.  Also why a cluster is formed before a voter is made (formation.py)."""
     with bare_cluster("a") as cluster:
         assert cluster.elect("a")
 

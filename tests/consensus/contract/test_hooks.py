@@ -59,7 +59,8 @@ def test_every_private_name_is_there() -> None:
         assert used >= {"_SyncObj__doApplyCommand", "_SyncObj__applyLogEntries", "_applyCommand"}
         assert [name for name in sorted(used) if not hasattr(cluster["a"], name)] == []
         used = private_names("self._transport")
-        assert used == {"_onMessageReceived", "_onNodeConnected", "_onNodeDisconnected"}
+        learners = {"_onReadonlyNodeConnected", "_onReadonlyNodeDisconnected"}
+        assert used == {"_onMessageReceived", "_onNodeConnected", "_onNodeDisconnected"} | learners
         assert [name for name in sorted(used) if not hasattr(cluster["a"].transport, name)] == []
 
 
@@ -80,6 +81,9 @@ def test_every_private_name_is_there() -> None:
         (Transport._onMessageReceived, "self node message"),
         (Transport._onNodeConnected, "self node"),
         (Transport._onNodeDisconnected, "self node"),
+        (Transport._onReadonlyNodeConnected, "self node"),
+        (Transport._onReadonlyNodeDisconnected, "self node"),
+        (SyncObj._SyncObj__doChangeCluster, "self request reverse"),
         (Transport.send, "self node message"),
         (Transport.__init__, "self syncObj selfNode otherNodes"),
     ],

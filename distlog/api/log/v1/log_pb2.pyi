@@ -208,6 +208,44 @@ class TransferLeadershipResponse(_message.Message):
     leader_id: str
     def __init__(self, leader_id: _Optional[str] = ...) -> None: ...
 
+class MembersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MembersResponse(_message.Message):
+    __slots__ = ("cluster_id", "leader_id", "members")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    leader_id: str
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    def __init__(self, cluster_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ...) -> None: ...
+
+class AddMemberRequest(_message.Message):
+    __slots__ = ("node_id", "peer_address")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    peer_address: str
+    def __init__(self, node_id: _Optional[str] = ..., peer_address: _Optional[str] = ...) -> None: ...
+
+class AddMemberResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemoveMemberRequest(_message.Message):
+    __slots__ = ("node_id", "force")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    force: bool
+    def __init__(self, node_id: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class RemoveMemberResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -253,7 +291,7 @@ class StatusResponse(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
-    __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag", "storage_full")
+    __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag", "storage_full", "learner", "peer_address")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     IS_LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +299,8 @@ class MemberStatus(_message.Message):
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     STORAGE_FULL_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     client_address: str
     is_leader: bool
@@ -268,7 +308,9 @@ class MemberStatus(_message.Message):
     match_index: int
     lag: int
     storage_full: bool
-    def __init__(self, node_id: _Optional[str] = ..., client_address: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ..., match_index: _Optional[int] = ..., lag: _Optional[int] = ..., storage_full: _Optional[bool] = ...) -> None: ...
+    learner: bool
+    peer_address: str
+    def __init__(self, node_id: _Optional[str] = ..., client_address: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ..., match_index: _Optional[int] = ..., lag: _Optional[int] = ..., storage_full: _Optional[bool] = ..., learner: _Optional[bool] = ..., peer_address: _Optional[str] = ...) -> None: ...
 
 class TopicStatus(_message.Message):
     __slots__ = ("name", "topic_id", "start_offset", "high_watermark", "last_timestamp_ms", "size", "segment_size_max", "segment_record_count_max", "retention_size", "retention_age_ms")

@@ -490,6 +490,21 @@ class ClusterStub:
                 request_serializer=log_dot_v1_dot_log__pb2.TransferLeadershipRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.TransferLeadershipResponse.FromString,
                 _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/log.v1.Cluster/Members',
+                request_serializer=log_dot_v1_dot_log__pb2.MembersRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.MembersResponse.FromString,
+                _registered_method=True)
+        self.AddMember = channel.unary_unary(
+                '/log.v1.Cluster/AddMember',
+                request_serializer=log_dot_v1_dot_log__pb2.AddMemberRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.AddMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/log.v1.Cluster/RemoveMember',
+                request_serializer=log_dot_v1_dot_log__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -552,6 +567,27 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Members(self, request, context):
+        """Who the members are, as the answering node knows it, without asking anybody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddMember(self, request, context):
+        """Have the leader greet a node that waits to join, at its address for peers.  It becomes a learner, and a voter when it has caught up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Remove a member, up or down.  The answer means that a majority of disks knows it; its data directory never comes back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -594,6 +630,21 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.TransferLeadership,
                     request_deserializer=log_dot_v1_dot_log__pb2.TransferLeadershipRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=log_dot_v1_dot_log__pb2.MembersRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.MembersResponse.SerializeToString,
+            ),
+            'AddMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMember,
+                    request_deserializer=log_dot_v1_dot_log__pb2.AddMemberRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.AddMemberResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=log_dot_v1_dot_log__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.RemoveMemberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -813,6 +864,87 @@ class Cluster:
             '/log.v1.Cluster/TransferLeadership',
             log_dot_v1_dot_log__pb2.TransferLeadershipRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/Members',
+            log_dot_v1_dot_log__pb2.MembersRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.MembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/AddMember',
+            log_dot_v1_dot_log__pb2.AddMemberRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.AddMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/RemoveMember',
+            log_dot_v1_dot_log__pb2.RemoveMemberRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.RemoveMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,
