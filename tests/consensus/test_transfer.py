@@ -10,9 +10,10 @@ import pytest
 from distlog.consensus.messages import TimeoutNow
 from distlog.consensus.transfer import LeadershipTransfer
 from distlog.errors import LeadershipNotTransferred
-from tests.consensus.voters import Voters
+from tests.consensus.voters import HEARTBEAT_S, Voters
 
-TIMEOUT_S = 1.2
+# Of a story in which each voter lets a heartbeat pass several times.
+TIMEOUT_S = 20 * HEARTBEAT_S
 
 
 class HandOver:
