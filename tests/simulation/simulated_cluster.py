@@ -54,9 +54,7 @@ class SimulatedCluster:
         self.checkpoint_interval_s = checkpoint_interval_s
         self.in_flight_size_max = in_flight_size_max
         self.replicated_log = replicated_log
-        self.durabilities = {
-            name: durabilities[place % len(durabilities)] for place, name in enumerate(names)
-        }
+        self._durabilities = durabilities
         self.power_cuts = power_cuts
         self.network = SimulatedNetwork(loop, Random(self.random.getrandbits(64)))
         self.counts: Counter[str] = Counter()
@@ -76,6 +74,11 @@ class SimulatedCluster:
     async def start(self) -> None:
         for name in self.names:
             await self.machines[name].start()
+
+    def durability_of(self, name: str) -> Durability:
+        """Return the setting of a machine, which may have come later."""
+        place = self.names.index(name) if name in self.names else 0
+        return self._durabilities[place % len(self._durabilities)]
 
     def configuration(self) -> Configuration | None:
         """Return the newest configuration that a leader knows to be committed; None if nobody leads."""

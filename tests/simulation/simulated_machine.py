@@ -153,7 +153,7 @@ class Machine:
             bootstrap=self.way == "bootstrap",
             join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
             reserve_size=RESERVE_SIZE,
-            durability=cluster.durabilities[self.name],
+            durability=cluster.durability_of(self.name),
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=cluster.in_flight_size_max),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,
