@@ -27,7 +27,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "election_timeout_min_s": ("0.5", 0.5),
     "election_timeout_max_s": ("2", 2.0),
     "heartbeat_interval_s": ("0.1", 0.1),
-    "journal_size_max": ("256 MiB", 256 * MIB),
+    "journal_size_max": ("512 MiB", 512 * MIB),
     "checkpoint_interval_s": ("5", 5.0),
     "checkpoint_journal_size": ("1MiB", MIB),
     "disk_reserve_size": ("128MiB", 128 * MIB),

@@ -124,8 +124,8 @@ class ServeConfig:
     )
     journal_size_max: int = setting(
         BYTES,
-        GIB,
-        "journal kept for a node that is away; at the limit the node says so and refuses writes",
+        256 * MIB,
+        "journal kept for nodes that are behind; who needs more than that copies a checkpoint and segments",
         minimum=MIB,
         maximum=1024 * GIB,
     )

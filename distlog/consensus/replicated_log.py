@@ -85,8 +85,8 @@ class ReplicatedLogSettings:
 
     proposals_size_max: int = 64 << 20
     waiting_reads_max: int = 20_000
-    # The journal kept for a voter that is away may grow to this; then proposals are refused.
-    journal_size_max: int = 1 << 30
+    # Beyond this proposals are refused: it forgets in time, unless no checkpoint can be written.
+    journal_size_max: int = 256 << 20
     # Between two looks at what the topics need not keep any more.
     retention_interval_s: float = 10.0
 
@@ -113,6 +113,8 @@ class ReplicatedLog:
         self._waiting_for = waiting_for
         # None until the cluster is formed.
         self._attached: Group | None = None
+        # Why it is None although the cluster is formed.
+        self._detached_because = ""
         self._clock = clock
         self._read_worker = read_worker
         self._settings = settings
@@ -122,7 +124,7 @@ class ReplicatedLog:
         self._closing = False
 
     def attach(self, group: Group) -> None:
-        """The cluster is formed: serve `group`, which has not started yet."""
+        """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
         self._attached = group
         self._proposals = Proposals(
             group.state_machine,
@@ -143,12 +145,19 @@ class ReplicatedLog:
         group.ticked = self._trimmer.tick
         group.applied = self._wake_tails
         group.leadership_changed = self._leadership_changed
+        self._wake_tails()
+
+    def detach(self, why: str) -> None:
+        """Refuse everything with NoLeader, and say why, until the next `attach`."""
+        self._proposals.abandon(why, self._refusal)
+        self._attached, self._detached_because = None, why
 
     @property
     def _group(self) -> Group:
         if self._attached is None:
             missing = ", ".join(self._waiting_for()) or "its configuration"
-            raise no_leader(f"the cluster is not formed yet: waiting for {missing}")
+            waiting = f"the cluster is not formed yet: waiting for {missing}"
+            raise no_leader(self._detached_because or waiting)
         return self._attached
 
     @property
@@ -258,16 +267,10 @@ class ReplicatedLog:
         group = self._group
         if group.journal.size >= self._settings.journal_size_max:
             raise Overloaded(
-                queue=f"the journal, kept for {self._laggards()},",
+                queue="the journal, which only a checkpoint lets forget,",
                 limit=self._settings.journal_size_max,
             )
         return self._proposals.submit(command)
-
-    def _laggards(self) -> str:
-        raft = self._group.raft
-        last = self._group.journal.last_index
-        behind = [voter for voter in sorted(raft.voters) if raft.matched.get(voter, 0) < last]
-        return "the disk's checkpoint" if not behind else ", ".join(behind)
 
     def _leadership_changed(self) -> None:
         if not self._group.raft.is_leader:
@@ -430,7 +433,7 @@ class ReplicatedLog:
             return NodeStatus(
                 node_id=self._node_id,
                 cluster_id="",
-                role="forming",
+                role="copying" if self._detached_because else "forming",
                 term=0,
                 leader_id="",
                 leader_address="",

@@ -178,6 +178,10 @@ class DataDirectory:
         return f"{self.group_path}/checkpoint"
 
     @property
+    def incoming_path(self) -> str:
+        return f"{self.group_path}/incoming"
+
+    @property
     def topics_path(self) -> str:
         return f"{self.group_path}/topics"
 

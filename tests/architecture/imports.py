@@ -42,7 +42,11 @@ LAYERS = (
     # What checks gigabytes computes checksums where the bytes are, without a copy.
     *(
         Layer(name, (*VALUES, "distlog.storage"), ("numpy", "google_crc32c"), NO_LOOP)
-        for name in ("distlog.storage.segment_scan", "distlog.storage.table_scan")
+        for name in (
+            "distlog.storage.segment_scan",
+            "distlog.storage.table_scan",
+            "distlog.storage.listing",
+        )
     ),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
@@ -87,14 +91,23 @@ LAYERS = (
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
+    # Copying files between nodes: above consensus, whose state is copied, and below the node.
+    Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.node", (*CONSENSUS, "distlog.consensus")),
+    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.catch_up")),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
-        (*CONSENSUS, "distlog.consensus", "distlog.server", "distlog.config", "distlog.node"),
+        (
+            *CONSENSUS,
+            "distlog.consensus",
+            "distlog.catch_up",
+            "distlog.server",
+            "distlog.config",
+            "distlog.node",
+        ),
         ("uvloop",),
     ),
     Layer(
