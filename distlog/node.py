@@ -252,6 +252,7 @@ class Node:
         self._journal_worker = self._worker("journal")
         self._checkpoint_worker = self._worker("checkpoint")
         self._files = self._make_files()
+        self.replicated_log.copy_status = self._files.copy_status
         self._begin(configuration, self._open_state())
 
     def _open_state(self) -> Recovered:

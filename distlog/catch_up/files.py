@@ -12,6 +12,7 @@ from distlog.catch_up.messages import REQUESTS
 from distlog.catch_up.requests import Requests
 from distlog.catch_up.source import Source
 from distlog.consensus.group import Group
+from distlog.consensus.views import CopyStatus
 from distlog.errors import PeerRefused
 from distlog.runtime import Clock, Worker
 from distlog.storage.data_directory import DataDirectory
@@ -111,6 +112,20 @@ class Files:
         """Answer and copy nothing more; what is staged stays."""
         self.source.close()
         self.catch_up.close()
+
+    def copy_status(self) -> CopyStatus | None:
+        """Return how far a copy for this node is; None if none is under way."""
+        progress = self.catch_up.progress
+        if progress is None:
+            return None
+        return CopyStatus(
+            source=progress.source,
+            raft_index=progress.raft_index,
+            size=progress.size,
+            done_size=progress.done_size,
+            fetched_size=progress.fetched_size,
+            problem=progress.problem,
+        )
 
     # --- What the parts ask --------------------------------------------------------------------------
 

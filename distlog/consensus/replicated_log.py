@@ -43,6 +43,7 @@ from distlog.consensus.topic_descriptions import describe, described_pages
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
+    CopyStatus,
     MemberStatus,
     NodeStatus,
     TimePosition,
@@ -104,7 +105,7 @@ class ReplicatedLog:
         address_of: Callable[[str], str],
         waiting_for: Callable[[], Sequence[str]],
     ) -> None:
-        """Make the door of a cluster that is not formed yet: until `attach` it refuses with NoLeader.
+        """Make the door; until `attach` it refuses with NoLeader.
 
         address_of(node_id): where clients reach that node, "" if it has not told yet.
         waiting_for(): the nodes that the cluster waits for before it can form.
@@ -122,6 +123,8 @@ class ReplicatedLog:
         self._tails = Tails(settings.waiting_reads_max)
         self._role_callbacks: list[Callable[[], None]] = []
         self._closing = False
+        # How far a copy of another node's state is.
+        self.copy_status: Callable[[], CopyStatus | None] = lambda: None
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
@@ -156,8 +159,8 @@ class ReplicatedLog:
     def _group(self) -> Group:
         if self._attached is None:
             missing = ", ".join(self._waiting_for()) or "its configuration"
-            waiting = f"the cluster is not formed yet: waiting for {missing}"
-            raise no_leader(self._detached_because or waiting)
+            why = self._detached_because
+            raise no_leader(why or f"the cluster is not formed yet: waiting for {missing}")
         return self._attached
 
     @property
@@ -266,10 +269,8 @@ class ReplicatedLog:
     def _propose(self, command: Command) -> asyncio.Future[Any]:
         group = self._group
         if group.journal.size >= self._settings.journal_size_max:
-            raise Overloaded(
-                queue="the journal, which only a checkpoint lets forget,",
-                limit=self._settings.journal_size_max,
-            )
+            what = "the journal, which only a checkpoint lets forget,"
+            raise Overloaded(what, self._settings.journal_size_max)
         return self._proposals.submit(command)
 
     def _leadership_changed(self) -> None:
@@ -420,9 +421,7 @@ class ReplicatedLog:
         if self._attached is None:
             return False
         raft = self._attached.raft
-        return raft.is_ready_leader or (
-            raft.leader_id is not None and raft.leader_id in raft.connected
-        )
+        return raft.is_ready_leader or raft.leader_id in raft.connected
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others, without asking anybody.
@@ -463,6 +462,7 @@ class ReplicatedLog:
             topics=self.topics() if with_topics else (),
             is_storage_full=group.space.is_full,
             stalls=group.stalls.report(),
+            copy=self.copy_status(),
         )
 
     def _member(self, voter: str) -> MemberStatus:

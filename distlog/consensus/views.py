@@ -16,6 +16,7 @@ from distlog.storage.segment_files import SegmentLimits
 __all__ = [
     "KEEP_ALL",
     "Consistency",
+    "CopyStatus",
     "MemberStatus",
     "NodeStatus",
     "Retention",
@@ -59,6 +60,22 @@ class TimePosition:
     # The high watermark if there are none.
     offset: int
     found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStatus:
+    """How far a node is that copies the state of another one."""
+
+    # The node that is copied from now, and the checkpoint's index; "" and 0 until one was found.
+    source: str
+    raft_index: int
+    # Bytes, in all and of which are here; both grow when a newer checkpoint is chosen.
+    size: int
+    done_size: int
+    # Bytes that came over the network.
+    fetched_size: int
+    # What it waits for; "" while it goes on.
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +123,5 @@ class NodeStatus:
     is_storage_full: bool = False
     # How long its event loop was held up since it started.
     stalls: StallReport = NO_STALLS
+    # None while it copies nothing.
+    copy: CopyStatus | None = None

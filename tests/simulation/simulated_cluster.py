@@ -34,6 +34,7 @@ class SimulatedCluster:
         rules: Any = complete_rules,
         checkpoint_interval_s: float = 2.0,
         in_flight_size_max: int = 256 << 10,
+        copy_rate_max: int = 0,
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.loop = loop
@@ -42,6 +43,7 @@ class SimulatedCluster:
         self.rules = rules
         self.checkpoint_interval_s = checkpoint_interval_s
         self.in_flight_size_max = in_flight_size_max
+        self.copy_rate_max = copy_rate_max
         self.replicated_log = replicated_log
         self.network = SimulatedNetwork(loop, Random(self.random.getrandbits(64)))
         self.counts: Counter[str] = Counter()

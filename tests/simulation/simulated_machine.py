@@ -136,6 +136,7 @@ class Machine:
             peer_listen=(self.name, PEER_PORT),
             peers={name: (name, PEER_PORT) for name in cluster.names},
             reserve_size=RESERVE_SIZE,
+            copy_rate_max=cluster.copy_rate_max,
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=cluster.in_flight_size_max),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,
