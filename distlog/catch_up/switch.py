@@ -59,6 +59,10 @@ def put_in_place(
     disk = incoming.disk
     for topic_id, segments in listings.items():
         _require_all(incoming, topic_id, segments)
+    for topic in image.topics:
+        # A topic without records has nothing that is copied; a log of this node may have a name that no checkpoint has synced yet.
+        disk.make_directory(incoming.own_path(topic.topic_id), durable=False)
+    disk.sync_directory(incoming.topics_path)
     image = replace(image, durable_sequence=durable_sequence, syncs=())
     disk.make_directory(incoming.path)
     _write_switch(disk, incoming, image)

@@ -45,7 +45,7 @@ class Incoming:
         self.disk = disk
         self.path = path
         self._spare_size = spare_size
-        self._topics_path = topics_path
+        self.topics_path = topics_path
 
     def staged_path(self, topic_id: int) -> str:
         """Return where the segments of a topic are that are whole."""
@@ -56,7 +56,7 @@ class Incoming:
 
     def own_path(self, topic_id: int) -> str:
         """Return where the log of a topic is that this node lives on."""
-        return f"{self._topics_path}/{topic_id:020d}"
+        return f"{self.topics_path}/{topic_id:020d}"
 
     def has(self, topic_id: int, listing: SegmentListing) -> bool:
         """Tell whether a segment is staged, whole."""
@@ -89,7 +89,7 @@ class Incoming:
         table: its rows, which have the checksum of the listing.  Raises StorageFull before the disk is full.
         """
         size = sum(listing.sizes) + self._spare_size
-        if self.disk.free_space(self._topics_path) < size:
+        if self.disk.free_space(self.topics_path) < size:
             raise StorageFull(path=self.path)
         directory, base_offset = self.part_path(topic_id), listing.base_offset
         self.disk.make_directory(directory)
