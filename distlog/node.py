@@ -18,6 +18,7 @@ from random import Random
 
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.files import Files, FilesPorts
+from distlog.catch_up.scrub import ScrubSettings
 from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.formation import Formation
@@ -64,6 +65,7 @@ class NodeSettings:
     reserve_size: int = RESERVE_SIZE
     # Bytes in a second that others may copy from this node; 0: as fast as it goes.
     copy_rate_max: int = COPY_RATE_MAX
+    scrub: ScrubSettings = field(default_factory=ScrubSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
@@ -252,8 +254,9 @@ class Node:
         self._journal_worker = self._worker("journal")
         self._checkpoint_worker = self._worker("checkpoint")
         self._files = self._make_files()
-        self.replicated_log.copy_status = self._files.copy_status
+        self.replicated_log.files_status = self._files.status
         self._begin(configuration, self._open_state())
+        self._files.scrub.start()
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""
@@ -314,6 +317,7 @@ class Node:
             ports=FilesPorts(
                 disk=self._disk,
                 clock=self._ports.clock,
+                client_read_worker=self._read_worker,
                 read_worker=self._worker("copy-read"),
                 write_worker=self._worker("copy-write"),
                 check_worker=self._worker("copy-check"),
@@ -327,6 +331,7 @@ class Node:
             ),
             rate_max=settings.copy_rate_max,
             spare_size=settings.reserve_size // 4,
+            scrub=settings.scrub,
         )
 
     async def _switch(self, copied: Copied) -> bool:

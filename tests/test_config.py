@@ -32,6 +32,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "checkpoint_journal_size": ("1MiB", MIB),
     "disk_reserve_size": ("128MiB", 128 * MIB),
     "retention_interval_s": ("2.5", 2.5),
+    "copy_rate_max": ("10MiB", 10 * MIB),
+    "scrub_interval_s": ("3600", 3600.0),
+    "scrub_rate_max": ("1MiB", MIB),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }

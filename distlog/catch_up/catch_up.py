@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from distlog.catch_up.copying import Copied, Progress, Round
+from distlog.catch_up.copying import Copied, Fetch, Progress, Round
 from distlog.catch_up.requests import NotCopied, Requests
 from distlog.errors import DescriptorsExhausted, DistlogError, StorageFull
 from distlog.runtime import Clock, Worker
@@ -142,17 +142,16 @@ class CatchUp:
             index_min = max(self._first_index, self._applied_index() + 1)
             if copied is not None:
                 index_min = max(index_min, copied.image.raft_index)
-            one = Round(
+            fetch = Fetch(
                 peer=peer,
                 requests=self.requests,
                 incoming=self._incoming,
-                own_mark=self._own_mark,
                 write_worker=self._write_worker,
                 check_worker=self._check_worker,
                 progress=progress,
             )
             try:
-                before, copied = copied, await one.run(index_min)
+                before, copied = copied, await Round(fetch, self._own_mark).run(index_min)
             except NotCopied as error:
                 self.counters["rounds_failed"] += 1
                 self._say(progress, str(error))

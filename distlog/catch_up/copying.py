@@ -65,8 +65,8 @@ class Copied:
     listings: dict[int, list[SegmentListing]] = field(default_factory=dict)
 
 
-class Round:
-    """One round, from one peer."""
+class Fetch:
+    """What one peer gives: lists of segments, and segments."""
 
     def __init__(
         self,
@@ -74,137 +74,70 @@ class Round:
         peer: str,
         requests: Requests,
         incoming: Incoming,
-        own_mark: Callable[[int], LogMark | None],
         write_worker: Worker,
         check_worker: Worker,
         progress: Progress,
     ) -> None:
-        """own_mark(topic_id): where this node's own log of a topic ends now; None if there is none.
-
-        write_worker does what a copy writes; check_worker makes segments durable and checks them.
-        """
-        self._peer = peer
-        self._requests = requests
-        self._incoming = incoming
-        self._own_mark = own_mark
-        self._write_worker = write_worker
-        self._check_worker = check_worker
-        self._progress = progress
-        self._segment_slots = asyncio.Semaphore(SEGMENTS_AT_ONCE)
+        """write_worker does what a copy writes; check_worker makes segments durable and checks them."""
+        self.peer = peer
+        self.requests = requests
+        self.incoming = incoming
+        self.write_worker = write_worker
+        self.check_worker = check_worker
+        self.progress = progress
         self._request_slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
-    async def run(self, index_min: int) -> Copied:
-        """Copy all that a checkpoint at `index_min` or later needs.
-
-        Raises NotCopied if the peer does not give it, StorageFull, DescriptorsExhausted; DiskFailed must stop the process.
-        """
-        image = await self._checkpoint(index_min)
-        self._progress.source, self._progress.raft_index = self._peer, image.raft_index
-        copied = Copied(image)
-        for topic in image.topics:
-            if self._own_mark(topic.topic_id) != topic.mark:
-                listing = await self._list(topic.topic_id, topic.mark)
-                copied.listings[topic.topic_id] = listing
-        wanted = {
-            topic_id: {listing.base_offset for listing in listings}
-            for topic_id, listings in copied.listings.items()
-        }
-        await self._write_worker.submit(self._incoming.keep_only, wanted)
-        await self._copy_all(copied.listings)
-        return copied
-
-    # --- The checkpoint, and what it needs ---------------------------------------------------------
-
-    async def _checkpoint(self, index_min: int) -> CheckpointImage:
-        parts: list[bytes] = []
-        position = raft_index = 0
-        while True:
-            request = CheckpointRequest(
-                self._requests.next_number(), index_min, raft_index, position
-            )
-            part = await self._requests.ask(self._peer, request, CheckpointPart)
-            parts.append(part.data)
-            position, raft_index = position + len(part.data), part.raft_index
-            if not part.data or position > min(part.size, CHECKPOINT_SIZE_MAX):
-                raise self._nonsense("a checkpoint of impossible size")
-            if position == part.size:
-                break
-        data = b"".join(parts)
-        try:
-            image = await self._check_worker.submit(decode_checkpoint, data, "its checkpoint")
-        except (CorruptCheckpoint, FormatUnsupported) as error:
-            raise self._nonsense(str(error)) from error
-        if image.raft_index < max(2, index_min):
-            raise NotCopied(self._peer, Reason.TOO_OLD, f"its checkpoint is at {image.raft_index}")
-        return image
-
-    async def _list(self, topic_id: int, mark: LogMark) -> list[SegmentListing]:
+    async def listing_of(self, topic_id: int, mark: LogMark) -> list[SegmentListing]:
+        """Return what a topic consists of up to a mark.  Raises NotCopied."""
         listing: list[SegmentListing] = []
         while True:
             from_base = listing[-1].next_offset if listing else 0
-            request = SegmentsRequest(self._requests.next_number(), topic_id, (*mark,), from_base)
-            answer = await self._requests.ask(self._peer, request, Segments)
+            request = SegmentsRequest(self.requests.next_number(), topic_id, (*mark,), from_base)
+            answer = await self.requests.ask(self.peer, request, Segments)
             more = listings_of(answer)
             listing += more
             if answer.is_last:
                 break
             if not more or more[0].base_offset < from_base:
-                raise self._nonsense(f"a list of the segments of topic {topic_id} that has no end")
+                raise self.nonsense(f"a list of the segments of topic {topic_id} that has no end")
         problem = check_listing(listing, mark)
         if problem:
-            raise self._nonsense(f"of the segments of topic {topic_id}: {problem}")
+            raise self.nonsense(f"of the segments of topic {topic_id}: {problem}")
         return listing
 
-    def _nonsense(self, problem: str) -> NotCopied:
-        return NotCopied(self._peer, Reason.DAMAGED, f"it sent {problem}")
+    def nonsense(self, problem: str) -> NotCopied:
+        """Return the error of an answer that cannot be right."""
+        return NotCopied(self.peer, Reason.DAMAGED, f"it sent {problem}")
 
-    # --- Segments ----------------------------------------------------------------------------------
-
-    async def _copy_all(self, listings: dict[int, list[SegmentListing]]) -> None:
-        progress = self._progress
-        progress.size = sum(sum(each.sizes) for segments in listings.values() for each in segments)
-        progress.done_size = 0
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for topic_id, segments in listings.items():
-                    for listing in segments:
-                        await self._segment_slots.acquire()
-                        task = tasks.create_task(self._segment(topic_id, listing))
-                        task.add_done_callback(lambda _: self._segment_slots.release())
-        except BaseExceptionGroup as group:
-            # What one ended with has ended the others too.
-            raise _first(group) from None
-
-    async def _segment(self, topic_id: int, listing: SegmentListing) -> None:
-        if await self._check_worker.submit(self._is_here, topic_id, listing):
-            self._progress.done_size += sum(listing.sizes)
-            return
+    async def segment(self, topic_id: int, listing: SegmentListing) -> None:
+        """Stage a segment, whole and checked.  Raises NotCopied, StorageFull, DescriptorsExhausted, DiskFailed."""
         table = await self._table(topic_id, listing)
-        part = await self._write_worker.submit(self._incoming.begin, topic_id, listing, table)
-        self._progress.done_size += sum(part.sizes)
-        try:
-            for place in (0, 1):
-                await self._fill(part, place)
-        except BaseException:
-            # Behind what is being written.
-            self._write_worker.submit(part.close)
-            raise
-        try:
-            await self._check_worker.submit(self._incoming.finish, part)
-        except CorruptBatch as error:
-            self._progress.done_size -= sum(listing.sizes)
-            raise NotCopied(
-                self._peer, Reason.DAMAGED, f"what it sent is not whole: {error.problem}"
-            ) from error
-
-    def _is_here(self, topic_id: int, listing: SegmentListing) -> bool:
-        incoming = self._incoming
-        return incoming.has(topic_id, listing) or incoming.lives_on(topic_id, listing)
+        problem = ""
+        # What was here already is checked with the rest; if that fails, it may have been what is damaged.
+        for takes_over in (True, False):
+            part = await self.write_worker.submit(
+                self.incoming.begin, topic_id, listing, table, takes_over
+            )
+            self.progress.done_size += sum(part.sizes)
+            try:
+                await self._fill(part, 0)
+                await self._fill(part, 1)
+            except BaseException:
+                # Behind what is being written.
+                self.write_worker.submit(part.close)
+                raise
+            try:
+                await self.check_worker.submit(self.incoming.finish, part)
+                return
+            except CorruptBatch as error:
+                self.progress.done_size -= sum(listing.sizes)
+                problem = error.problem
+        raise NotCopied(self.peer, Reason.DAMAGED, f"what it sent is not whole: {problem}")
 
     async def _table(self, topic_id: int, listing: SegmentListing) -> bytes:
         size = listing.sizes[2]
         if size > TABLE_SIZE_MAX:
-            raise self._nonsense("a list with a batch table of impossible size")
+            raise self.nonsense("a list with a batch table of impossible size")
         parts: list[bytes] = []
         position = 0
         while position < size:
@@ -213,7 +146,7 @@ class Round:
             position += len(data)
         table = b"".join(parts)
         if google_crc32c.value(table) != listing.table_crc32c:
-            raise self._nonsense("a batch table with another checksum than it has listed")
+            raise self.nonsense("a batch table with another checksum than it has listed")
         return table
 
     async def _fill(self, part: SegmentPart, place: int) -> None:
@@ -229,27 +162,114 @@ class Round:
     async def _piece(self, part: SegmentPart, place: int, position: int, end: int) -> None:
         while position < end:
             data = await self._part(part.topic_id, part.listing, place, position, end)
-            await self._write_worker.submit(part.write, SUFFIXES[place], position, data)
+            await self.write_worker.submit(part.write, SUFFIXES[place], position, data)
             position += len(data)
-            self._progress.done_size += len(data)
+            self.progress.done_size += len(data)
 
     async def _part(
         self, topic_id: int, listing: SegmentListing, place: int, position: int, end: int
     ) -> bytes:
         """Return bytes from `position` on, at least one, at most up to `end`."""
         request = PartRequest(
-            self._requests.next_number(),
+            self.requests.next_number(),
             topic_id,
             listing.base_offset,
             place,
             position,
             min(end - position, PART_SIZE_MAX),
         )
-        data = (await self._requests.ask(self._peer, request, Part)).data
+        data = (await self.requests.ask(self.peer, request, Part)).data
         if not 0 < len(data) <= request.size:
-            raise self._nonsense("another number of bytes than was asked for")
-        self._progress.fetched_size += len(data)
+            raise self.nonsense("another number of bytes than was asked for")
+        self.progress.fetched_size += len(data)
         return data
+
+
+class Round:
+    """One round, from one peer."""
+
+    def __init__(self, fetch: Fetch, own_mark: Callable[[int], LogMark | None]) -> None:
+        """own_mark(topic_id): where this node's own log of a topic ends now; None if there is none."""
+        self._fetch = fetch
+        self._own_mark = own_mark
+        self._segment_slots = asyncio.Semaphore(SEGMENTS_AT_ONCE)
+
+    async def run(self, index_min: int) -> Copied:
+        """Copy all that a checkpoint at `index_min` or later needs.
+
+        Raises NotCopied if the peer does not give it, StorageFull, DescriptorsExhausted; DiskFailed must stop the process.
+        """
+        image = await self._checkpoint(index_min)
+        self._fetch.progress.source, self._fetch.progress.raft_index = (
+            self._fetch.peer,
+            image.raft_index,
+        )
+        copied = Copied(image)
+        for topic in image.topics:
+            if self._own_mark(topic.topic_id) != topic.mark:
+                listing = await self._fetch.listing_of(topic.topic_id, topic.mark)
+                copied.listings[topic.topic_id] = listing
+        wanted = {
+            topic_id: {listing.base_offset for listing in listings}
+            for topic_id, listings in copied.listings.items()
+        }
+        await self._fetch.write_worker.submit(self._fetch.incoming.keep_only, wanted)
+        await self._copy_all(copied.listings)
+        return copied
+
+    # --- The checkpoint, and what it needs ---------------------------------------------------------
+
+    async def _checkpoint(self, index_min: int) -> CheckpointImage:
+        parts: list[bytes] = []
+        position = raft_index = 0
+        while True:
+            request = CheckpointRequest(
+                self._fetch.requests.next_number(), index_min, raft_index, position
+            )
+            part = await self._fetch.requests.ask(self._fetch.peer, request, CheckpointPart)
+            parts.append(part.data)
+            position, raft_index = position + len(part.data), part.raft_index
+            if not part.data or position > min(part.size, CHECKPOINT_SIZE_MAX):
+                raise self._fetch.nonsense("a checkpoint of impossible size")
+            if position == part.size:
+                break
+        data = b"".join(parts)
+        try:
+            image = await self._fetch.check_worker.submit(decode_checkpoint, data, "its checkpoint")
+        except (CorruptCheckpoint, FormatUnsupported) as error:
+            raise self._fetch.nonsense(str(error)) from error
+        if image.raft_index < max(2, index_min):
+            raise NotCopied(
+                self._fetch.peer, Reason.TOO_OLD, f"its checkpoint is at {image.raft_index}"
+            )
+        return image
+
+    # --- Segments ----------------------------------------------------------------------------------
+
+    async def _copy_all(self, listings: dict[int, list[SegmentListing]]) -> None:
+        progress = self._fetch.progress
+        progress.size = sum(sum(each.sizes) for segments in listings.values() for each in segments)
+        progress.done_size = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for topic_id, segments in listings.items():
+                    for listing in segments:
+                        await self._segment_slots.acquire()
+                        task = tasks.create_task(self._segment(topic_id, listing))
+                        task.add_done_callback(lambda _: self._segment_slots.release())
+        except BaseExceptionGroup as group:
+            # What one ended with has ended the others too.
+            raise _first(group) from None
+
+    async def _segment(self, topic_id: int, listing: SegmentListing) -> None:
+        if await self._fetch.check_worker.submit(self._is_here, topic_id, listing):
+            self._fetch.progress.done_size += sum(listing.sizes)
+        else:
+            await self._fetch.segment(topic_id, listing)
+
+    def _is_here(self, topic_id: int, listing: SegmentListing) -> bool:
+        incoming = self._fetch.incoming
+        return incoming.has(topic_id, listing) or incoming.lives_on(topic_id, listing)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

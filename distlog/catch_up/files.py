@@ -10,9 +10,11 @@ from distlog.catch_up.catch_up import CatchUp
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.messages import REQUESTS
 from distlog.catch_up.requests import Requests
+from distlog.catch_up.scrub import Scrub, ScrubSettings
 from distlog.catch_up.source import Source
 from distlog.consensus.group import Group
-from distlog.consensus.views import CopyStatus
+from distlog.consensus.state_machine import StateMachine
+from distlog.consensus.views import CopyStatus, ScrubStatus
 from distlog.errors import PeerRefused
 from distlog.runtime import Clock, Worker
 from distlog.storage.data_directory import DataDirectory
@@ -27,6 +29,8 @@ class FilesPorts:
 
     disk: Disk
     clock: Clock
+    # What clients read with.
+    client_read_worker: Worker
     # Reads for peers, writes what comes from them, and checks it.
     read_worker: Worker
     write_worker: Worker
@@ -53,6 +57,7 @@ class Files:
         ports: FilesPorts,
         rate_max: int,
         spare_size: int,
+        scrub: ScrubSettings,
     ) -> None:
         """group(): the one that runs; None: none does now.  switch(copied): go over to what was copied; False: not now.
 
@@ -89,6 +94,20 @@ class Files:
             clock=ports.clock,
             failed=ports.failed,
         )
+        self.scrub = Scrub(
+            settings=scrub,
+            disk=ports.disk,
+            state_machine=self._state_machine,
+            is_copying=lambda: self.catch_up.progress is not None,
+            peers=self._sources,
+            requests=self._requests,
+            incoming=self.incoming,
+            check_worker=ports.check_worker,
+            write_worker=ports.write_worker,
+            read_worker=ports.client_read_worker,
+            clock=ports.clock,
+            failed=ports.failed,
+        )
 
     # --- Events --------------------------------------------------------------------------------------
 
@@ -112,8 +131,24 @@ class Files:
         """Answer and copy nothing more; what is staged stays."""
         self.source.close()
         self.catch_up.close()
+        self.scrub.close()
 
-    def copy_status(self) -> CopyStatus | None:
+    def status(self) -> dict[str, CopyStatus | ScrubStatus | None]:
+        """Return `copy` and `scrub` of this node's status."""
+        return {"copy": self._copy_status(), "scrub": self._scrub_status()}
+
+    def _scrub_status(self) -> ScrubStatus:
+        """Return what reading all segments again has found so far."""
+        counters, damaged = self.scrub.counters, self.scrub.damaged
+        return ScrubStatus(
+            pass_count=counters["passes"],
+            checked_size=counters["bytes_checked"],
+            fault_count=counters["faults_found"],
+            repaired_count=counters["segments_repaired"],
+            damaged=tuple(sorted(damaged.values())),
+        )
+
+    def _copy_status(self) -> CopyStatus | None:
         """Return how far a copy for this node is; None if none is under way."""
         progress = self.catch_up.progress
         if progress is None:
@@ -134,6 +169,10 @@ class Files:
         group = self._group()
         leader_id = group.raft.leader_id if group is not None else None
         return sorted(self._ports.connected(), key=lambda node_id: node_id == leader_id)
+
+    def _state_machine(self) -> StateMachine | None:
+        group = self._group()
+        return group.state_machine if group is not None else None
 
     def _applied_index(self) -> int:
         group = self._group()

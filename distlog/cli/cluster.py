@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 UNKNOWN = "-"
+MIB = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +98,8 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "storage_full": status.is_storage_full if status else None,
                 "stall_max_ms": round(status.stall_max_ms, 1) if status else None,
                 "stall_count": status.stall_count if status else None,
+                "copy": copy_of(status),
+                "damaged": list(status.damaged) if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
             }
@@ -120,9 +124,15 @@ def topics_of(status: NodeStatus | None) -> dict[str, dict[str, int]]:
     }
 
 
+def copy_of(status: NodeStatus | None) -> dict[str, Any] | None:
+    """Return how far a node is that copies the state of another one; None if it does not."""
+    copy = status.copy if status else None
+    return dataclasses.asdict(copy) if copy is not None else None
+
+
 # --- The table for people ---
 
-NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK")
+NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK", "COPY")
 DISK_WORDS = {True: "full", False: "ok", None: UNKNOWN}
 
 
@@ -135,8 +145,18 @@ def node_cells(node: dict[str, Any]) -> list[str]:
         cell(node["applied_index"]),
         cell(node["lag"]),
         "yes" if node["connected"] else "no",
-        DISK_WORDS[node["storage_full"]],
+        "damaged" if node["damaged"] else DISK_WORDS[node["storage_full"]],
+        copy_cell(node["copy"]),
     ]
+
+
+def copy_cell(copy: dict[str, Any] | None) -> str:
+    """Return how far a copy is: what is there of how much, from where, and whether it goes on."""
+    if copy is None:
+        return UNKNOWN
+    share = f"{copy['done_size'] / MIB:.1f} of {copy['size'] / MIB:.1f} MiB"
+    source = f" from {copy['source']}" if copy["source"] else ""
+    return f"{share}{source}{', waits' if copy['problem'] else ''}"
 
 
 def topic_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.values import Member, NodeStatus, Record, Server, TopicRange
+from distlog.client.values import CopyProgress, Member, NodeStatus, Record, Server, TopicRange
 
 
 def record_of(answer: log_pb2.ConsumeResponse) -> Record:
@@ -50,6 +50,14 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         is_storage_full=answer.storage_full,
         stall_max_ms=answer.stall_max_ms,
         stall_count=answer.stall_count,
+        copy=copy_progress_of(answer.copy) if answer.HasField("copy") else None,
+        damaged=tuple(answer.scrub.damaged),
+    )
+
+
+def copy_progress_of(copy: log_pb2.CopyStatus) -> CopyProgress:
+    return CopyProgress(
+        source=copy.source, size=copy.size, done_size=copy.done_size, problem=copy.problem
     )
 
 

@@ -87,6 +87,19 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far a node is that copies the state of another one."""
+
+    # "" until one was found.
+    source: str
+    # Bytes, in all and of which are there.
+    size: int
+    done_size: int
+    # What it waits for; "" while it goes on.
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What one node knows, without asking the others."""
 
@@ -111,3 +124,7 @@ class NodeStatus:
     # How long its event loop was held up at most since it started, and how often for 20 ms or longer.
     stall_max_ms: float = 0.0
     stall_count: int = 0
+    # None unless it copies the state of another node, for being too far behind.
+    copy: CopyProgress | None = None
+    # Segments that the disk has changed and that were not replaced yet, in words.
+    damaged: tuple[str, ...] = ()

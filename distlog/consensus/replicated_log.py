@@ -43,7 +43,6 @@ from distlog.consensus.topic_descriptions import describe, described_pages
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
-    CopyStatus,
     MemberStatus,
     NodeStatus,
     TimePosition,
@@ -123,8 +122,8 @@ class ReplicatedLog:
         self._tails = Tails(settings.waiting_reads_max)
         self._role_callbacks: list[Callable[[], None]] = []
         self._closing = False
-        # How far a copy of another node's state is.
-        self.copy_status: Callable[[], CopyStatus | None] = lambda: None
+        # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
+        self.files_status: Callable[[], dict[str, Any]] = dict
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
@@ -462,7 +461,7 @@ class ReplicatedLog:
             topics=self.topics() if with_topics else (),
             is_storage_full=group.space.is_full,
             stalls=group.stalls.report(),
-            copy=self.copy_status(),
+            **self.files_status(),
         )
 
     def _member(self, voter: str) -> MemberStatus:

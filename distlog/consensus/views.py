@@ -20,6 +20,7 @@ __all__ = [
     "MemberStatus",
     "NodeStatus",
     "Retention",
+    "ScrubStatus",
     "SegmentLimits",
     "TimePosition",
     "TopicDescription",
@@ -79,6 +80,19 @@ class CopyStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubStatus:
+    """What a node has found by reading its segments again, since it started."""
+
+    # Passes over all segments that came to their end, and bytes that were checked in all.
+    pass_count: int = 0
+    checked_size: int = 0
+    fault_count: int = 0
+    repaired_count: int = 0
+    # What is damaged and not replaced, in words.
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStatus:
     """One member of the cluster, as the node that is asked sees it."""
 
@@ -125,3 +139,4 @@ class NodeStatus:
     stalls: StallReport = NO_STALLS
     # None while it copies nothing.
     copy: CopyStatus | None = None
+    scrub: ScrubStatus = ScrubStatus()

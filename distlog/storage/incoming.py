@@ -83,8 +83,10 @@ class Incoming:
                 if not self.disk.list_directory(directory):
                     self.disk.remove(directory)
 
-    def begin(self, topic_id: int, listing: SegmentListing, table: bytes) -> SegmentPart:
-        """Begin to copy a segment with what there is of it, here and in this node's own log.
+    def begin(
+        self, topic_id: int, listing: SegmentListing, table: bytes, takes_over: bool = True
+    ) -> SegmentPart:
+        """Begin to copy a segment, with what there is of it here and in this node's own log if `takes_over`.
 
         table: its rows, which have the checksum of the listing.  Raises StorageFull before the disk is full.
         """
@@ -96,6 +98,9 @@ class Incoming:
         part = SegmentPart(self, topic_id, listing)
         part.write_table(table)
         table_path = segment_path(directory, base_offset, TABLE)
+        if not takes_over:
+            part.take_over(Prefix(0, 0), directory)
+            return part
         found: list[tuple[Prefix, str]] = []
         for path in (directory, self.staged_path(topic_id), self.own_path(topic_id)):
             store_path = segment_path(path, base_offset, STORE)
@@ -127,6 +132,20 @@ class Incoming:
             ]
             self.disk.rename(names[0], names[1])
         self.disk.sync_directory(target)
+
+    def take_place(self, topic_id: int, listing: SegmentListing) -> bool:
+        """Put a staged segment in the place of this node's own, which has the same bytes where it is not damaged.
+
+        False if it is not staged any more.  A reader may open old and new files side by side; a crash may leave any of them.
+        """
+        if not self.has(topic_id, listing):
+            return False
+        source, target = self.staged_path(topic_id), self.own_path(topic_id)
+        for suffix in SUFFIXES:
+            names = [segment_path(path, listing.base_offset, suffix) for path in (source, target)]
+            self.disk.rename(names[0], names[1])
+        self.disk.sync_directory(target)
+        return True
 
     def clear(self) -> None:
         """Remove everything."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from distlog.errors import DiskFailed
 from distlog.storage.disk import Disk, DiskFile
 from distlog.storage.invariants import Fault
 from distlog.storage.log_mark import LogMark
@@ -105,6 +106,14 @@ def has_segment(disk: Disk, path: str, listing: SegmentListing, *, exact: bool) 
 
     exact: they must end there, as those of a complete segment that was synced; otherwise more may follow.
     """
+    try:
+        return _has_segment(disk, path, listing, exact)
+    except DiskFailed:
+        # What cannot be read is not there.
+        return False
+
+
+def _has_segment(disk: Disk, path: str, listing: SegmentListing, exact: bool) -> bool:
     for suffix, size in zip(SUFFIXES, listing.sizes, strict=True):
         file_path = segment_path(path, listing.base_offset, suffix)
         if not disk.exists(file_path):
@@ -165,7 +174,11 @@ def _matching(table: DiskFile, base_offset: int, store: DiskFile, batch_count: i
             *(rows[name].tolist() for name in ("position", "size", "record_count", "data_crc32c")),
             strict=True,
         ):
-            data = store.read_at(position, size)
+            try:
+                data = store.read_at(position, size)
+            except DiskFailed:
+                # A bad sector ends what is of use.
+                return prefix
             if (
                 position != prefix.store_size
                 or len(data) != size

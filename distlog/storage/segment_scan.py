@@ -144,6 +144,10 @@ class SegmentScan:
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is wrong, in order.  Whoever has seen enough stops; then call `close`."""
+        return (step for step in self.steps() if step is not None)
+
+    def steps(self) -> Iterator[Fault | None]:
+        """Yield what is wrong, in order, and None after each window in which nothing is: for who gives way in between."""
         window = _Window()
         for item in TableScan(self._files[TABLE], self._base_offset, self._row_count):
             if isinstance(item, Fault):
@@ -153,6 +157,7 @@ class SegmentScan:
             for number, rows in _windows(item):
                 if window.is_whole(self._store, self._index, self._base_offset, rows):
                     self._advance(number, rows)
+                    yield None
                     continue
                 for place in range(len(rows)):
                     yield from self._batch(rows[place])

@@ -93,7 +93,7 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         "n1    leader",
         "n2    unreachable",
     ]
-    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-"]
+    assert node_cells(nodes[1]) == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-", "-"]
     assert topic_columns(nodes) == [
         "TOPIC",
         "START OFFSET",
@@ -101,6 +101,16 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         "HIGH WATERMARK n2",
     ]
     assert topic_rows(nodes) == [["default", "3", "12", "-"]]
+
+
+def test_a_copy_is_shown_with_how_far_it_is_and_damage_instead_of_the_state_of_the_disk() -> None:
+    node = node_of("n1", "follower", 7, {})
+    assert node_cells(node)[-2:] == ["ok", "-"]
+    copy = {"source": "n2", "size": 3 << 20, "done_size": 1 << 20, "problem": ""}
+    assert node_cells({**node, "copy": copy})[-1] == "1.0 of 3.0 MiB from n2"
+    copy |= {"problem": "no room", "source": ""}
+    assert node_cells({**node, "copy": copy})[-1] == "1.0 of 3.0 MiB, waits"
+    assert node_cells({**node, "damaged": ["a segment"]})[-2] == "damaged"
 
 
 def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +125,8 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "storage_full": None if number is None else False,
         "stall_max_ms": None if number is None else 0.0,
         "stall_count": None if number is None else 0,
+        "copy": None,
+        "damaged": None if number is None else [],
         "version": "0",
         "topics": topics,
     }

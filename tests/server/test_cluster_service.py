@@ -34,6 +34,7 @@ def test_status_shows_everything_that_the_node_knows() -> None:
             journal_size=4096,
             stall_max_ms=41.5,
             stall_count=3,
+            scrub=log_pb2.ScrubStatus(),
             version=__version__,
             topics=[
                 log_pb2.TopicStatus(

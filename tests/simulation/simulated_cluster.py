@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from distlog.catch_up.scrub import ScrubSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from tests.simulation.simulated_machine import Machine, PowerCut
@@ -35,6 +36,7 @@ class SimulatedCluster:
         checkpoint_interval_s: float = 2.0,
         in_flight_size_max: int = 256 << 10,
         copy_rate_max: int = 0,
+        scrub: ScrubSettings = ScrubSettings(),  # noqa: B008 (frozen)
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.loop = loop
@@ -44,6 +46,7 @@ class SimulatedCluster:
         self.checkpoint_interval_s = checkpoint_interval_s
         self.in_flight_size_max = in_flight_size_max
         self.copy_rate_max = copy_rate_max
+        self.scrub = scrub
         self.replicated_log = replicated_log
         self.network = SimulatedNetwork(loop, Random(self.random.getrandbits(64)))
         self.counts: Counter[str] = Counter()

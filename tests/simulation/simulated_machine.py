@@ -137,6 +137,7 @@ class Machine:
             peers={name: (name, PEER_PORT) for name in cluster.names},
             reserve_size=RESERVE_SIZE,
             copy_rate_max=cluster.copy_rate_max,
+            scrub=cluster.scrub,
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=cluster.in_flight_size_max),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,

@@ -134,7 +134,7 @@ def test_writes_go_on_while_a_node_copies() -> None:
 
 def test_a_copy_goes_on_from_another_peer_when_its_source_crashes() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log, away = await left_behind(cluster)
+        _, away = await left_behind(cluster)
         await away.start()
         await wait_for_copy(cluster, away)
         progress = progress_of(away)
@@ -253,7 +253,7 @@ def test_whatever_crashes_during_copies_all_nodes_are_equal_in_the_end(seed: int
     """Both nodes that have what is copied, and the one that copies, crash again and again, most often in a disk operation."""
 
     async def story(cluster: SimulatedCluster) -> None:
-        log, away = await left_behind(cluster)
+        _, away = await left_behind(cluster)
         random = cluster.random
         await away.start()
         for _ in range(25):

@@ -67,7 +67,9 @@ def entries(random: Random, count: int) -> list[JournalEntry]:
         if len(commands) % 9 == 0 and offset > 4:
             commands.append(TrimTopic(ORDERS, offset - 4))
     return [
-        JournalEntry(NO_OP if each is None else encode_entry([each], 1000 + index), index, 1 + index // 6)
+        JournalEntry(
+            NO_OP if each is None else encode_entry([each], 1000 + index), index, 1 + index // 6
+        )
         for index, each in enumerate(commands, 1)
     ]
 
@@ -75,7 +77,9 @@ def entries(random: Random, count: int) -> list[JournalEntry]:
 class SwitchLife:
     """What happens on the disk.  `live` can be cut anywhere by the disk's hook."""
 
-    def __init__(self, through: Through = lambda disk: disk, put: Callable[..., None] = put_in_place) -> None:
+    def __init__(
+        self, through: Through = lambda disk: disk, put: Callable[..., None] = put_in_place
+    ) -> None:
         self.disk = SimulatedDisk()
         self.through = through
         self.put = put
@@ -106,7 +110,12 @@ class SwitchLife:
         self.disk.hook = None
 
     def _apply(
-        self, place: Place, found: list[JournalEntry], stray: list[JournalEntry], *, checkpoint: bool
+        self,
+        place: Place,
+        found: list[JournalEntry],
+        stray: list[JournalEntry],
+        *,
+        checkpoint: bool,
     ) -> None:
         """Have a node apply entries, and journal others behind them."""
         self.disk.make_directory(place.topics)
@@ -157,9 +166,7 @@ class SwitchLife:
         recovered.journal.close()
         self.may_switch = True
         durable_sequence = recovered.journal.durable_sequence
-        self.put(
-            incoming, node.checkpoint, image, listings, durable_sequence=durable_sequence
-        )
+        self.put(incoming, node.checkpoint, image, listings, durable_sequence=durable_sequence)
         self.has_switched = True
         recovered = node.open(disk)
         recovered.state_machine.close()
@@ -211,5 +218,3 @@ class SwitchLife:
             assert self._all_applied(recovered, own) == self.before
         machine.close()
         journal.close()
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -51,6 +52,11 @@ def two_cuts(disk: SimulatedDisk, random: Random) -> tuple[SimulatedDisk, Simula
     return disk.crash_keeping([]), disk.crash(random)
 
 
+def cut_some(begin: Callable[[], SwitchLife]) -> None:
+    for seed in range(4):
+        cut_switch(begin(), seed, full=False)
+
+
 # --- What would be found --------------------------------------------------------------------------
 
 FAULTS = {
@@ -73,8 +79,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_sync_that_is_left_out_is_found(fault: str) -> None:
     with pytest.raises(AssertionError):
-        for seed in range(4):
-            cut_switch(SwitchLife(FAULTS[fault]), seed, full=False)
+        cut_some(lambda: SwitchLife(FAULTS[fault]))
 
 
 def test_a_switch_without_its_note_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +94,7 @@ def test_segments_that_take_their_places_before_the_checkpoint_counts_are_found(
         switch.put_in_place(incoming, checkpoint_path, *rest, **options)
 
     with pytest.raises(AssertionError):
-        for seed in range(4):
-            cut_switch(SwitchLife(put=early), seed, full=False)
+        cut_some(lambda: SwitchLife(put=early))
 
 
 def test_a_journal_that_loses_term_and_vote_in_the_switch_is_found(
