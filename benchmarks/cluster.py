@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
@@ -32,10 +32,12 @@ def free_ports(count: int) -> list[int]:
 class BenchCluster:
     """Three nodes on fresh directories below `root`, each a process that can be killed and started again."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: Sequence[str] = ()) -> None:
+        """settings: further arguments of every node."""
         ports = free_ports(2 * len(NAMES))
         peer_ports = ports[len(NAMES) :]
         self._root = root
+        self._settings = settings
         self._peers = ",".join(
             f"{name}=127.0.0.1:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
         )
@@ -58,11 +60,19 @@ class BenchCluster:
         """Start a node that does not run."""
         command = [sys.executable, "-m", "distlog", "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
-        command += ["--listen", self._addresses[name]]
+        command += ["--listen", self._addresses[name], *self._settings]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT
             )
+
+    def directory(self, name: str) -> Path:
+        """Return where a node keeps its data."""
+        return self._root / name
+
+    def address(self, name: str) -> str:
+        """Return where clients reach a node."""
+        return self._addresses[name]
 
     def kill(self, name: str) -> None:
         """End a node with -9."""
@@ -79,10 +89,12 @@ class BenchCluster:
 
 
 @contextlib.contextmanager
-def running_cluster(directory: Path | None = None) -> Iterator[BenchCluster]:
-    """Run three nodes on fresh directories, which are removed afterwards."""
+def running_cluster(
+    directory: Path | None = None, settings: Sequence[str] = ()
+) -> Iterator[BenchCluster]:
+    """Run three nodes on fresh directories, which are removed afterwards; `settings`: further arguments of every node."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    cluster = BenchCluster(root)
+    cluster = BenchCluster(root, settings)
     try:
         for name in NAMES:
             cluster.start(name)

@@ -36,7 +36,7 @@ from distlog.storage.segment_files import SUFFIXES, TABLE
 
 # Segments that are copied at once, and requests on their way: enough that network, disk and checksums overlap.
 SEGMENTS_AT_ONCE = 4
-REQUESTS_AT_ONCE = 8
+REQUESTS_AT_ONCE = 16
 CHECKPOINT_SIZE_MAX = 256 << 20
 TABLE_SIZE_MAX = 2 << 30
 
@@ -138,7 +138,7 @@ class Fetch:
         size = listing.sizes[2]
         if size > TABLE_SIZE_MAX:
             raise self.nonsense("a list with a batch table of impossible size")
-        parts: list[bytes] = []
+        parts: list[memoryview] = []
         position = 0
         while position < size:
             data = await self._part(topic_id, listing, SUFFIXES.index(TABLE), position, size)
@@ -168,7 +168,7 @@ class Fetch:
 
     async def _part(
         self, topic_id: int, listing: SegmentListing, place: int, position: int, end: int
-    ) -> bytes:
+    ) -> memoryview:
         """Return bytes from `position` on, at least one, at most up to `end`."""
         request = PartRequest(
             self.requests.next_number(),

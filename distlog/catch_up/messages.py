@@ -19,7 +19,7 @@ Unsigned = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
 # Bytes of a file in one answer, and segments.
-PART_SIZE_MAX = 1 << 20
+PART_SIZE_MAX = 512 << 10
 LISTED_MAX = 1000
 
 
@@ -74,10 +74,10 @@ class PartRequest(msgspec.Struct, array_like=True, tag=5, gc=False):
 
 
 class Part(msgspec.Struct, array_like=True, tag=6, gc=False):
-    """The bytes, fewer than were asked for if that is too much at once; at least one."""
+    """The bytes, fewer than were asked for if that is too much at once; at least one.  On arrival they are a part of the frame."""
 
     number: Unsigned
-    data: bytes
+    data: memoryview
 
 
 class Reason(IntEnum):

@@ -204,4 +204,4 @@ class Source:
             return Refusal(
                 request.number, Reason.GONE, f"{path} ends before byte {request.position}"
             )
-        return Part(request.number, data)
+        return Part(request.number, memoryview(data))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from distlog.errors import CorruptBatch, StorageFull
-from distlog.storage.disk import Disk, DiskFile
+from distlog.storage.disk import Disk, DiskFile, Octets
 from distlog.storage.listing import (
     Prefix,
     SegmentListing,
@@ -201,7 +201,7 @@ class SegmentPart:
         finally:
             source.close()
 
-    def write(self, suffix: str, position: int, data: bytes) -> None:
+    def write(self, suffix: str, position: int, data: Octets) -> None:
         """Write bytes that a peer has sent.  Raises StorageFull: what was written before is kept."""
         self._file(suffix).write_at(position, [data])
 

@@ -46,9 +46,9 @@ FILE_MESSAGES = (
     CheckpointPart(3, 9, 12, b"a checkpoint"),
     *(SegmentsRequest(4, topic_id, (0, 10, 5, 0, 1000), 0) for topic_id in (1, 1 << 60)),
     Segments(5, [(0, 10, 1000, 3, 77)], True),
-    *(PartRequest(6, 1, base, file, 0, 1 << 20) for base in (0, 7) for file in range(3)),
+    *(PartRequest(6, 1, base, file, 0, 512 << 10) for base in (0, 7) for file in range(3)),
     PartRequest(7, 1, 0, 0, (1 << 63) - 1, 1),
-    Part(8, b"bytes of a segment"),
+    Part(8, memoryview(b"bytes of a segment")),
     Refusal(9, Reason.GONE, "it was trimmed"),
 )
 RECORD_SIZES = (1, 100, 100, 3000)
