@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli import wait
+from distlog.cli import rejoin, wait
 from distlog.cli.arguments import add_server_argument
 from distlog.cli.connecting import connected
 from distlog.errors import DistlogError
@@ -51,8 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the node that shall lead (default: the one that is closest behind the leader)",
     )
 
+    rejoining = actions.add_parser(
+        "rejoin",
+        help="make the directory of a stopped node that of a new member",
+        description=rejoin.__doc__,
+    )
+    rejoin.add_arguments(rejoining)
+
 
 def run(namespace: argparse.Namespace) -> int:
+    if namespace.action == "rejoin":
+        return rejoin.run(namespace)
     if namespace.action == "wait":
         return wait.run(namespace)
     if namespace.action == "transfer-leadership":

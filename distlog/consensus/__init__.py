@@ -26,6 +26,8 @@ Invariants
 - Nobody campaigns who would not win: a voter asks before (rules/pre_vote.py), or the leader told it to (transfer).
 - An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
 
+- The journal keeps what any voter still needs, up to its limit; who needs more is told to copy a checkpoint (distlog/catch_up).
+
 Deliberately absent: threads in the protocol, pickle on the wire, pysyncobj's own files, sockets and timers, snapshots
-sent to a laggard (the journal keeps what any voter still needs, up to its limit), and changes of the set of voters.
+sent through the library, and changes of the set of voters.
 """

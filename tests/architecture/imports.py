@@ -136,6 +136,21 @@ LAYERS = (
             "import_seed",
         )
     ),
+    # What changes the files of a node that does not run.
+    *(
+        Layer(
+            f"distlog.cli.{name}",
+            (
+                *VALUES,
+                "distlog.storage",
+                "distlog.consensus",
+                "distlog.catch_up",
+                "distlog.config",
+                "distlog.cli",
+            ),
+        )
+        for name in ("rejoin", "recover")
+    ),
     Layer(
         "distlog.cli.journal_survey",
         (*VALUES, "distlog.storage", "distlog.consensus", "distlog.cli"),

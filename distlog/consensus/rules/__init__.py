@@ -8,7 +8,8 @@ Each part is a small class on typed messages; it knows nothing of pysyncobj, asy
 failure that it prevents.  `Rules` composes them: the product has one composition and no switch.  A test builds a node with one
 part replaced by a part that does nothing, and must see that node break its promise.
 
-Deliberately absent: rules for snapshots and for changes of the set of voters, which this version does not do.
+Deliberately absent: rules for snapshots, which the library never sends (distlog/catch_up copies files instead), and for changes of the
+set of voters, which this version does not do.
 """
 
 from __future__ import annotations
