@@ -94,14 +94,19 @@ def _write_switch(disk: Disk, incoming: Incoming, image: CheckpointImage) -> Non
     if disk.exists(path):
         disk.remove(path)
     checksum = crc32c(b"".join(encode_checkpoint(image)))
-    data = SWITCH.pack(MAGIC, image.raft_index, image.term, checksum)
     file = disk.open(path, create=True)
     try:
-        file.write_at(0, [data + SWITCH_CRC.pack(crc32c(data))])
+        file.write_at(0, [encode_switch(image.raft_index, image.term, checksum)])
         file.sync()
     finally:
         file.close()
     disk.sync_directory(incoming.path)
+
+
+def encode_switch(raft_index: int, term: int, checksum: int) -> bytes:
+    """Return the note of a switch to the checkpoint of this entry, whose file has this CRC-32C."""
+    data = SWITCH.pack(MAGIC, raft_index, term, checksum)
+    return data + SWITCH_CRC.pack(crc32c(data))
 
 
 def _checksum(disk: Disk, path: str) -> int:
@@ -164,12 +169,15 @@ def _settle(incoming: Incoming, checkpoint_path: str) -> bool:
 
 
 def _read_switch(disk: Disk, path: str) -> tuple[int, int, int] | None:
-    """Return raft index, term and checksum of a checkpoint; None if they were being written when the node stopped."""
     file = disk.open(path, writable=False)
     try:
-        data = file.read_at(0, SWITCH.size + SWITCH_CRC.size)
+        return decode_switch(file.read_at(0, SWITCH.size + SWITCH_CRC.size))
     finally:
         file.close()
+
+
+def decode_switch(data: bytes) -> tuple[int, int, int] | None:
+    """Return raft index, term and checksum of a checkpoint; None if they were being written when the node stopped."""
     if len(data) < SWITCH.size + SWITCH_CRC.size:
         return None
     if SWITCH_CRC.unpack_from(data, SWITCH.size)[0] != crc32c(data[: SWITCH.size]):

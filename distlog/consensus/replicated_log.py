@@ -267,9 +267,10 @@ class ReplicatedLog:
 
     def _propose(self, command: Command) -> asyncio.Future[Any]:
         group = self._group
-        if group.journal.size >= self._settings.journal_size_max:
-            what = "the journal, which only a checkpoint lets forget,"
-            raise Overloaded(what, self._settings.journal_size_max)
+        journal, limit = group.journal, self._settings.journal_size_max
+        # One entry may be larger than the limit: what is in the checkpoint is not in the way.
+        if journal.size >= limit and group.checkpoints.index < journal.last_index:
+            raise Overloaded("the journal, which only a checkpoint lets forget,", limit)
         return self._proposals.submit(command)
 
     def _leadership_changed(self) -> None:

@@ -60,7 +60,7 @@ def list_log(
     it was trimmed since.
     """
     bases = [base for base in list_segments(disk, path) if base < mark.next_offset]
-    ends = [*bases[1:], mark.next_offset]
+    ends = [*bases[1:], mark.next_offset][: len(bases)]
     wanted = [
         base
         for base, end in zip(bases, ends, strict=True)

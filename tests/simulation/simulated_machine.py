@@ -150,8 +150,13 @@ class Machine:
         cluster, log = self.cluster, node.replicated_log
         attach = log.attach
 
+        attached = 0
+
         def watched_attach(group: Any) -> None:
+            nonlocal attached
             attach(group)
+            attached += 1
+            cluster.counts["copied states"] += attached > 1
             cluster.watch.begin(self, group)
 
         log.attach = watched_attach  # type: ignore[method-assign]

@@ -189,6 +189,22 @@ def test_a_journal_that_no_checkpoint_lets_forget_refuses_writes_and_says_so() -
     simulated(story, replicated_log=ReplicatedLogSettings(journal_size_max=1 << 20))
 
 
+def test_an_entry_that_is_larger_than_the_journal_may_be_is_followed_by_others() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        missing = followers(cluster)[0]
+        await missing.stop()
+        await log.propose_append("", block(b"x" * (300 << 10)))
+        for _ in range(3):
+            # Until a checkpoint has it.
+            await asyncio.sleep(1)
+            await log.propose_append("", block(b"x" * (300 << 10)))
+        await missing.start()
+        await settled(cluster, 4)
+
+    simulated(story, replicated_log=ReplicatedLogSettings(journal_size_max=200 << 10))
+
+
 # --- Exactly once --------------------------------------------------------------------------------
 
 
