@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from benchmarks.cluster import BenchCluster, machine, running_cluster
+from benchmarks.cluster import NAMES, BenchCluster, machine, running_cluster
 from benchmarks.produce_latency import percentile
 from distlog.cli.units import size as parse_size
 from distlog.client import Client
@@ -133,12 +133,17 @@ async def measure(cluster: BenchCluster, size: int, *, with_probe: bool) -> dict
         ended = asyncio.Event()
         probing = asyncio.ensure_future(probe(client, ended)) if with_probe else None
         seconds = await copied(client, cluster, await applied_index(client, cluster))
+        stalls = {
+            name: (await client.node_status(cluster.address(name))).stall_max_ms
+            for name in cluster.pids
+        }
         ended.set()
         during = await probing if probing is not None else []
     figures = {"copy_s": seconds - idle_start_s, "idle_start_s": idle_start_s}
+    figures |= {f"stall_max_ms_{name}": stall for name, stall in stalls.items()}
     if with_probe:
-        figures["p99_before_ms"] = 1000 * percentile(sorted(before), 0.99)
-        figures["p99_during_ms"] = 1000 * percentile(sorted(during), 0.99)
+        figures["p99_before_ms"] = percentile(sorted(before), 0.99)
+        figures["p99_during_ms"] = percentile(sorted(during), 0.99)
         figures["during_count"] = len(during)
     return figures
 
@@ -179,6 +184,8 @@ def main() -> None:
     print(
         f"that is {100 * figures['share_of_raw']:.0f} % of the raw speed (at least 50 are wanted)"
     )
+    longest = ", ".join(f"{name} {figures[f'stall_max_ms_{name}']:.0f}" for name in NAMES)
+    print(f"the event loops were held up for at most: {longest} ms")
     if arguments.probe:
         print(
             f"p99 of a record: {figures['p99_before_ms']:.1f} ms before, {figures['p99_during_ms']:.1f} ms during the copy"

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # Requests of all peers that wait.
 WAITING_MAX = 256
+# Answers that are made ready while another one leaves.
+READ_AHEAD = 4
 # Bytes that may wait for a peer before a further answer is made: its Raft messages stand behind them.
 QUEUED_SIZE_MAX = 2 << 20
 LOOK_INTERVAL_S = 0.002
@@ -79,6 +81,8 @@ class Source:
         self._checkpoint_wanted = checkpoint_wanted
         self._failed = failed
         self._requests: deque[tuple[str, Request]] = deque()
+        # What is being read for them, in the order in which it is sent.
+        self._answers: deque[tuple[str, Request, asyncio.Future[bytes]]] = deque()
         self._task: asyncio.Task[None] | None = None
         # Raft index and bytes of the last checkpoint that was asked for, and when that was.
         self._checkpoint: tuple[int, bytes] | None = None
@@ -110,47 +114,52 @@ class Source:
             self._failed(task.exception())  # type: ignore[arg-type]
 
     async def _work(self) -> None:
-        while self._requests:
+        while self._requests or self._answers:
+            while self._requests and len(self._answers) < READ_AHEAD:
+                sender, request = self._requests.popleft()
+                self._answers.append((sender, request, self._begin(request)))
             delay_s = self._pace.delay_s()
-            sender = self._requests[0][0]
             if delay_s:
                 await asyncio.sleep(delay_s)
-                continue
-            if self._waiting_size(sender) > QUEUED_SIZE_MAX:
+            elif self._waiting_size(self._answers[0][0]) > QUEUED_SIZE_MAX:
                 # Another peer may have room.
-                self._requests.rotate(-1)
+                self._answers.rotate(-1)
                 await asyncio.sleep(LOOK_INTERVAL_S)
-                continue
-            sender, request = self._requests.popleft()
-            try:
-                answer = await self._answer(request)
-            except DistlogError as error:
-                # A file that is gone, or that cannot be read: the peer asks another node, or for a newer checkpoint.
-                logger.debug("nothing to copy peer=%s problem=%s", sender, error)
-                self._refuse(sender, request, Reason.GONE, str(error)[:1000])
-                continue
-            payload = messages.encode(answer)
-            self._pace.sent(len(payload))
-            self.counters["bytes_sent"] += len(payload)
-            # A peer that is gone asks again when it is back.
-            self._send(sender, payload)
+            else:
+                await self._send_answer(*self._answers.popleft())
+
+    async def _send_answer(
+        self, sender: str, request: Request, answer: asyncio.Future[bytes]
+    ) -> None:
+        try:
+            payload = await answer
+        except DistlogError as error:
+            # A file that is gone, or that cannot be read: the peer asks another node, or for a newer checkpoint.
+            logger.debug("nothing to copy peer=%s problem=%s", sender, error)
+            self._refuse(sender, request, Reason.GONE, str(error)[:1000])
+            return
+        self._pace.sent(len(payload))
+        self.counters["bytes_sent"] += len(payload)
+        # A peer that is gone asks again when it is back.
+        self._send(sender, payload)
 
     def _refuse(self, sender: str, request: Request, reason: Reason, problem: str) -> None:
         self.counters["refusals"] += 1
         self._send(sender, messages.encode(Refusal(request.number, reason, problem)))
 
-    async def _answer(self, request: Request) -> Answer:
+    def _begin(self, request: Request) -> asyncio.Future[bytes]:
+        """Begin to make the payload of an answer."""
         match request:
             case CheckpointRequest():
-                return await self._checkpoint_part(request)
+                return asyncio.get_running_loop().create_task(self._checkpoint_part(request))
             case SegmentsRequest():
-                return await self._worker.submit(self._list, request)
+                return self._worker.submit(lambda: messages.encode(self._list(request)))
             case PartRequest():
-                return await self._worker.submit(self._read, request)
+                return self._worker.submit(lambda: messages.encode(self._read(request)))
 
     # --- The checkpoint ----------------------------------------------------------------------------
 
-    async def _checkpoint_part(self, request: CheckpointRequest) -> Answer:
+    async def _checkpoint_part(self, request: CheckpointRequest) -> bytes:
         number, now = request.number, self._clock.monotonic()
         if now - self._checkpoint_used_at > CHECKPOINT_KEPT_S:
             self._checkpoint = None
@@ -166,13 +175,15 @@ class Source:
             problem = (
                 f"its checkpoint is at {kept[0] if kept else 0}, and {request.index_min} is needed"
             )
-            return Refusal(number, Reason.TOO_OLD, problem)
+            return messages.encode(Refusal(number, Reason.TOO_OLD, problem))
         raft_index, data = kept
         if request.position and (request.raft_index != raft_index or request.position >= len(data)):
             self.counters["refusals"] += 1
-            return Refusal(number, Reason.GONE, "there is another checkpoint by now")
+            problem = "there is another checkpoint by now"
+            return messages.encode(Refusal(number, Reason.GONE, problem))
         end = request.position + self._pace.part_size(PART_SIZE_MAX)
-        return CheckpointPart(number, raft_index, len(data), data[request.position : end])
+        part = data[request.position : end]
+        return messages.encode(CheckpointPart(number, raft_index, len(data), part))
 
     def _read_checkpoint(self, raft_index: int) -> tuple[int, bytes] | None:
         if not self._disk.exists(self._checkpoint_path):
