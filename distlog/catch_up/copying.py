@@ -152,12 +152,15 @@ class Fetch:
     async def _fill(self, part: SegmentPart, place: int) -> None:
         """Copy what is missing of one file, several pieces of it at once; each is written as it comes."""
         size = part.listing.sizes[place]
-        async with asyncio.TaskGroup() as tasks:
-            for position in range(part.sizes[place], size, PART_SIZE_MAX):
-                await self._request_slots.acquire()
-                end = min(size, position + PART_SIZE_MAX)
-                task = tasks.create_task(self._piece(part, place, position, end))
-                task.add_done_callback(lambda _: self._request_slots.release())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for position in range(part.sizes[place], size, PART_SIZE_MAX):
+                    await self._request_slots.acquire()
+                    end = min(size, position + PART_SIZE_MAX)
+                    task = tasks.create_task(self._piece(part, place, position, end))
+                    task.add_done_callback(lambda _: self._request_slots.release())
+        except BaseExceptionGroup as group:
+            raise _cause(group) from None
 
     async def _piece(self, part: SegmentPart, place: int, position: int, end: int) -> None:
         while position < end:
@@ -258,8 +261,7 @@ class Round:
                         task = tasks.create_task(self._segment(topic_id, listing))
                         task.add_done_callback(lambda _: self._segment_slots.release())
         except BaseExceptionGroup as group:
-            # What one ended with has ended the others too.
-            raise _first(group) from None
+            raise _cause(group) from None
 
     async def _segment(self, topic_id: int, listing: SegmentListing) -> None:
         if await self._fetch.check_worker.submit(self._is_here, topic_id, listing):
@@ -272,9 +274,13 @@ class Round:
         return incoming.has(topic_id, listing) or incoming.lives_on(topic_id, listing)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what ended the first task: of several the one that must stop the process."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((each for each in leaves if not isinstance(each, NotCopied)), leaves[0])
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what has ended a group of tasks: what one ended with has ended the others too."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # A task group forgets that when one of its tasks has failed by itself.
+        return asyncio.CancelledError()
+    # Of several what must stop the process.
+    return next(
+        (each for each in group.exceptions if not isinstance(each, NotCopied)), group.exceptions[0]
+    )

@@ -25,12 +25,13 @@ from distlog.consensus.checkpoint import (
     write_checkpoint,
 )
 from distlog.consensus.recovery import Recovered, recover
+from distlog.errors import DiskFailed
 from distlog.storage.disk import Disk
 from distlog.storage.incoming import Incoming
 from distlog.storage.listing import SegmentListing, has_segment
 from distlog.storage.segment_files import SUFFIXES, list_segments, segment_path
 
-SWITCH_NAME = "switch"
+SWITCH_NAME, PROBE_NAME = "switch", "probe"
 # magic, raft index and term of the checkpoint, CRC32C of its file; then the CRC32C of these.
 SWITCH = struct.Struct("<8sQQI")
 SWITCH_CRC = struct.Struct("<I")
@@ -66,8 +67,21 @@ def put_in_place(
     image = replace(image, durable_sequence=durable_sequence, syncs=())
     disk.make_directory(incoming.path)
     _write_switch(disk, incoming, image)
+    _require_links(disk, incoming)
     # The moment.
     write_checkpoint(disk, checkpoint_path, image)
+
+
+def _require_links(disk: Disk, incoming: Incoming) -> None:
+    """Raise CopyIncomplete where a file cannot have two names: after the moment it would be too late."""
+    probe = f"{incoming.path}/{PROBE_NAME}"
+    if disk.exists(probe):
+        disk.remove(probe)
+    try:
+        disk.link(f"{incoming.path}/{SWITCH_NAME}", probe)
+    except DiskFailed as error:
+        raise CopyIncomplete(f"its file system must have hard links: {error}") from error
+    disk.remove(probe)
 
 
 def _require_all(incoming: Incoming, topic_id: int, listings: Sequence[SegmentListing]) -> None:
@@ -130,7 +144,7 @@ def open_state(
 
     disk: what the group writes to.
     """
-    is_switching = _settle(incoming, checkpoint_path)
+    is_switching = _settle(incoming, checkpoint_path, disk)
     recovered = recover(
         disk,
         journal_path=journal_path,
@@ -144,9 +158,9 @@ def open_state(
     return recovered
 
 
-def _settle(incoming: Incoming, checkpoint_path: str) -> bool:
+def _settle(incoming: Incoming, checkpoint_path: str, disk: Disk) -> bool:
     """Link staged segments into their logs, if their checkpoint counts; tell whether it does."""
-    disk, path = incoming.disk, f"{incoming.path}/{SWITCH_NAME}"
+    path = f"{incoming.path}/{SWITCH_NAME}"
     if not disk.exists(path):
         return False
     # A killed process may have left the new checkpoint without its name being durable.
@@ -164,7 +178,7 @@ def _settle(incoming: Incoming, checkpoint_path: str) -> bool:
         else:
             _forget_switch(incoming)
         return False
-    _link_staged(incoming)
+    _link_staged(incoming, disk)
     return True
 
 
@@ -186,9 +200,8 @@ def decode_switch(data: bytes) -> tuple[int, int, int] | None:
     return (raft_index, term, checksum) if magic == MAGIC else None
 
 
-def _link_staged(incoming: Incoming) -> None:
+def _link_staged(incoming: Incoming, disk: Disk) -> None:
     """Give every staged segment its name in its log, durably."""
-    disk = incoming.disk
     path = f"{incoming.path}/topics"
     for name in disk.list_directory(path) if disk.exists(path) else ():
         source, target = f"{path}/{name}", incoming.own_path(int(name))
@@ -215,5 +228,7 @@ def _end(incoming: Incoming) -> None:
 
 
 def _forget_switch(incoming: Incoming) -> None:
-    incoming.disk.remove(f"{incoming.path}/{SWITCH_NAME}")
+    for name in (PROBE_NAME, SWITCH_NAME):
+        if incoming.disk.exists(f"{incoming.path}/{name}"):
+            incoming.disk.remove(f"{incoming.path}/{name}")
     incoming.disk.sync_directory(incoming.path)

@@ -101,6 +101,7 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     try:
         look = Look(path, directory)
         _look_at_names(disk, look, directory)
+        _look_for_switch(disk, look, directory)
         _look_at_checkpoint(disk, look, directory)
         look.journal = survey_journal(disk, directory.journal_path, look.checkpoint, deep=deep)
         _look_for_checkpoint(disk, look, directory)
@@ -108,6 +109,14 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     finally:
         directory.close()
     return look
+
+
+def _look_for_switch(disk: Disk, look: Look, directory: DataDirectory) -> None:
+    if disk.exists(f"{directory.incoming_path}/switch"):
+        look.notes.append(
+            f"{directory.incoming_path}: the node was going over to a copied state when it stopped. Its next start ends that, so "
+            "start it before anything is done about what else is found here"
+        )
 
 
 def _require_unlocked(disk: Disk, path: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from distlog.catch_up.copying import Progress
+from distlog.catch_up.copying import Copied, Progress
+from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.errors import Overloaded
 from distlog.storage.segment_files import SegmentLimits
@@ -279,3 +280,58 @@ def test_whatever_crashes_during_copies_all_nodes_are_equal_in_the_end(seed: int
         await caught_up(cluster, await led(cluster), away)
 
     simulated(story, seed=seed, copy_rate_max=4 << 20)
+
+
+def test_a_checkpoint_that_this_node_does_not_need_changes_nothing() -> None:
+    """What a journal holds behind such a checkpoint may be acknowledged: it never goes."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await append_many(log, "", 5)
+        leader, follower = cluster.leader(), followers(cluster)[0]
+        assert leader is not None
+        assert leader.node is not None
+        assert follower.node is not None
+        assert follower.process is not None
+        assert await cluster.wait_until(
+            lambda: log.status().checkpoint_index > 2, "a checkpoint is written"
+        )
+        image = read_checkpoint(leader.disk, "data/groups/0/checkpoint")
+        assert image is not None
+        await settled(cluster)
+        node, group = follower.node, follower.node._group
+        assert group is not None
+        assert group.raft.last_applied >= image.raft_index
+
+        async def switch() -> None:
+            assert not await node._switch(Copied(image))
+
+        await follower.process.run(switch())
+        assert node._group is group, "it goes on as it was"
+
+    simulated(story)
+
+
+def test_a_node_is_stopped_in_order_while_it_copies_and_while_it_goes_over() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log, away = await left_behind(cluster)
+        for _ in range(2):
+            await away.start()
+            await wait_for_copy(cluster, away)
+            await away.stop()
+        await away.start()
+        assert away.node is not None
+        goes_over = asyncio.Event()
+        detach = away.node.replicated_log.detach
+
+        def watched_detach(why: str) -> None:
+            detach(why)
+            goes_over.set()
+
+        away.node.replicated_log.detach = watched_detach  # type: ignore[method-assign]
+        await goes_over.wait()
+        await away.stop()
+        await away.start()
+        await caught_up(cluster, log, away)
+
+    simulated(story, copy_rate_max=1 << 20)

@@ -119,3 +119,23 @@ def test_a_peer_with_damage_of_its_own_is_passed_over() -> None:
         )
 
     simulated(story, OFTEN)
+
+
+def test_a_peer_that_goes_away_during_a_repair_costs_nothing_but_time() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        created = await log.create_topic("events", LIMITS)
+        await append_many(log, "events", 20)
+        victim = followers(cluster)[0]
+        assert victim.log is not None
+        await victim.log.confirm()
+        for _ in range(4):
+            rot(victim, created.topic_id, 2, ".log", 100)
+            assert await cluster.wait_until(lambda: bool(scrub_of(victim).damaged), "found", 30.0)
+            for machine in cluster.machines.values():
+                if machine is not victim:
+                    cluster.network.break_connections(machine.name, victim.name)
+            await cluster.wait_until(lambda: not scrub_of(victim).damaged, "replaced", 40.0)
+        assert scrub_of(victim).repaired_count == 4
+
+    test_catch_up.simulated(story, scrub=OFTEN, copy_rate_max=20 << 10)
