@@ -20,6 +20,7 @@ from distlog.catch_up.requests import NotCopied, Requests
 from distlog.errors import DescriptorsExhausted, DistlogError, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.incoming import Incoming
+from distlog.storage.listing import SegmentListing
 from distlog.storage.log_mark import LogMark
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class CatchUp:
         self._first_index = 0
         self._needed_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        # What this node has already, checked in the copy under way.
+        self._checked: set[tuple[int, SegmentListing]] = set()
         # None while there is nothing to copy.
         self._progress: Progress | None = None
         self.counters: Counter[str] = Counter(copies_begun=0, copies_finished=0, rounds_failed=0)
@@ -95,6 +98,7 @@ class CatchUp:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._progress = None
+        self._checked.clear()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
@@ -151,7 +155,10 @@ class CatchUp:
                 progress=progress,
             )
             try:
-                before, copied = copied, await Round(fetch, self._own_mark).run(index_min)
+                before, copied = (
+                    copied,
+                    await Round(fetch, self._own_mark, self._checked).run(index_min),
+                )
             except NotCopied as error:
                 self.counters["rounds_failed"] += 1
                 self._say(progress, str(error))

@@ -191,10 +191,19 @@ class Fetch:
 class Round:
     """One round, from one peer."""
 
-    def __init__(self, fetch: Fetch, own_mark: Callable[[int], LogMark | None]) -> None:
-        """own_mark(topic_id): where this node's own log of a topic ends now; None if there is none."""
+    def __init__(
+        self,
+        fetch: Fetch,
+        own_mark: Callable[[int], LogMark | None],
+        checked: set[tuple[int, SegmentListing]],
+    ) -> None:
+        """own_mark(topic_id): where this node's own log of a topic ends now; None if there is none.
+
+        checked: segments of its own logs of which every byte was checked in this copy, with their topics; a round adds to them.
+        """
         self._fetch = fetch
         self._own_mark = own_mark
+        self._checked = checked
         self._segment_slots = asyncio.Semaphore(SEGMENTS_AT_ONCE)
 
     async def run(self, index_min: int) -> Copied:
@@ -270,8 +279,15 @@ class Round:
             await self._fetch.segment(topic_id, listing)
 
     def _is_here(self, topic_id: int, listing: SegmentListing) -> bool:
-        incoming = self._fetch.incoming
-        return incoming.has(topic_id, listing) or incoming.lives_on(topic_id, listing)
+        incoming, key = self._fetch.incoming, (topic_id, listing)
+        if incoming.has(topic_id, listing):
+            return True
+        if key in self._checked:
+            return incoming.lists(topic_id, listing)
+        if incoming.lives_on(topic_id, listing):
+            self._checked.add(key)
+            return True
+        return False
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -62,12 +62,14 @@ class Incoming:
         """Tell whether a segment is staged, whole."""
         return has_segment(self.disk, self.staged_path(topic_id), listing, exact=True)
 
+    def lists(self, topic_id: int, listing: SegmentListing) -> bool:
+        """Tell whether this node's own log has a segment with this table; what else is in it is not looked at."""
+        return has_segment(self.disk, self.own_path(topic_id), listing, exact=False)
+
     def lives_on(self, topic_id: int, listing: SegmentListing) -> bool:
         """Tell whether this node's own log has a segment, every byte of it."""
         path = self.own_path(topic_id)
-        return has_segment(self.disk, path, listing, exact=False) and not first_fault(
-            self.disk, path, listing
-        )
+        return self.lists(topic_id, listing) and not first_fault(self.disk, path, listing)
 
     def keep_only(self, wanted: dict[int, Collection[int]]) -> None:
         """Remove what is of no use to a copy of these segments, by topic id and base offset."""

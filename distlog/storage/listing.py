@@ -29,6 +29,8 @@ from distlog.storage.segment_scan import SegmentScan
 from distlog.storage.table_scan import TableScan
 
 READ_SIZE = 1 << 20
+# Rows that are read for one page of a list.
+TABLES_SIZE_MAX = 64 << 20
 
 
 class SegmentListing(NamedTuple):
@@ -66,8 +68,15 @@ def list_log(
         for base, end in zip(bases, ends, strict=True)
         if base >= from_base and (end > mark.start_offset or base == mark.segment_base_offset)
     ]
-    listings = [list_segment(disk, path, base, mark) for base in wanted[:count_max]]
-    return listings, len(wanted) <= count_max
+    listings: list[SegmentListing] = []
+    table_size = 0
+    for base in wanted[:count_max]:
+        listings.append(list_segment(disk, path, base, mark))
+        table_size += listings[-1].sizes[2]
+        if table_size > TABLES_SIZE_MAX:
+            # The rest in the next page: who waits for it has a deadline.
+            break
+    return listings, len(listings) == len(wanted)
 
 
 def list_segment(disk: Disk, path: str, base_offset: int, mark: LogMark) -> SegmentListing:

@@ -8,6 +8,7 @@ import pytest
 
 from distlog.block import Block
 from distlog.errors import CorruptBatch, DiskFailed, StorageFull
+from distlog.storage import listing as listing_module
 from distlog.storage.incoming import Incoming, check_listing
 from distlog.storage.listing import (
     SegmentListing,
@@ -55,7 +56,9 @@ def test_a_list_goes_exactly_to_the_mark_of_an_older_checkpoint() -> None:
         assert from_whole == listed(disk, f"logs{count}", mark), "the same prefix, the same list"
 
 
-def test_a_list_comes_in_pages_and_leaves_out_what_was_trimmed() -> None:
+def test_a_list_comes_in_pages_and_leaves_out_what_was_trimmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     disk = SimulatedDisk()
     mark = filled(disk, OWN, 40)
     whole = listed(disk, OWN, mark)
@@ -64,6 +67,9 @@ def test_a_list_comes_in_pages_and_leaves_out_what_was_trimmed() -> None:
     assert (first, is_last) == (whole[:3], False)
     rest, is_last = list_log(disk, OWN, mark, first[-1].next_offset, 1000)
     assert (rest, is_last) == (whole[3:], True)
+    monkeypatch.setattr(listing_module, "TABLES_SIZE_MAX", 1)
+    assert list_log(disk, OWN, mark, 0, 1000) == (whole[:1], False), "a page takes its time"
+    monkeypatch.undo()
     trimmed = mark._replace(start_offset=whole[2].base_offset + 1)
     assert listed(disk, OWN, trimmed) == whole[2:]
 
