@@ -69,6 +69,8 @@ class CatchUp:
         self._first_index = 0
         self._needed_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        # A cancellation is lost where a group of tasks fails at the same moment.
+        self._is_closed = False
         # What this node has already, checked in the copy under way.
         self._checked: set[tuple[int, SegmentListing]] = set()
         # None while there is nothing to copy.
@@ -80,7 +82,7 @@ class CatchUp:
     def needed(self, first_index: int) -> None:
         """Take that the leader has no entry before `first_index`, and this node needs one; often."""
         self._first_index, self._needed_at = first_index, self._clock.monotonic()
-        if not self._is_needed:
+        if not self._is_needed or self._is_closed:
             return
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -88,6 +90,7 @@ class CatchUp:
 
     def close(self) -> None:
         """Stop; what is staged stays."""
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
 
@@ -115,6 +118,8 @@ class CatchUp:
         failures = 0
         while self._is_needed:
             copied = await self._round(progress, failures)
+            if self._is_closed:
+                return
             if copied is None:
                 failures += 1
                 await asyncio.sleep(RETRY_DELAY_S)

@@ -291,11 +291,10 @@ class Round:
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what has ended a group of tasks: what one ended with has ended the others too."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        # A task group forgets that when one of its tasks has failed by itself.
-        return asyncio.CancelledError()
+    """Return what has ended a group of tasks: what one ended with has ended the others too.
+
+    Whoever runs the group and was cancelled at the same time learns only of this, so it must remember that it is to end.
+    """
     # Of several what must stop the process.
     return next(
         (each for each in group.exceptions if not isinstance(each, NotCopied)), group.exceptions[0]

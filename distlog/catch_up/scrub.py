@@ -102,6 +102,8 @@ class Scrub:
             passes=0, bytes_checked=0, faults_found=0, segments_repaired=0, repairs_failed=0
         )
         self._task: asyncio.Task[None] | None = None
+        # A cancellation is lost where a group of tasks fails at the same moment.
+        self._is_closed = False
         self._next_pass_at = clock.monotonic() + min(settings.interval_s, FIRST_DELAY_MAX_S)
         self._next_repair_at = 0.0
 
@@ -110,6 +112,8 @@ class Scrub:
         self._task.add_done_callback(self._ended)
 
     def close(self) -> None:
+        """Stop; what is damaged is found again."""
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
 
@@ -118,7 +122,7 @@ class Scrub:
             self._failed(error)
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             await asyncio.sleep(LOOK_INTERVAL_S)
             await self._look_at_damaged()
             now = self._clock.monotonic()
@@ -233,6 +237,8 @@ class Scrub:
         """Replace a sealed segment by that of the first peer that has it whole."""
         problem = "no peer is connected"
         for peer in self._peers():
+            if self._is_closed:
+                return
             fetch = Fetch(
                 peer=peer,
                 requests=self._requests,

@@ -104,7 +104,7 @@ def test_a_node_that_is_killed_five_times_while_it_copies_catches_up_and_so_it_d
 
 
 def test_a_copy_that_finds_no_space_waits_says_so_and_goes_on_when_there_is_some(
-    make_cluster: MakeCluster, disks: FileSystems
+    disks: FileSystems, make_cluster: MakeCluster
 ) -> None:
     cluster = make_cluster(NODE_IDS, *JOURNAL)
     disk = disks.tmpfs(320 * MIB)

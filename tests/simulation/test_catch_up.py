@@ -335,3 +335,26 @@ def test_a_node_is_stopped_in_order_while_it_copies_and_while_it_goes_over() -> 
         await caught_up(cluster, log, away)
 
     simulated(story, copy_rate_max=1 << 20)
+
+
+def test_a_copy_of_a_single_segment_survives_the_loss_of_its_connection() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await append_many(log, "", 5)
+        away = followers(cluster)[0]
+        await away.stop()
+        await append_many(log, "", 80)
+        await away.start()
+        for _ in range(3):
+            await wait_for_copy(cluster, away)
+            progress = progress_of(away)
+            assert progress is not None
+            cluster.network.break_connections(progress.source, away.name)
+            cluster.network.break_connections(away.name, progress.source)
+            await asyncio.sleep(1.0)
+        assert await cluster.wait_until(lambda: copies_of(away) == 1, "a copy is finished")
+        assert away.node is not None
+        assert away.node._files is not None
+        assert away.node._files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
+
+    simulated(story, copy_rate_max=100 << 10)
