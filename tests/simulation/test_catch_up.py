@@ -358,3 +358,26 @@ def test_a_copy_of_a_single_segment_survives_the_loss_of_its_connection() -> Non
         assert away.node._files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
 
     simulated(story, copy_rate_max=100 << 10)
+
+
+def test_a_copy_of_a_single_segment_that_finds_no_space_goes_on_saying_so() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await append_many(log, "", 5)
+        away = followers(cluster)[0]
+        await away.stop()
+        await append_many(log, "", 80)
+        away.fill_disk(300 << 10)
+        await away.start()
+        for _ in range(20):
+            assert await cluster.wait_until(
+                lambda: "no room" in getattr(progress_of(away), "problem", ""), "it waits", 5.0
+            )
+            await asyncio.sleep(0.2)
+        assert away.node is not None
+        assert away.node._files is not None
+        assert away.node._files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
+        away.free_disk()
+        assert await cluster.wait_until(lambda: copies_of(away) == 1, "a copy is finished")
+
+    simulated(story)
