@@ -34,13 +34,20 @@ class BenchCluster:
     """Three nodes on fresh directories below `root`, each a process that can be killed and started again."""
 
     def __init__(
-        self, root: Path, program: Callable[[str], Sequence[str]] = lambda name: DISTLOG
+        self,
+        root: Path,
+        program: Callable[[str], Sequence[str]] = lambda name: DISTLOG,
+        settings: Sequence[str] = (),
     ) -> None:
-        """program(name): what runs distlog as this node: modules and arguments of Python before those of distlog."""
+        """program(name): what runs distlog as this node: modules and arguments of Python before those of distlog.
+
+        settings: further arguments of every node.
+        """
         self._program = program
         ports = free_ports(2 * len(NAMES))
         peer_ports = ports[len(NAMES) :]
         self._root = root
+        self._settings = settings
         self._peers = ",".join(
             f"{name}=127.0.0.1:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
         )
@@ -63,11 +70,19 @@ class BenchCluster:
         """Start a node that does not run."""
         command = [sys.executable, *self._program(name), "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
-        command += ["--listen", self._addresses[name]]
+        command += ["--listen", self._addresses[name], *self._settings]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT
             )
+
+    def directory(self, name: str) -> Path:
+        """Return where a node keeps its data."""
+        return self._root / name
+
+    def address(self, name: str) -> str:
+        """Return where clients reach a node."""
+        return self._addresses[name]
 
     def kill(self, name: str) -> None:
         """End a node with -9."""
@@ -85,11 +100,13 @@ class BenchCluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    directory: Path | None = None, program: Callable[[str], Sequence[str]] = lambda name: DISTLOG
+    directory: Path | None = None,
+    program: Callable[[str], Sequence[str]] = lambda name: DISTLOG,
+    settings: Sequence[str] = (),
 ) -> Iterator[BenchCluster]:
-    """Run three nodes on fresh directories, which are removed afterwards; `program` as `BenchCluster` has it."""
+    """Run three nodes on fresh directories, which are removed afterwards; `program` and `settings` as `BenchCluster` has them."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    cluster = BenchCluster(root, program)
+    cluster = BenchCluster(root, program, settings)
     try:
         for name in NAMES:
             cluster.start(name)

@@ -311,7 +311,8 @@ class CorruptJournal(DistlogError):
     reason = "CORRUPT_JOURNAL"
     text = (
         "{path}: corrupt at byte {position} ({problem}). This node may have promised what it lost, so it does not start; "
-        "its files are kept. Move the data directory away and let the node come back as a new member"
+        "its files are kept. Run `distlog cluster rejoin` on its data directory: the node comes back as a new member and copies "
+        "what it lacks"
     )
     path: str
     position: int
@@ -325,7 +326,7 @@ class CorruptCheckpoint(DistlogError):
     reason = "CORRUPT_CHECKPOINT"
     text = (
         "{path}: {problem}. This node cannot tell what it had applied, so it does not start; its files are kept. "
-        "Move the data directory away and let the node come back as a new member"
+        "Run `distlog cluster rejoin` on its data directory: the node comes back as a new member and copies what it lacks"
     )
     path: str
     problem: str

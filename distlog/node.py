@@ -13,16 +13,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
+from distlog.catch_up.copying import Copied
+from distlog.catch_up.files import Files, FilesPorts
+from distlog.catch_up.scrub import ScrubSettings
+from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group, GroupPorts, GroupSettings
 from distlog.consensus.journal import FILE_SIZE_MAX
 from distlog.consensus.messages import Message
-from distlog.consensus.recovery import recover
+from distlog.consensus.recovery import Recovered
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.errors import (
@@ -53,6 +57,8 @@ RESERVE_SIZE = 64 << 20
 # Descriptors that are kept for what was promised: a roll, a new file of the journal, a checkpoint and a cold read at the same time
 # need half of them.
 SPARE_COUNT = 32
+# Bytes in a second that others copy from a node.
+COPY_RATE_MAX = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ class NodeSettings:
     reserve_size: int = RESERVE_SIZE
     # What an entry must have survived here before this node promises it.
     durability: Durability = Durability.FSYNC
+    # Bytes in a second that others may copy from this node; 0: as fast as it goes.
+    copy_rate_max: int = COPY_RATE_MAX
+    scrub: ScrubSettings = field(default_factory=ScrubSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
@@ -141,10 +150,11 @@ class Node:
         self._group: Group | None = None
         # Set when the node cannot go on; carries why.
         self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._read_worker = self._worker("read")
         self.replicated_log = ReplicatedLog(
             node_id=settings.node_id,
             clock=ports.clock,
-            read_worker=self._worker("read"),
+            read_worker=self._read_worker,
             settings=settings.replicated_log,
             addresses_of=self._addresses_of,
             waiting_for=self._waiting_for,
@@ -152,6 +162,9 @@ class Node:
         )
         self.replicated_log.invite = self._invite
         self._peers = self._peer_network()
+        self._files: Files | None = None
+        # The change to a copied state that is under way.
+        self._switching: asyncio.Task[bool] | None = None
 
     def _stored_configuration(self) -> Configuration | None:
         voters, cluster_id = self._directory.voters, self._directory.cluster_id
@@ -264,6 +277,11 @@ class Node:
         """Leave nothing undone: everything durable, a checkpoint, connections and files closed."""
         self._stop_joining()
         self.replicated_log.close()
+        if self._files is not None:
+            self._files.close()
+        if self._switching is not None:
+            # Between two states there is nothing to stop.
+            await asyncio.wait([self._switching])
         if self._group is not None:
             await self._group.stop()
         await self._peers.stop()
@@ -272,6 +290,8 @@ class Node:
     def abandon(self) -> None:
         """Stop as a crash does: nothing more is written or sent."""
         self._stop_joining()
+        if self._files is not None:
+            self._files.close()
         if self._group is not None:
             self._group.abandon()
         self._peers.abandon()
@@ -294,8 +314,7 @@ class Node:
 
     def _take_part(self, configuration: Configuration) -> None:
         """Make the configuration durable, if it is new, then open the state and begin."""
-        directory, ports = self._directory, self._ports
-        disk = ReservedDisk(self._disk, self._reserve)
+        directory = self._directory
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
             if not self._settings.join:
@@ -304,48 +323,141 @@ class Node:
                     configuration.cluster_id,
                     ",".join(sorted(configuration.voters)),
                 )
-        recovered = recover(
-            disk,
+        self._journal_worker = self._worker("journal")
+        self._checkpoint_worker = self._worker("checkpoint")
+        self._files = self._make_files()
+        self.replicated_log.files_status = self._files.status
+        self._begin(configuration, self._open_state())
+        self._files.scrub.start()
+
+    def _open_state(self) -> Recovered:
+        """Open what the group keeps.  Blocks."""
+        assert self._files is not None
+        directory, limit = self._directory, self._settings.replicated_log.journal_size_max
+        return open_state(
+            self._files.incoming,
             journal_path=directory.journal_path,
             checkpoint_path=directory.checkpoint_path,
             topics_path=directory.topics_path,
-            journal_file_size_max=min(
-                FILE_SIZE_MAX, self._settings.replicated_log.journal_size_max // JOURNAL_FILES_MIN
-            ),
+            journal_file_size_max=min(FILE_SIZE_MAX, limit // JOURNAL_FILES_MIN),
+            disk=ReservedDisk(self._disk, self._reserve),
             durability=self._settings.durability,
         )
+
+    def _begin(self, configuration: Configuration, recovered: Recovered) -> None:
+        """Take part with a state that was opened."""
+        assert self._files is not None
         self._spares.close_idle = recovered.state_machine.close_idle_files
         for note in recovered.notes:
             logger.info("recovery note=%s", note)
+        settings = self._settings
         self._group = Group(
-            node_id=self._settings.node_id,
-            directory_id=directory.directory_id,
+            node_id=settings.node_id,
+            directory_id=self._directory.directory_id,
             configuration=configuration,
             journal=recovered.journal,
             state_machine=recovered.state_machine,
             image=recovered.image,
-            checkpoint_path=directory.checkpoint_path,
+            checkpoint_path=self._directory.checkpoint_path,
             ports=GroupPorts(
-                disk=disk,
+                disk=ReservedDisk(self._disk, self._reserve),
                 reserve=self._reserve,
-                clock=ports.clock,
-                random=ports.random,
-                journal_worker=self._worker("journal"),
-                checkpoint_worker=self._worker("checkpoint"),
+                clock=self._ports.clock,
+                random=self._ports.random,
+                journal_worker=self._journal_worker,
+                checkpoint_worker=self._checkpoint_worker,
                 transmit=self._transmit,
                 flush=self._peers.flush,
                 refuse=self._peers.refuse,
                 failed=self._fail,
             ),
-            settings=self._settings.group,
+            settings=replace(
+                settings.group, journal_size_max=settings.replicated_log.journal_size_max
+            ),
             rules=self._rules,
         )
         membership = self._group.membership
         membership.heard_at = self._heard_at
         membership.changed = self._members_changed
         self._formation.members = lambda: (self._configuration, membership.committed)
+        self._group.raft.checkpoint_needed = self._files.catch_up.needed
         self.replicated_log.attach(self._group)
         self._group.start()
+
+    # --- Copies --------------------------------------------------------------------------------
+
+    def _make_files(self) -> Files:
+        settings = self._settings
+        return Files(
+            directory=self._directory,
+            group=lambda: self._group,
+            switch=self._switch,
+            ports=FilesPorts(
+                disk=self._disk,
+                clock=self._ports.clock,
+                client_read_worker=self._read_worker,
+                read_worker=self._worker("copy-read"),
+                write_worker=self._worker("copy-write"),
+                check_worker=self._worker("copy-check"),
+                send=lambda node_id, payload: self._peers.send(
+                    node_id, Channel.FILES, GROUP, payload
+                ),
+                waiting_size=self._peers.waiting_size,
+                connected=lambda: self._peers.connected_ids,
+                refuse=self._peers.refuse,
+                failed=self._fail,
+            ),
+            rate_max=settings.copy_rate_max,
+            spare_size=settings.reserve_size // 4,
+            scrub=settings.scrub,
+        )
+
+    async def _switch(self, copied: Copied) -> bool:
+        """Go over to a copied state; False, the node living on what it had, if that is of no use or not complete."""
+        self._switching = self._loop.create_task(self._switch_states(copied))
+        try:
+            # Whoever waits for it may be cancelled; it may not.
+            return await asyncio.shield(self._switching)
+        finally:
+            self._switching = None if self._switching.done() else self._switching
+
+    async def _switch_states(self, copied: Copied) -> bool:
+        group, image = self._group, copied.image
+        assert group is not None
+        holds_last = group.journal.term_at(image.raft_index) == image.term
+        if holds_last or group.raft.last_applied >= image.raft_index:
+            return False
+        logger.info("going over to a copied checkpoint raft_index=%d", image.raft_index)
+        self.replicated_log.detach("this node goes over to a copied checkpoint")
+        await group.stop(with_checkpoint=False)
+        # What the group has begun to remove of its journal.
+        await self._journal_worker.submit(_nothing)
+        is_done, recovered = await self._checkpoint_worker.submit(self._change, group, copied)
+        # Behind the reads of the old state that are under way.
+        self._read_worker.submit(group.state_machine.close_idle_files)
+        self._begin(group.configuration, recovered)
+        # What was on its way to the other state is nothing to this one: everybody begins anew.
+        self._peers.restart_connections()
+        return is_done
+
+    def _change(self, group: Group, copied: Copied) -> tuple[bool, Recovered]:
+        """Close a state and open the next one.  Blocks."""
+        assert self._files is not None
+        group.state_machine.close()
+        group.journal.close()
+        is_done = True
+        try:
+            put_in_place(
+                self._files.incoming,
+                self._directory.checkpoint_path,
+                copied.image,
+                copied.listings,
+                durable_sequence=group.journal.durable_sequence,
+            )
+        except (CopyIncomplete, StorageFull) as error:
+            logger.warning("not going over to the copied checkpoint problem=%s", error)
+            is_done = False
+        return is_done, self._open_state()
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -483,16 +595,27 @@ class Node:
             self._group.peer_connected(node_id, self._peers.directory_of(node_id))
 
     def peer_disconnected(self, node_id: str) -> None:
+        if self._files is not None:
+            self._files.peer_disconnected(node_id)
         if self._group is not None:
             self._group.peer_disconnected(node_id)
 
     def frame_received(self, node_id: str, channel: Channel, group: int, payload: bytes) -> None:
         """Take a frame of a peer; one for a group or channel that this version does not have is refused."""
-        if self._group is None or channel is not Channel.RAFT or group != GROUP:
+        is_known = self._group is not None and group == GROUP
+        if is_known and channel is Channel.RAFT:
+            assert self._group is not None
+            self._group.frame_received(node_id, payload)
+        elif is_known and channel is Channel.FILES:
+            assert self._files is not None
+            self._files.frame_received(node_id, payload)
+        else:
             problem = f"it sent a frame of channel {channel}, group {group}, which this node does not have"
             self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
-            return
-        self._group.frame_received(node_id, payload)
 
     def _transmit(self, node_id: str, payload: Sequence[bytes]) -> bool:
         return self._peers.send(node_id, Channel.RAFT, GROUP, *payload)
+
+
+def _nothing() -> None:
+    """Be what a worker does last."""

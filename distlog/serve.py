@@ -18,6 +18,7 @@ from random import Random
 import uvloop
 
 from distlog import __version__
+from distlog.catch_up.scrub import ScrubSettings
 from distlog.client.members import members_at
 from distlog.config import ServeConfig
 from distlog.config.kinds import Address
@@ -237,6 +238,8 @@ def node_settings(config: ServeConfig) -> NodeSettings:
             journal_size_max=config.journal_size_max,
             retention_interval_s=config.retention_interval_s,
         ),
+        copy_rate_max=config.copy_rate_max,
+        scrub=ScrubSettings(config.scrub_interval_s, config.scrub_rate_max),
         peer_limits=PeerLimits(raft=ChannelLimits(frame_size_max, frame_size_max)),
     )
 

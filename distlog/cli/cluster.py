@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli import wait
+from distlog.cli import rejoin, wait
 from distlog.cli.arguments import add_server_argument, seconds
 from distlog.cli.connecting import connected
 from distlog.errors import DistlogError, MemberNotAdded
@@ -20,6 +21,7 @@ TIMEOUT_S = 5.0
 CHANGE_TIMEOUT_S = 60.0
 PAUSE_S = 0.2
 UNKNOWN = "-"
+MIB = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the node that shall lead (default: the one that is closest behind the leader)",
     )
 
+    rejoining = actions.add_parser(
+        "rejoin",
+        help="make the directory of a stopped node that of a new member",
+        description=rejoin.__doc__,
+    )
+    rejoin.add_arguments(rejoining)
+
 
 def run(namespace: argparse.Namespace) -> int:
+    if namespace.action == "rejoin":
+        return rejoin.run(namespace)
     if namespace.action == "wait":
         return wait.run(namespace)
     if namespace.action == "transfer-leadership":
@@ -177,6 +188,8 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "stall_max_ms": round(status.stall_max_ms, 1) if status else None,
                 "stall_count": status.stall_count if status else None,
                 "durability": status.durability if status else None,
+                "copy": copy_of(status),
+                "damaged": list(status.damaged) if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
             }
@@ -201,9 +214,15 @@ def topics_of(status: NodeStatus | None) -> dict[str, dict[str, int]]:
     }
 
 
+def copy_of(status: NodeStatus | None) -> dict[str, Any] | None:
+    """Return how far a node is that copies the state of another one; None if it does not."""
+    copy = status.copy if status else None
+    return dataclasses.asdict(copy) if copy is not None else None
+
+
 # --- The table for people ---
 
-NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK")
+NODE_COLUMNS = ("NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK", "COPY")
 DISK_WORDS = {True: "full", False: "ok", None: UNKNOWN}
 
 
@@ -226,9 +245,19 @@ def node_cells(node: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[st
         cell(node["applied_index"]),
         cell(node["lag"]),
         "yes" if node["connected"] else "no",
-        DISK_WORDS[node["storage_full"]],
+        "damaged" if node["damaged"] else DISK_WORDS[node["storage_full"]],
+        copy_cell(node["copy"]),
     ]
     return [*cells, node["durability"] or UNKNOWN] if shows_durability(nodes) else cells
+
+
+def copy_cell(copy: dict[str, Any] | None) -> str:
+    """Return how far a copy is: what is there of how much, from where, and whether it goes on."""
+    if copy is None:
+        return UNKNOWN
+    share = f"{copy['done_size'] / MIB:.1f} of {copy['size'] / MIB:.1f} MiB"
+    source = f" from {copy['source']}" if copy["source"] else ""
+    return f"{share}{source}{', waits' if copy['problem'] else ''}"
 
 
 def topic_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:

@@ -49,6 +49,11 @@ COMMANDS = (
         "check everything in a data directory, while no node runs on it",
     ),
     Command(
+        "recover",
+        "distlog.cli.recover",
+        "go on with one node when most voters are lost for ever",
+    ),
+    Command(
         "import",
         "distlog.cli.import_seed",
         "adopt a directory of the system that distlog descends from",

@@ -63,10 +63,9 @@ def _restore(fault: Fault, look: Look) -> str:
     if alone:
         return "restore the data directory from a backup: no other node has a copy"
     if fault.invariant in WHOLE or not is_topic or not os.path.splitext(fault.path)[1]:
-        path = shlex.quote(look.path)
         return (
-            f"do not start this node as it is, it may have promised what it lost: mv {path} {path}.damaged, "
-            "and let the node come back as a new member"
+            "do not start this node as it is, it may have promised what it lost: let the node come back as a new member, "
+            f"distlog cluster rejoin --data-dir {shlex.quote(look.path)}"
         )
     stem = os.path.splitext(os.path.relpath(fault.path, look.path))[0]
     folder = shlex.quote(os.path.dirname(fault.path))

@@ -30,7 +30,7 @@ Progress = Callable[[int], None]
 LOG_FILES = re.compile(
     rf"[0-9]{{20}}({'|'.join(re.escape(each) for each in SUFFIXES)})|{MARK_NAME}"
 )
-DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found")
+DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|groups|lost\+found|backup-.*")
 GROUP_NAMES = re.compile(r"journal|checkpoint|topics|incoming")
 # What an interrupted replacement leaves behind.
 TEMPORARY_NAMES = re.compile(r"(FORMAT|node\.json)\.tmp|checkpoint\.new")
@@ -101,6 +101,7 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     try:
         look = Look(path, directory)
         _look_at_names(disk, look, directory)
+        _look_for_switch(disk, look, directory)
         _look_at_checkpoint(disk, look, directory)
         look.journal = survey_journal(disk, directory.journal_path, look.checkpoint, deep=deep)
         _look_for_checkpoint(disk, look, directory)
@@ -108,6 +109,14 @@ def look_at(disk: Disk, path: str, *, deep: bool, progress: Progress = lambda si
     finally:
         directory.close()
     return look
+
+
+def _look_for_switch(disk: Disk, look: Look, directory: DataDirectory) -> None:
+    if disk.exists(f"{directory.incoming_path}/switch"):
+        look.notes.append(
+            f"{directory.incoming_path}: the node was going over to a copied state when it stopped. Its next start ends that, so "
+            "start it before anything is done about what else is found here"
+        )
 
 
 def _require_unlocked(disk: Disk, path: str) -> None:

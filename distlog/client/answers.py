@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.values import Member, NodeStatus, Record, Server, TopicRange
+from distlog.client.values import CopyProgress, Member, NodeStatus, Record, Server, TopicRange
 
 
 def record_of(answer: log_pb2.ConsumeResponse) -> Record:
@@ -52,6 +52,14 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         stall_count=answer.stall_count,
         # An older node does not say it, and syncs.
         durability=answer.durability or "fsync",
+        copy=copy_progress_of(answer.copy) if answer.HasField("copy") else None,
+        damaged=tuple(answer.scrub.damaged),
+    )
+
+
+def copy_progress_of(copy: log_pb2.CopyStatus) -> CopyProgress:
+    return CopyProgress(
+        source=copy.source, size=copy.size, done_size=copy.done_size, problem=copy.problem
     )
 
 

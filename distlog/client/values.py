@@ -91,6 +91,19 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far a node is that copies the state of another one."""
+
+    # "" until one was found.
+    source: str
+    # Bytes, in all and of which are there.
+    size: int
+    done_size: int
+    # What it waits for; "" while it goes on.
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What one node knows, without asking the others."""
 
@@ -117,3 +130,7 @@ class NodeStatus:
     stall_count: int = 0
     # When it acknowledges an entry: "fsync", or "os": when it is written, and synced within a second.
     durability: str = "fsync"
+    # None unless it copies the state of another node, for being too far behind.
+    copy: CopyProgress | None = None
+    # Segments that the disk has changed and that were not replaced yet, in words.
+    damaged: tuple[str, ...] = ()

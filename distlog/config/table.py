@@ -145,8 +145,8 @@ class ServeConfig:
     )
     journal_size_max: int = setting(
         BYTES,
-        GIB,
-        "journal kept for a node that is away; at the limit the node says so and refuses writes",
+        256 * MIB,
+        "journal kept for nodes that are behind; who needs more than that copies a checkpoint and segments",
         minimum=MIB,
         maximum=1024 * GIB,
     )
@@ -184,6 +184,27 @@ class ServeConfig:
         "pause between looks at what topics need not keep any more",
         minimum=0.1,
         maximum=86400,
+    )
+    copy_rate_max: int = setting(
+        BYTES,
+        64 * MIB,
+        "bytes in a second that nodes which are behind may copy from this one; 0: as fast as it goes",
+        minimum=0,
+        maximum=1024 * GIB,
+    )
+    scrub_interval_s: float = setting(
+        SECONDS,
+        86400.0,
+        "pause between two readings of all segments to find what the disk has changed; 0: never",
+        minimum=0,
+        maximum=10 * 86400,
+    )
+    scrub_rate_max: int = setting(
+        BYTES,
+        8 * MIB,
+        "bytes in a second that such a reading takes",
+        minimum=64 * KIB,
+        maximum=1024 * GIB,
     )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"

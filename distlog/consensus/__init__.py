@@ -35,6 +35,8 @@ Invariants
   (rules/one_change.py), and a member is a name and a directory (rules/identity.py).
 - An exception out of pysyncobj, the rules or apply stops the node: half-updated consensus state is never used again.
 
+- The journal keeps what any voter still needs, up to its limit; who needs more is told to copy a checkpoint (distlog/catch_up).
+
 Deliberately absent: threads in the protocol, pickle on the wire, pysyncobj's own files, sockets and timers, snapshots
-sent to a laggard (the journal keeps what any member still needs, up to its limit).
+sent through the library.
 """

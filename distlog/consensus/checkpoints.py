@@ -60,11 +60,13 @@ class Checkpoints:
         index: int,
         interval_s: float,
         journal_size: int,
+        journal_size_max: int,
         ports: CheckpointPorts,
     ) -> None:
         """index: the raft index of the checkpoint that this node started from; 1: none.
 
-        A checkpoint is due after interval_s seconds, or when journal_size bytes were written to the journal since the last one.
+        A checkpoint is due after interval_s seconds, or when journal_size bytes were written to the journal since the last one,
+        and in time for the journal to stay below journal_size_max.
         """
         self._raft = raft
         self._state_machine = state_machine
@@ -73,6 +75,10 @@ class Checkpoints:
         self.index = index
         self._interval_s = interval_s
         self._journal_size = journal_size
+        # What the journal may have for voters that are behind: the newest of it, the rest is forgotten.
+        self._journal_kept_size = journal_size_max // 4 * 3
+        # A checkpoint must not be so far behind, or it would be what keeps the journal from being forgotten.
+        self._journal_behind_max = journal_size_max // 2
         self._ports = ports
         # The newest one, perhaps under way.
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +87,8 @@ class Checkpoints:
         self._journal_size_then = raft.journal.size
         # The newest durable one, without what is large in it, while readers hold files that it does not need.
         self._held: CheckpointImage | None = None
+        # A copy asks for a checkpoint from here on.
+        self._requested_index = 0
         self._is_closed = False
 
     @property
@@ -101,10 +109,20 @@ class Checkpoints:
         due = (
             elapsed >= self._interval_s
             or self._journal.size - self._journal_size_then >= self._journal_size
+            or self._holds_up_journal()
+            or self.index < self._requested_index <= self._raft.last_applied
             or (elapsed >= RELIEF_INTERVAL_S and self._gives_relief())
         )
         if due and self._is_possible():
             self._begin()
+
+    def _holds_up_journal(self) -> bool:
+        """Tell whether so much of the journal is newer than the checkpoint that it soon could not be kept below its limit."""
+        journal = self._journal
+        if journal.size < self._journal_behind_max:
+            return False
+        first = min(max(self.index, journal.first_index), journal.last_index)
+        return journal.size_from(first) >= self._journal_behind_max
 
     def _gives_relief(self) -> bool:
         """Tell whether the files that only an older checkpoint needs are missed as space, or as open files."""
@@ -169,12 +187,15 @@ class Checkpoints:
             await self._let_go(image)
 
     def compact(self) -> None:
-        """Forget the entries that neither this node nor another voter needs any more.
+        """Forget the entries that neither this node nor another voter needs any more, and of the others what is too much.
 
         Not only after a checkpoint: a voter that comes back may be what the journal was kept for.
         """
         # One voter alone needs nothing older than its checkpoint; others may need what they do not have yet.
         kept = self._raft.retain_from if self._raft.replicas.others else self.index
+        if self._journal.size > self._journal_kept_size:
+            # Who lacks more copies a checkpoint: nobody that is away may stop the others.
+            kept = max(kept, self._journal.index_within(self._journal_kept_size))
         first_kept = min(self.index - 1, kept)
         if first_kept <= self._journal.first_index:
             return
@@ -183,11 +204,15 @@ class Checkpoints:
             removed = self._ports.journal_worker.submit(remove_files)
             removed.add_done_callback(lambda done: self._ports.guarded(lambda: _removed(done)))
 
-    async def write_last(self) -> None:
+    def request(self, raft_index: int) -> None:
+        """Write one soon that is at `raft_index` or after it."""
+        self._requested_index = max(self._requested_index, raft_index)
+
+    async def write_last(self, *, another: bool = True) -> None:
         """Wait for the one under way, and write another if something was applied since."""
         if self._task is not None:
             await asyncio.wait([self._task])
-        if self._is_possible() and not self._is_closed:
+        if another and self._is_possible() and not self._is_closed:
             await asyncio.wait([self._begin()])
 
     def close(self) -> None:

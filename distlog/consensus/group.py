@@ -61,6 +61,8 @@ class GroupSettings:
     checkpoint_interval_s: float = 60.0
     # A checkpoint is due when so much was written to the journal since the last one.
     checkpoint_journal_size: int = 64 << 20
+    # The journal forgets what a voter that is away may still need rather than grow beyond this.
+    journal_size_max: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ class Group:
             index=image.raft_index if image is not None else 1,
             interval_s=settings.checkpoint_interval_s,
             journal_size=settings.checkpoint_journal_size,
+            journal_size_max=settings.journal_size_max,
             ports=CheckpointPorts(
                 disk=ports.disk,
                 path=path,
@@ -228,8 +231,11 @@ class Group:
         self._timer_due_at = self._ports.clock.monotonic()
         self._on_timer()
 
-    async def stop(self) -> None:
-        """Make everything durable, write a last checkpoint, and take part no more."""
+    async def stop(self, *, with_checkpoint: bool = True) -> None:
+        """Make everything durable, write a last checkpoint, and take part no more.
+
+        with_checkpoint: if False the newest stays as it is, and none is under way when this returns.
+        """
         if self._stopped:
             return
         # What peers still send would make this go on for ever.
@@ -237,7 +243,7 @@ class Group:
         self._inbox.clear()
         await self._journal_sync.drain()
         if not self._stopped:
-            await self.checkpoints.write_last()
+            await self.checkpoints.write_last(another=with_checkpoint)
         self.abandon()
 
     def abandon(self) -> None:

@@ -5,14 +5,11 @@ Heartbeats behind its back keep them from campaigning meanwhile.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from distlog.consensus.followers import Followers
 from distlog.consensus.library import Library
 from distlog.consensus.rules.send_window import SendWindow
-
-logger = logging.getLogger(__name__)
 
 
 class HeldBack:
@@ -25,35 +22,40 @@ class HeldBack:
         followers: Followers,
         heartbeat_interval_s: float,
         send_heartbeat: Callable[[str], None],
+        send_notice: Callable[[str], None],
     ) -> None:
+        """send_notice(voter): tell a voter that it must copy a checkpoint."""
         self._library = library
         self._send_window = send_window
         self._followers = followers
         self._heartbeat_interval_s = heartbeat_interval_s
         self._send_heartbeat = send_heartbeat
+        self._send_notice = send_notice
         self._next_heartbeat = 0.0
         # Their window is full, or their disk.
         self._paused: set[str] = set()
-        # They lack entries which no journal keeps any more: they must be replaced.
-        self.stranded: set[str] = set()
+        # They lack entries which this journal does not keep any more, and must copy a checkpoint: whether they were asked for sure.
+        self.stranded: dict[str, bool] = {}
 
     def pause(self, voter: str) -> None:
         """Send nothing to a voter until its window has room again."""
         self._paused.add(voter)
         self._library.disconnected(voter)
 
-    def strand(self, voter: str, first_index: int) -> None:
-        """Give a voter up that needs entries from before the first one kept, and say so."""
-        # Nobody keeps what this voter lacks: only an old copy of a data directory can be so far behind.
-        if voter not in self.stranded:
-            logger.error(
-                "a voter lacks entries that no node keeps: its data directory is an old copy, so replace that node "
-                "voter=%s first_kept_index=%d",
-                voter,
-                first_index,
-            )
-        self.stranded.add(voter)
+    def strand(self, voter: str) -> None:
+        """Send no entries to a voter that seems to need some from before the first one kept.
+
+        What is known of it may be old: it is told only when it has been asked by a heartbeat, and was not `reached`.
+        """
+        self.stranded.setdefault(voter, False)
         self._library.disconnected(voter)
+
+    def reached(self, voter: str, next_index: int) -> None:
+        """Go on with a voter that has what it lacked."""
+        if voter in self.stranded:
+            del self.stranded[voter]
+            self._library.connected(voter)
+            self._library.set_next_index(voter, next_index)
 
     def tend(self) -> None:
         """Call at each tick: resume the voters that have room again, and keep the others from campaigning."""
@@ -68,17 +70,26 @@ class HeldBack:
         if not self._library.is_leader or self._library.now < self._next_heartbeat:
             return
         self._next_heartbeat = self._library.now + self._heartbeat_interval_s
-        for voter in sorted(self._paused | self.stranded):
+        for voter in sorted(self._paused | self.stranded.keys()):
             self._send_heartbeat(voter)
+            if voter in self.stranded:
+                self._tell(voter)
+
+    def _tell(self, voter: str) -> None:
+        """Have a stranded voter copy a checkpoint, from its second heartbeat on."""
+        if self.stranded[voter]:
+            # Each time: who has restarted meanwhile, or heard another leader, has forgotten it.
+            self._send_notice(voter)
+        self.stranded[voter] = True
 
     def drop(self, voter: str) -> None:
         """Forget a voter whose connection is gone."""
         self._paused.discard(voter)
-        self.stranded.discard(voter)
+        self.stranded.pop(voter, None)
 
     def clear(self) -> None:
         """Hold nobody back: the leadership or the term changed."""
-        for voter in self._paused | self.stranded:
+        for voter in self._paused | self.stranded.keys():
             self._library.connected(voter)
         self._paused.clear()
         self.stranded.clear()

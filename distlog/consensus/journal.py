@@ -36,6 +36,7 @@ makes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -387,6 +388,28 @@ class Journal:
     def size(self) -> int:
         """Bytes of the files that are kept, those queued included."""
         return sum(file.size for file in self._files)
+
+    def size_from(self, raft_index: int) -> int:
+        """Return the bytes of the files from the one on that has an entry, which the journal holds."""
+        first_sequence = self._table.place(raft_index).file_sequence
+        return sum(file.size for file in self._files if file.first_sequence >= first_sequence)
+
+    def index_within(self, size_max: int) -> int:
+        """Return the first entry of the newest files that have `size_max` bytes or less together.
+
+        The last entry where that would be less than the last file; there is an entry.
+        """
+        size, first_sequence = 0, self._files[-1].first_sequence
+        for file in reversed(self._files):
+            size += file.size
+            if size > size_max:
+                break
+            first_sequence = file.first_sequence
+        entries = range(self._table.first, self._table.end)
+        number = bisect_left(
+            entries, first_sequence, key=lambda index: self._table.place(index).file_sequence
+        )
+        return entries[min(number, len(entries) - 1)]
 
     def compact(self, raft_index: int) -> Callable[[], None] | None:
         """Forget the entries before `raft_index`, which the journal holds and a durable checkpoint

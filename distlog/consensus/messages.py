@@ -128,6 +128,16 @@ class TimeoutNow(msgspec.Struct, array_like=True, tag=12, gc=False):
     sender_term: Unsigned
 
 
+class CheckpointNeeded(msgspec.Struct, array_like=True, tag=13, gc=False):
+    """The leader of `sender_term` has no entry any more that the receiver needs next: its journal begins with `first_index`.
+
+    The receiver copies a checkpoint at that index or a later one, from anybody who has it.
+    """
+
+    sender_term: Unsigned
+    first_index: Unsigned
+
+
 Message = (
     AppendEntries
     | AppendReply
@@ -141,6 +151,7 @@ Message = (
     | PreVoteReply
     | TermNotice
     | TimeoutNow
+    | CheckpointNeeded
 )
 # What raft.py takes; reads.py takes the others.
 RAFT_MESSAGES = (
@@ -152,6 +163,7 @@ RAFT_MESSAGES = (
     PreVoteReply,
     TermNotice,
     TimeoutNow,
+    CheckpointNeeded,
 )
 
 # An entry of this size is not worth a copy for each voter.

@@ -21,6 +21,7 @@ from distlog.consensus.library import Done, Library, ProposedEntry, RaftSettings
 from distlog.consensus.messages import (
     AppendEntries,
     AppendReply,
+    CheckpointNeeded,
     EntryTuple,
     Message,
     PreVoteReply,
@@ -73,8 +74,10 @@ class Raft:
         self.replicas = replicas = Replicas(node_id, directory_id, rules)
         self.followers = Followers()
         self._following = Following(journal, rules.append_filter, space)
-        # Every voter has acknowledged every entry below this one.  Never falls.
-        self.retain_from = max(1, journal.first_index)
+        # Called with the first entry that the leader keeps, when this node needs older ones; often, until it does not any more.
+        self.checkpoint_needed: Callable[[int], None] = lambda _first_index: None
+        # Every voter has acknowledged every entry below this one, as far as this node knows.  Never falls.
+        self.retain_from = 1
         # AppendEntries sent by this process to anybody.
         self._sent_count = 0
         # A message has arrived that a tick could make something of.
@@ -101,6 +104,7 @@ class Raft:
             self.followers,
             settings.heartbeat_interval_s,
             self._send_heartbeat,
+            self._send_notice,
         )
         self._elections = Elections(
             replicas=replicas,
@@ -179,7 +183,7 @@ class Raft:
 
     @property
     def stranded(self) -> frozenset[str]:
-        """Return the connected voters that lack entries which no journal keeps any more: they must be replaced."""
+        """Return the connected voters that lack entries which this journal keeps no more: they must copy a checkpoint."""
         return frozenset(self._held_back.stranded)
 
     @property
@@ -268,6 +272,9 @@ class Raft:
                 if message.sender_term > self.term:
                     self._library.adopt_term(sender, message.sender_term)
                     self._elections.term_adopted()
+            case CheckpointNeeded():
+                if message.sender_term == self.term and sender == self._library.leader_id:
+                    self.checkpoint_needed(message.first_index)
             case TimeoutNow():
                 self._elections.receive_timeout_now(sender, message)
             case _:
@@ -311,11 +318,17 @@ class Raft:
                 self._send_heartbeat(voter)
 
     def _send_heartbeat(self, voter: str) -> None:
-        """Send an AppendEntries without entries behind what the voter has confirmed, or what every voter has."""
-        matched = self.matched.get(voter, max(self.retain_from, self.journal.first_index))
+        """Send an AppendEntries without entries behind what the voter has confirmed, or what every voter has.
+
+        Who lacks that entry refuses it, and knows of its leader all the same.
+        """
+        matched = max(self.matched.get(voter, self.retain_from), self.journal.first_index)
         term = self.journal.term_at(matched)
         if term is not None:
             self._send(voter, self._append(voter, matched, term, []))
+
+    def _send_notice(self, voter: str) -> None:
+        self._send(voter, CheckpointNeeded(self.term, self.journal.first_index))
 
     def synced(self) -> None:
         """More of the journal may be promised: let go what waited for it."""
@@ -384,6 +397,8 @@ class Raft:
             reply = self.followers.refused(sender, reply, self.journal.first_index)
         if reply.reset:
             self._rules.send_window.rewound(sender, reply.next_index)
+        if message.next_index > self.journal.first_index and (reply.success or reply.reset):
+            self._held_back.reached(sender, message.next_index)
         self._deliver_reply(
             sender, self._rules.commit_gate.admit(sender, reply, self.journal.promisable_index)
         )
@@ -448,7 +463,7 @@ class Raft:
         if "transmission" in message:
             raise ConsensusViolated("the library splits an entry")
         if "serialized" in message:
-            self._held_back.strand(voter, self.journal.first_index)
+            self._held_back.strand(voter)
             return False
         append = self._append(
             voter, message["prevLogIdx"], message["prevLogTerm"], list(message["entries"])

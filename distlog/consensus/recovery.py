@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
 from distlog.consensus.durability import Durability
@@ -37,10 +38,13 @@ def recover(
     topics_path: str,
     journal_file_size_max: int = FILE_SIZE_MAX,
     durability: Durability = Durability.FSYNC,
+    is_checkpoint_copied: bool = False,
 ) -> Recovered:
     """Open what one group keeps.  Blocks.
 
     journal_file_size_max: bytes; the journal is forgotten by whole files, so a small part of what it may have in all.
+    is_checkpoint_copied: the checkpoint is another node's, copied since the journal was written: a journal that does not fit begins
+    anew at it, with the same term and vote.
 
     Raises CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull; nothing was lost by trying.
     """
@@ -55,6 +59,8 @@ def recover(
         file_size_max=journal_file_size_max,
         durability=durability,
     )
+    if image is not None and is_checkpoint_copied:
+        _begin_anew_unless_fit(journal, image)
     if image is not None:
         _require_fit(journal, image, journal_path)
     state_machine = StateMachine.open(
@@ -67,13 +73,40 @@ def recover(
 
 
 def _require_fit(journal: Journal, image: CheckpointImage, journal_path: str) -> None:
-    def is_held(entry: JournalEntry) -> bool:
-        # What is in it its checksum has told when the journal was read.
-        return journal.term_at(entry.raft_index) == entry.term
-
-    problem = misfit(journal.first_index, journal.last_index, image, is_held)
+    problem = misfit(journal.first_index, journal.last_index, image, partial(_is_held, journal))
     if problem:
         raise CorruptJournal(path=journal_path, position=0, problem=problem)
+
+
+def _begin_anew_unless_fit(journal: Journal, image: CheckpointImage) -> None:
+    """Replace the entries of a journal by the checkpoint's two, unless it has them.  Blocks; durable on return.
+
+    All that goes is superseded: what lies up to the checkpoint's index is in the checkpoint, and what lies behind follows an entry
+    that is not the committed one.  Term and vote stay: they are this node's promises.
+    """
+    is_held = partial(_is_held, journal)
+    if not misfit(journal.first_index, journal.last_index, image, is_held) or is_held(image.last):
+        # What follows an entry that is held may be acknowledged: it never goes.
+        return
+    if len(journal):
+        journal.truncate_from(journal.first_index)
+    if image.term > journal.term:
+        # In a term that this node has not seen it cannot have voted.
+        journal.set_term_vote(image.term, None)
+    for entry in (image.previous, image.last):
+        journal.append(*entry)
+    ticket = journal.begin_sync()
+    assert ticket is not None, "two entries wait for it"
+    ticket.run()
+    journal.finish_sync(ticket)
+    remove_files = journal.compact(image.previous.raft_index)
+    if remove_files is not None:
+        remove_files()
+
+
+def _is_held(journal: Journal, entry: JournalEntry) -> bool:
+    # What is in it its checksum has told when the journal was read.
+    return journal.term_at(entry.raft_index) == entry.term
 
 
 def misfit(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from distlog.block import Block
@@ -88,8 +88,8 @@ class ReplicatedLogSettings:
 
     proposals_size_max: int = 64 << 20
     waiting_reads_max: int = 20_000
-    # The journal kept for a voter that is away may grow to this; then proposals are refused.
-    journal_size_max: int = 1 << 30
+    # Beyond this proposals are refused: it forgets in time, unless no checkpoint can be written.
+    journal_size_max: int = 256 << 20
     # Between two looks at what the topics need not keep any more.
     retention_interval_s: float = 10.0
 
@@ -108,7 +108,7 @@ class ReplicatedLog:
         waiting_for: Callable[[], Sequence[str]],
         durability: Durability,
     ) -> None:
-        """Make the door of a cluster that is not formed yet: until `attach` it refuses with NoLeader.
+        """Make the door; until `attach` it refuses with NoLeader.
 
         addresses_of(node_id): where that node is reached, as far as it has told.
         waiting_for(): the nodes that the cluster waits for before it can form.
@@ -117,6 +117,8 @@ class ReplicatedLog:
         self._waiting_for = waiting_for
         # None until the cluster is formed.
         self._attached: Group | None = None
+        # Why it is None although the cluster is formed.
+        self._detached_because = ""
         self._clock = clock
         self._read_worker = read_worker
         self._settings = settings
@@ -127,9 +129,11 @@ class ReplicatedLog:
         self._closing = False
         # Dials a node at an address for peers; raises InvalidRequest if that is none.
         self.invite: Callable[[str, str], None] = lambda _node_id, _peer_address: None
+        # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
+        self.files_status: Callable[[], dict[str, Any]] = dict
 
     def attach(self, group: Group) -> None:
-        """The cluster is formed: serve `group`, which has not started yet."""
+        """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
         self._attached = group
         self._proposals = Proposals(
             group.state_machine,
@@ -150,12 +154,19 @@ class ReplicatedLog:
         group.ticked = self._trimmer.tick
         group.applied = self._wake_tails
         group.leadership_changed = self._leadership_changed
+        self._wake_tails()
+
+    def detach(self, why: str) -> None:
+        """Refuse everything with NoLeader, and say why, until the next `attach`."""
+        self._proposals.abandon(why, self._refusal)
+        self._attached, self._detached_because = None, why
 
     @property
     def _group(self) -> Group:
         if self._attached is None:
             missing = ", ".join(self._waiting_for()) or "its configuration"
-            raise no_leader(f"the cluster is not formed yet: waiting for {missing}")
+            why = self._detached_because
+            raise no_leader(why or f"the cluster is not formed yet: waiting for {missing}")
         return self._attached
 
     @property
@@ -263,20 +274,11 @@ class ReplicatedLog:
 
     def _propose(self, command: Command) -> asyncio.Future[Any]:
         group = self._group
-        if group.journal.size >= self._settings.journal_size_max:
-            raise Overloaded(
-                queue=f"the journal, kept for {self._laggards()},",
-                limit=self._settings.journal_size_max,
-            )
+        journal, limit = group.journal, self._settings.journal_size_max
+        # One entry may be larger than the limit: what is in the checkpoint is not in the way.
+        if journal.size >= limit and group.checkpoints.index < journal.last_index:
+            raise Overloaded("the journal, which only a checkpoint lets forget,", limit)
         return self._proposals.submit(command)
-
-    def _laggards(self) -> str:
-        raft = self._group.raft
-        last = self._group.journal.last_index
-        behind = [
-            voter for voter in sorted(raft.replicas.others) if raft.matched.get(voter, 0) < last
-        ]
-        return "the disk's checkpoint" if not behind else ", ".join(behind)
 
     def _leadership_changed(self) -> None:
         if not self._group.raft.is_leader:
@@ -434,9 +436,12 @@ class ReplicatedLog:
         with_topics: many take their time; `topic_pages` has them in parts.
         """
         topics = self.topics() if with_topics and self._attached is not None else ()
-        return describe_node(
+        status = describe_node(
             self._node_id, self._attached, self._addresses_of, topics, self._durability
         )
+        if self._attached is None and self._detached_because:
+            status = replace(status, role="copying")
+        return replace(status, **self.files_status())
 
     async def add_member(self, node_id: str, peer_address: str) -> None:
         """Greet a node that waits to join, so that it becomes a learner, and a voter when it has caught up.

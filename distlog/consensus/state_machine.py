@@ -365,6 +365,14 @@ class StateMachine:
         """Close the files that nobody uses at the moment, for want of descriptors.  From any thread."""
         self._topics.close_idle_files()
 
+    def drop_idle_files(self, path: str) -> None:
+        """Close what nobody uses of the segment with this store: its files were replaced.  From any thread."""
+        self._topics.drop_idle_files(path)
+
+    def take_damaged(self) -> set[str]:
+        """Return the paths of the stores in which a read found a changed batch since the last call."""
+        return self._topics.take_damaged()
+
     @property
     def is_short_of_files(self) -> bool:
         """Tell whether more logs are written to than may have files open before they are synced: a checkpoint is due."""

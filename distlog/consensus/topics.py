@@ -115,6 +115,15 @@ class Topics:
         """Close the files that nobody uses at the moment, for want of descriptors.  From any thread."""
         self._cache.close_idle()
 
+    def drop_idle_files(self, path: str) -> None:
+        """Close what nobody uses of the segment with this store: its files were replaced.  From any thread."""
+        self._cache.drop(path)
+
+    def take_damaged(self) -> set[str]:
+        """Return the stores in which a read found damage since the last call."""
+        damaged, self._cache.damaged = self._cache.damaged, set()
+        return damaged
+
     @property
     def is_short_of_files(self) -> bool:
         """Tell whether more logs are written to than may have files open before they are synced: a checkpoint is due."""

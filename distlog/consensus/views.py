@@ -17,9 +17,11 @@ from distlog.storage.segment_files import SegmentLimits
 __all__ = [
     "KEEP_ALL",
     "Consistency",
+    "CopyStatus",
     "MemberStatus",
     "NodeStatus",
     "Retention",
+    "ScrubStatus",
     "SegmentLimits",
     "TimePosition",
     "TopicDescription",
@@ -60,6 +62,35 @@ class TimePosition:
     # The high watermark if there are none.
     offset: int
     found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStatus:
+    """How far a node is that copies the state of another one."""
+
+    # The node that is copied from now, and the checkpoint's index; "" and 0 until one was found.
+    source: str
+    raft_index: int
+    # Bytes, in all and of which are here; both grow when a newer checkpoint is chosen.
+    size: int
+    done_size: int
+    # Bytes that came over the network.
+    fetched_size: int
+    # What it waits for; "" while it goes on.
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubStatus:
+    """What a node has found by reading its segments again, since it started."""
+
+    # Passes over all segments that came to their end, and bytes that were checked in all.
+    pass_count: int = 0
+    checked_size: int = 0
+    fault_count: int = 0
+    repaired_count: int = 0
+    # What is damaged and not replaced, in words.
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +144,6 @@ class NodeStatus:
     stalls: StallReport = NO_STALLS
     # What an entry must have survived there before it is acknowledged: "fsync" or "os".
     durability: str = Durability.FSYNC.value
+    # None while it copies nothing.
+    copy: CopyStatus | None = None
+    scrub: ScrubStatus = ScrubStatus()

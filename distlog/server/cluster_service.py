@@ -6,7 +6,14 @@ import asyncio
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
-from distlog.consensus.views import MemberStatus, Retention, SegmentLimits, TopicDescription
+from distlog.consensus.views import (
+    CopyStatus,
+    MemberStatus,
+    Retention,
+    ScrubStatus,
+    SegmentLimits,
+    TopicDescription,
+)
 from distlog.errors import InvalidRequest
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
@@ -46,6 +53,8 @@ class ClusterService:
             stall_max_ms=1000 * status.stalls.longest_s,
             stall_count=status.stalls.count,
             durability=status.durability,
+            copy=copy_message(status.copy),
+            scrub=scrub_message(status.scrub),
         )
         await self._add_topics(response)
         return response
@@ -163,6 +172,31 @@ class ClusterService:
         async with write_deadline(self._limits.write_timeout_s):
             await self._log.delete_topic(request.topic, request.topic_id)
         return log_pb2.DeleteTopicResponse()
+
+
+def copy_message(copy: CopyStatus | None) -> log_pb2.CopyStatus | None:
+    """Return how far a copy is as a message; None if there is none."""
+    if copy is None:
+        return None
+    return log_pb2.CopyStatus(
+        source=copy.source,
+        raft_index=copy.raft_index,
+        size=copy.size,
+        done_size=copy.done_size,
+        fetched_size=copy.fetched_size,
+        problem=copy.problem,
+    )
+
+
+def scrub_message(scrub: ScrubStatus) -> log_pb2.ScrubStatus:
+    """Return what reading all segments again has found, as a message."""
+    return log_pb2.ScrubStatus(
+        pass_count=scrub.pass_count,
+        checked_size=scrub.checked_size,
+        fault_count=scrub.fault_count,
+        repaired_count=scrub.repaired_count,
+        damaged=scrub.damaged,
+    )
 
 
 def member_message(member: MemberStatus) -> log_pb2.MemberStatus:

@@ -13,7 +13,8 @@ a node could promise, so an interrupted start is told from a directory that lost
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
@@ -134,6 +135,41 @@ class DataDirectory:
             raise DataDirectoryUnusable(path=path, problem=str(error)) from error
         return cls(disk, path, lock, identity)
 
+    @classmethod
+    @contextmanager
+    def hold(cls, disk: Disk, path: str) -> Iterator[DataDirectory]:
+        """Hold the directory of a node that does not run, to change whose it is; `identity_of` says whose it was.
+
+        Raises DataDirectoryInUse if the node runs, DataDirectoryUnusable if this is no data directory.
+        """
+        if not cls.is_at(disk, path):
+            raise DataDirectoryUnusable(path=path, problem="it is no data directory of a node")
+        _require_usable(disk, path)
+        lock = _lock(disk, path)
+        try:
+            _read_format(disk, path)
+            yield cls(disk, path, lock, Identity("", ""))
+        finally:
+            lock.release()
+
+    def identity_of(self, backups: Sequence[str]) -> Identity | None:
+        """Return what node.json says, here or else in the first of `backups` that has one; None if it cannot be read."""
+        for path in (self.path, *backups):
+            try:
+                identity = _read_identity(self._disk, path)
+            except DataDirectoryUnusable:
+                return None
+            if identity is not None:
+                return identity
+        return None
+
+    def become(self, identity: Identity) -> None:
+        """Write down whose directory this is from now on.  Blocks; durable on return."""
+        for name in ("journal", "topics"):
+            self._disk.make_directory(f"{self.group_path}/{name}")
+        _write_identity(self._disk, self.path, identity)
+        self._identity = identity
+
     @staticmethod
     def is_at(disk: Disk, path: str) -> bool:
         """Tell whether `path` looks like a data directory, whole or not."""
@@ -176,6 +212,10 @@ class DataDirectory:
     @property
     def checkpoint_path(self) -> str:
         return f"{self.group_path}/checkpoint"
+
+    @property
+    def incoming_path(self) -> str:
+        return f"{self.group_path}/incoming"
 
     @property
     def topics_path(self) -> str:

@@ -125,6 +125,9 @@ class SparingDisk:
     def rename(self, old: str, new: str) -> None:
         self._disk.rename(old, new)
 
+    def link(self, path: str, new: str) -> None:
+        self._disk.link(path, new)
+
     def remove(self, path: str) -> None:
         self._disk.remove(path)
 

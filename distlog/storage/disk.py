@@ -132,6 +132,9 @@ class Disk(Protocol):
         both parents.
         """
 
+    def link(self, path: str, new: str) -> None:
+        """Give a file a second name, which must be free.  Durable after `sync_directory` of its parent."""
+
     def remove(self, path: str) -> None:
         """Remove a file or an empty directory.  Durable after `sync_directory` of the parent."""
 
@@ -191,6 +194,12 @@ class RealDisk:
             os.replace(old, new)
         except OSError as error:
             raise _refusal("rename", old, error) from error
+
+    def link(self, path: str, new: str) -> None:
+        try:
+            os.link(path, new)
+        except OSError as error:
+            raise _refusal("link", path, error) from error
 
     def remove(self, path: str) -> None:
         try:

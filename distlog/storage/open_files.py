@@ -53,6 +53,8 @@ class SegmentCache:
         self._give_way = False
         # A sync was needed to close something: a checkpoint would make many of them free at once.
         self.is_short = False
+        # Stores in which a read found a batch that was changed, since somebody asked last.
+        self.damaged: set[str] = set()
 
     @classmethod
     def within(cls, open_max: int) -> SegmentCache:

@@ -188,6 +188,9 @@ class ReservedDisk:
     def rename(self, old: str, new: str) -> None:
         self._with_room(NAME_SIZE, lambda: self._disk.rename(old, new))
 
+    def link(self, path: str, new: str) -> None:
+        self._with_room(NAME_SIZE, lambda: self._disk.link(path, new))
+
     def remove(self, path: str) -> None:
         self._disk.remove(path)
 

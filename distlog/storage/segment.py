@@ -162,6 +162,7 @@ class Segment:
             for row, data in zip(rows, frames, strict=True):
                 batches.append(self._batch(row, data))
         except CorruptBatch:
+            self._cache.damaged.add(self.path)
             if not batches:
                 raise
         return batches

@@ -119,10 +119,14 @@ class SegmentScan:
         directory: str,
         base_offset: int,
         *,
+        row_count: int | None = None,
         provenance: Provenance | None = None,
         progress: Progress = lambda size: None,
     ) -> None:
-        """progress: called with the bytes of store that are checked so far."""
+        """row_count: check so many batches, from the first on; None: all.
+
+        progress: called with the bytes of store that are checked so far.
+        """
         self._files = {
             suffix: disk.open(segment_path(directory, base_offset, suffix), writable=False)
             for suffix in (STORE, INDEX, TABLE)
@@ -130,6 +134,7 @@ class SegmentScan:
         self._store, self._index = self._files[STORE], self._files[INDEX]
         self._store_size = self._store.size()
         self._base_offset = base_offset
+        self._row_count = row_count
         self._provenance = provenance
         self._progress = progress
         # What was checked, wrong or not.
@@ -139,8 +144,12 @@ class SegmentScan:
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is wrong, in order.  Whoever has seen enough stops; then call `close`."""
+        return (step for step in self.steps() if step is not None)
+
+    def steps(self) -> Iterator[Fault | None]:
+        """Yield what is wrong, in order, and None after each window in which nothing is: for who gives way in between."""
         window = _Window()
-        for item in TableScan(self._files[TABLE], self._base_offset):
+        for item in TableScan(self._files[TABLE], self._base_offset, self._row_count):
             if isinstance(item, Fault):
                 yield item
                 continue
@@ -148,6 +157,7 @@ class SegmentScan:
             for number, rows in _windows(item):
                 if window.is_whole(self._store, self._index, self._base_offset, rows):
                     self._advance(number, rows)
+                    yield None
                     continue
                 for place in range(len(rows)):
                     yield from self._batch(rows[place])

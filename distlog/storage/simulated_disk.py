@@ -54,6 +54,8 @@ class SimulatedDisk:
         # How many unsynced pages the `crash` took that this disk comes from.
         self.lost_page_count = 0
         self._root = MediumDirectory()
+        # Some file has, or had, two names.
+        self._has_links = False
         self._locked: set[str] = set()
 
     # --- What happens to the machine ------------------------------------------------------------
@@ -79,7 +81,8 @@ class SimulatedDisk:
     def _after_crash(self, survival: Survival) -> SimulatedDisk:
         disk = SimulatedDisk(capacity=self.capacity)
         disk._root = self._root.after_crash(survival, {})
-        disk.used = sum(len(file) for file in disk._root.files())
+        disk.used = sum(len(file) for file in set(disk._root.files()))
+        disk._has_links = self._has_links
         return disk
 
     def kill(self) -> SimulatedDisk:
@@ -90,6 +93,7 @@ class SimulatedDisk:
         disk = SimulatedDisk(capacity=self.capacity)
         disk._root = self._root.copy({})
         disk.used = self.used
+        disk._has_links = self._has_links
         return disk
 
     def write_back(self, random: Random) -> None:
@@ -148,9 +152,21 @@ class SimulatedDisk:
             raise DiskFailed(path=old, operation="rename", problem="No such file or directory")
         replaced = new_directory.names.get(new_name)
         node = old_directory.names.pop(old_name)
-        if isinstance(replaced, MediumFile) and replaced is not node:
-            self.used -= len(replaced)
         new_directory.names[new_name] = node
+        if isinstance(replaced, MediumFile) and replaced is not node:
+            self._unnamed(replaced)
+
+    def link(self, path: str, new: str) -> None:
+        self._operation("link", path)
+        directory, name = self._parent("link", path)
+        new_directory, new_name = self._parent("link", new)
+        node = directory.names.get(name)
+        if not isinstance(node, MediumFile):
+            raise DiskFailed(path=path, operation="link", problem="No such file")
+        if new_name in new_directory.names:
+            raise DiskFailed(path=new, operation="link", problem="File exists")
+        new_directory.names[new_name] = node
+        self._has_links = True
 
     def remove(self, path: str) -> None:
         self._operation("remove", path)
@@ -158,12 +174,11 @@ class SimulatedDisk:
         node = directory.names.get(name)
         if node is None:
             raise DiskFailed(path=path, operation="remove", problem="No such file or directory")
-        if isinstance(node, MediumDirectory):
-            if node.names:
-                raise DiskFailed(path=path, operation="remove", problem="Directory not empty")
-        else:
-            self.used -= len(node)
+        if isinstance(node, MediumDirectory) and node.names:
+            raise DiskFailed(path=path, operation="remove", problem="Directory not empty")
         del directory.names[name]
+        if isinstance(node, MediumFile):
+            self._unnamed(node)
 
     def sync_directory(self, path: str) -> None:
         self._operation("sync directory", path)
@@ -201,6 +216,11 @@ class SimulatedDisk:
             raise StorageFull(path=path)
         file.resize(size)
         self.used += growth
+
+    def _unnamed(self, file: MediumFile) -> None:
+        """Count a file that has lost a name as gone, unless it has another one."""
+        if not self._has_links or all(each is not file for each in self._root.files()):
+            self.used -= len(file)
 
     def _find(self, path: str) -> MediumDirectory | MediumFile | None:
         node: MediumDirectory | MediumFile | None = self._root

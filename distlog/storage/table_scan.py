@@ -53,8 +53,10 @@ class Run:
 class TableScan:
     """The runs of one table, in order, with the faults between them."""
 
-    def __init__(self, file: DiskFile, base_offset: int) -> None:
+    def __init__(self, file: DiskFile, base_offset: int, row_count: int | None = None) -> None:
+        """row_count: look at so many rows, from the first on; None: at all that the file has."""
         self._file = file
+        self._row_count = row_count
         # What the next row has to begin with; what follows a fault begins anew.
         self._offset = base_offset
         self._position = 0
@@ -65,6 +67,8 @@ class TableScan:
 
     def __iter__(self) -> Iterator[Run | Fault]:
         size = self._file.size() // ROW_SIZE * ROW_SIZE
+        if self._row_count is not None:
+            size = min(size, self._row_count * ROW_SIZE)
         for start in range(0, size, CHUNK_ROWS * ROW_SIZE):
             try:
                 data = self._file.read_at(start, min(CHUNK_ROWS * ROW_SIZE, size - start))

@@ -42,7 +42,11 @@ LAYERS = (
     # What checks gigabytes computes checksums where the bytes are, without a copy.
     *(
         Layer(name, (*VALUES, "distlog.storage"), ("numpy", "google_crc32c"), NO_LOOP)
-        for name in ("distlog.storage.segment_scan", "distlog.storage.table_scan")
+        for name in (
+            "distlog.storage.segment_scan",
+            "distlog.storage.table_scan",
+            "distlog.storage.listing",
+        )
     ),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
@@ -92,17 +96,20 @@ LAYERS = (
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
+    # Copying files between nodes: above consensus, whose state is copied, and below the node.
+    Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
-    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.joining")),
+    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.catch_up", "distlog.joining")),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
         (
             *CONSENSUS,
             "distlog.consensus",
+            "distlog.catch_up",
             "distlog.server",
             # For a node that joins, which is a client of the members before it is one of them.
             "distlog.client.members",
@@ -137,6 +144,21 @@ LAYERS = (
             "remedies",
             "import_seed",
         )
+    ),
+    # What changes the files of a node that does not run.
+    *(
+        Layer(
+            f"distlog.cli.{name}",
+            (
+                *VALUES,
+                "distlog.storage",
+                "distlog.consensus",
+                "distlog.catch_up",
+                "distlog.config",
+                "distlog.cli",
+            ),
+        )
+        for name in ("rejoin", "recover")
     ),
     Layer(
         "distlog.cli.journal_survey",

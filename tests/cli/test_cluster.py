@@ -165,7 +165,7 @@ def test_the_tables_have_a_column_for_each_node() -> None:
         "n2    unreachable",
     ]
     assert node_columns(nodes) == list(NODE_COLUMNS)
-    assert cells[1] == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-"]
+    assert cells[1] == ["n2", "unreachable", "h:1", "-", "-", "-", "no", "-", "-"]
     assert topic_columns(nodes) == [
         "TOPIC",
         "START OFFSET",
@@ -189,6 +189,20 @@ def test_the_durability_of_each_node_is_shown_where_one_does_not_sync_before_it_
     run(scenario())
 
 
+def test_a_copy_is_shown_with_how_far_it_is_and_damage_instead_of_the_state_of_the_disk() -> None:
+    node = node_of("n1", "follower", 7, {})
+
+    def cells(**changed: Any) -> list[str]:
+        return node_cells({**node, **changed}, [node])
+
+    assert cells()[-2:] == ["ok", "-"]
+    copy = {"source": "n2", "size": 3 << 20, "done_size": 1 << 20, "problem": ""}
+    assert cells(copy=copy)[-1] == "1.0 of 3.0 MiB from n2"
+    copy |= {"problem": "no room", "source": ""}
+    assert cells(copy=copy)[-1] == "1.0 of 3.0 MiB, waits"
+    assert cells(damaged=["a segment"])[-2] == "damaged"
+
+
 def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any]) -> dict[str, Any]:
     return {
         "node_id": node_id,
@@ -202,6 +216,8 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "stall_max_ms": None if number is None else 0.0,
         "stall_count": None if number is None else 0,
         "durability": None if number is None else "fsync",
+        "copy": None,
+        "damaged": None if number is None else [],
         "version": "0",
         "topics": topics,
     }

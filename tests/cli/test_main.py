@@ -24,6 +24,8 @@ HELPS = {
     "consume": ["consume", "--help"],
     "cluster": ["cluster", "--help"],
     "cluster_status": ["cluster", "status", "--help"],
+    "cluster_rejoin": ["cluster", "rejoin", "--help"],
+    "recover": ["recover", "--help"],
     "topic": ["topic", "--help"],
     "topic_create": ["topic", "create", "--help"],
     "topic_configure": ["topic", "configure", "--help"],

@@ -14,6 +14,7 @@ from distlog.consensus import messages
 from distlog.consensus.messages import (
     AppendEntries,
     AppendReply,
+    CheckpointNeeded,
     LeadershipQuery,
     LeadershipReply,
     PreVoteReply,
@@ -43,6 +44,7 @@ ALL = [
     PreVoteReply(3, 1),
     TermNotice(9),
     TimeoutNow(3),
+    CheckpointNeeded(3, 100),
 ]
 
 

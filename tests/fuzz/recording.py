@@ -9,9 +9,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from distlog.catch_up.messages import (
+    CheckpointPart,
+    CheckpointRequest,
+    Part,
+    PartRequest,
+    Reason,
+    Refusal,
+    Segments,
+    SegmentsRequest,
+)
+from distlog.catch_up.messages import encode as encode_file
 from distlog.consensus import messages
 from distlog.consensus.configuration import Configuration, encode_configuration_entry
-from distlog.consensus.messages import Message
+from distlog.consensus.messages import CheckpointNeeded, Message
 from distlog.errors import DistlogError
 from distlog.peer.frames import CONTROL, Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import (
@@ -29,6 +40,18 @@ from tests.consensus.nodes import NodeCluster, on_virtual_time
 from tests.simulation.simulated_network import SimulatedHost
 
 KEPT_PER_KIND = 12
+# What a copy consists of; of n1's own topic, and of one that there is not.
+FILE_MESSAGES = (
+    CheckpointRequest(1, 2, 0, 0),
+    CheckpointRequest(2, 1 << 40, 5, 100),
+    CheckpointPart(3, 9, 12, b"a checkpoint"),
+    *(SegmentsRequest(4, topic_id, (0, 10, 5, 0, 1000), 0) for topic_id in (1, 1 << 60)),
+    Segments(5, [(0, 10, 1000, 3, 77)], True),
+    *(PartRequest(6, 1, base, file, 0, 512 << 10) for base in (0, 7) for file in range(3)),
+    PartRequest(7, 1, 0, 0, (1 << 63) - 1, 1),
+    Part(8, memoryview(b"bytes of a segment")),
+    Refusal(9, Reason.GONE, "it was trimmed"),
+)
 # The last ones make a frame that arrives in pieces.
 RECORD_SIZES = (1, 100, 100, 3000, 20_000)
 
@@ -40,6 +63,8 @@ class Recording:
     # Whole frames, in the order in which they arrived anywhere.
     control: list[bytes] = field(default_factory=list)
     consensus: list[bytes] = field(default_factory=list)
+    # Made up.
+    files: list[bytes] = field(default_factory=list)
     # What each node said of itself once the cluster had formed.
     hellos: dict[str, Hello] = field(default_factory=dict)
     # Of n1, stopped in order.
@@ -113,7 +138,8 @@ def recorded() -> Recording:
     """Return the recording, the same for every test."""
     recording: Recording = on_virtual_time(_record)
     sent = {type(message) for message in recording.messages()}
-    missing = set(messages.Message.__args__) - sent
+    # Said where somebody was away for long.
+    missing = set(messages.Message.__args__) - sent - {CheckpointNeeded}
     assert not missing, f"the recorded cluster has sent no {missing}"
     kinds = {type(decode_message(frame[16:])).__name__ for frame in recording.control}
     assert kinds >= {"Greeting", "Accepted", "Alive"}
@@ -121,6 +147,11 @@ def recorded() -> Recording:
     recording.consensus += [new_members(recording, count) for count in range(1, 4)]
     # Not said in a cluster where all is well.
     recording.control.append(encode_message(Refused("this cluster has another name")))
+    recording.consensus += [
+        encode_frame(Channel.RAFT, 0, messages.encode(CheckpointNeeded(recording.term, index)))
+        for index in (1, 10, 1 << 40)
+    ]
+    recording.files = [encode_frame(Channel.FILES, 0, encode_file(each)) for each in FILE_MESSAGES]
     recording.control += [newer_greeting(hello) for hello in recording.hellos.values()] * 5
     return recording
 

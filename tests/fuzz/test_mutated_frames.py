@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from distlog.catch_up.messages import decode as decode_file
 from distlog.consensus import messages
 from distlog.consensus.messages import (
     AppendEntries,
@@ -87,9 +88,13 @@ class Judge:
                 connection.greet(Greeting(1, 1, self._own))
                 connection.accept()
             elif isinstance(event, Frame):
-                if event.channel != Channel.RAFT or event.group:
+                if event.channel not in (Channel.RAFT, Channel.FILES) or event.group:
                     return legal, True
                 try:
+                    if event.channel == Channel.FILES:
+                        # It changes nothing that a `State` has.
+                        decode_file(event.payload, HOSTILE)
+                        continue
                     message = messages.decode(event.payload, HOSTILE)
                     messages.check_term(message, own_term, HOSTILE)
                 except PeerRefused:
@@ -176,7 +181,9 @@ class Attack:
 
     def _stream(self, victim: Victim, is_framed: bool) -> bytes:
         source, recording = self.source, self.recording
-        frames = recording.consensus if source.random() < 0.75 else recording.control
+        share = source.random()
+        frames = recording.consensus if share < 0.75 else recording.control
+        frames = recording.files if share < 0.1 else frames
         if not is_framed:
             return raw(frames, source)
         if source.random() < 0.5:

@@ -26,7 +26,7 @@ from distlog.consensus.messages import (
     VoteRequest,
 )
 from distlog.node import Node, NodePorts, NodeSettings
-from distlog.peer.frames import CONTROL, Channel, FrameDecoder, encode_frame
+from distlog.peer.frames import Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import Accepted, Greeting, Hello, encode_message
 from distlog.peer.limits import PeerLimits
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -261,7 +261,7 @@ class Victim:
         self._honest_decoder.receive_data(bytes(wire.written))
         wire.written.clear()
         while (frame := self._honest_decoder.next_frame()) is not None:
-            if frame.channel != CONTROL:
+            if frame.channel == Channel.RAFT:
                 reply = honest_reply(messages.decode(frame.payload, VICTIM))
                 if reply is not None:
                     wire.feed(framed(reply))

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from distlog.block import ATTRIBUTE_STRUCTURED, Block
+from distlog.catch_up.switch import encode_switch
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, write_checkpoint
 from distlog.consensus.commands import (
     Append,
@@ -141,6 +142,7 @@ FORMATS: dict[str, Callable[[], bytes]] = {
     "synced": lambda: _written(log_files, "/log/synced"),
     f"{1:020d}.journal": lambda: _written(journal_files, f"/journal/{1:020d}.journal"),
     "checkpoint": lambda: _written(_checkpoint, "checkpoint"),
+    "switch": lambda: encode_switch(7, 4, 0x01020304),
     "entry": entry,
     "block": STRUCTURED.encode,
 }

@@ -10,6 +10,7 @@ import pytest
 
 from distlog.api.log.v1 import log_pb2
 from distlog.block import Block
+from distlog.catch_up.switch import decode_switch
 from distlog.consensus.checkpoint import CheckpointImage, decode_checkpoint
 from distlog.consensus.commands import decode_entry, encode_entry
 from distlog.consensus.journal import Journal
@@ -59,7 +60,7 @@ def test_there_is_a_golden_file_of_every_file_of_a_data_directory() -> None:
     tree = page.partition("DATA_DIR/\n")[2].partition("```")[0]
     names = set(re.findall(r"^ +([\w.]+/?)", tree, re.MULTILINE)) - {"LOCK", "reserve"}
     files = {name for name in names if not name.endswith("/")}
-    assert files == {"FORMAT", "node.json", "checkpoint"}
+    assert files == {"FORMAT", "node.json", "checkpoint", "switch"}
     assert {path.name for path in GOLDEN.iterdir()} == set(FORMATS)
 
 
@@ -112,6 +113,12 @@ def test_the_checkpoint_is_read() -> None:
             assert getattr(read, name) == getattr(written, name), name
     assert read.configuration.cluster_id == CONFIGURATION.cluster_id
     assert dict(read.configuration.voters) == dict(CONFIGURATION.voters)
+
+
+def test_the_note_of_a_switch_is_read() -> None:
+    assert decode_switch(kept("switch")) == (7, 4, 0x01020304)
+    assert decode_switch(kept("switch")[:-1]) is None
+    assert decode_switch(bytes(len(kept("switch")))) is None
 
 
 def test_the_entry_is_read() -> None:

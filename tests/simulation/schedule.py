@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distlog.consensus import journal_view
+from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from distlog.errors import DistlogError
 from distlog.storage.comparison import compare_logs
@@ -31,6 +32,7 @@ from tests.simulation.virtual_loop import VirtualLoop
 FAULTS_S = 3.5
 LONG_FAULTS_S = 15.0
 HEAL_S = 60.0
+SMALL_JOURNAL_SIZE = 48 << 10
 THREE = ("n1", "n2", "n3")
 SPARES = ("n4", "n5", "n6")
 FIVE = ("n1", "n2", "n3", "n4", "n5")
@@ -45,6 +47,8 @@ class Shape:
     faults_s: float
     # Messages of a few entries and a small window, so that a backlog travels in many pieces.
     is_small: bool
+    # Journals so small that who is away for a moment must copy a checkpoint.
+    forgets: bool
     # The first one bootstraps, and members come and go meanwhile.
     is_changing: bool
     spares: tuple[str, ...] = ()
@@ -57,6 +61,7 @@ class Shape:
             names=names,
             faults_s=LONG_FAULTS_S if seed % 20 == 7 else FAULTS_S,
             is_small=seed % 4 == 1,
+            forgets=seed % 5 == 3,
             is_changing=is_changing,
             spares=SPARES if is_changing else (),
         )
@@ -119,6 +124,9 @@ async def _run_schedule(run: Run, shape: Shape, **options: Any) -> None:
         run.seed,
         names=shape.names,
         in_flight_size_max=(8 if shape.is_small else 256) << 10,
+        replicated_log=ReplicatedLogSettings(
+            journal_size_max=SMALL_JOURNAL_SIZE if shape.forgets else 256 << 20
+        ),
         **options,
         spares=shape.spares,
         is_fixed=not shape.is_changing,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from distlog.catch_up.scrub import ScrubSettings
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.replicated_log import ReplicatedLogSettings
@@ -36,6 +37,8 @@ class SimulatedCluster:
         rules: Any = complete_rules,
         checkpoint_interval_s: float = 2.0,
         in_flight_size_max: int = 256 << 10,
+        copy_rate_max: int = 0,
+        scrub: ScrubSettings = ScrubSettings(),  # noqa: B008 (frozen)
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
         durabilities: Sequence[Durability] = (Durability.FSYNC,),
         power_cuts: bool = True,
@@ -53,6 +56,8 @@ class SimulatedCluster:
         self.rules = rules
         self.checkpoint_interval_s = checkpoint_interval_s
         self.in_flight_size_max = in_flight_size_max
+        self.copy_rate_max = copy_rate_max
+        self.scrub = scrub
         self.replicated_log = replicated_log
         self._durabilities = durabilities
         self.power_cuts = power_cuts

@@ -154,6 +154,8 @@ class Machine:
             join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
             reserve_size=RESERVE_SIZE,
             durability=cluster.durability_of(self.name),
+            copy_rate_max=cluster.copy_rate_max,
+            scrub=cluster.scrub,
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=cluster.in_flight_size_max),
                 checkpoint_interval_s=cluster.checkpoint_interval_s,
@@ -184,11 +186,13 @@ class Machine:
         cluster, log = self.cluster, node.replicated_log
         attach = log.attach
 
+        attached = 0
+
         def watched_attach(group: Any) -> None:
+            nonlocal attached
             attach(group)
-            if cluster.keeps_journals:
-                # Files are not copied to a node that lacks what the journals have forgotten, so they forget nothing.
-                group.checkpoints.compact = lambda: None
+            attached += 1
+            cluster.counts["copied states"] += attached > 1
             cluster.watch.begin(self, group)
 
         log.attach = watched_attach  # type: ignore[method-assign]

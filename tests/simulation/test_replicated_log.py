@@ -140,35 +140,69 @@ def test_more_proposals_than_the_limit_are_refused_at_once() -> None:
     simulated(story, replicated_log=ReplicatedLogSettings(proposals_size_max=100 << 10))
 
 
-def test_a_journal_kept_too_long_for_a_missing_voter_refuses_writes_and_names_it() -> None:
+def test_the_journal_stays_within_its_limit_and_the_others_go_on_while_a_voter_is_away() -> None:
+    limit = 2 << 20
+
     async def story(cluster: SimulatedCluster) -> None:
         log = await led(cluster)
         await log.propose_append("", block(b"first"))
         missing = followers(cluster)[0]
         await missing.stop()
+        largest = 0
+        for _ in range(1000):
+            await log.propose_append("", block(b"x" * 10_000))
+            largest = max(largest, log.status().journal_size)
+        assert limit // 2 < largest < limit
+        end = log.topic("").high_watermark
+        await missing.start()
+        await settled(cluster, end)
+        assert await records_of(log_of(missing)) == await records_of(log)
+
+    simulated(
+        story,
+        replicated_log=ReplicatedLogSettings(journal_size_max=limit),
+        checkpoint_interval_s=1.0,
+    )
+
+
+def test_a_journal_that_no_checkpoint_lets_forget_refuses_writes_and_says_so() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        leader = cluster.leader()
+        assert leader is not None
+        assert leader.node is not None
+        group = leader.node._group
+        assert group is not None
+        # As if the worker that writes it never came to an end.
+        group.checkpoints._task = asyncio.get_running_loop().create_future()  # type: ignore[assignment]
 
         async def append_many() -> None:
             for _ in range(1000):
                 await log.propose_append("", block(b"x" * 10_000))
 
-        with pytest.raises(Overloaded, match=f"the journal, kept for {missing.name}"):
+        with pytest.raises(Overloaded, match="the journal, which only a checkpoint lets forget,"):
             await append_many()
-        end = log.topic("").high_watermark
-        await missing.start()
-        await settled(cluster, end)
-        # What was kept was needed: the missing voter has every record.
-        assert await records_of(log_of(missing)) == await records_of(log)
-        # And now nobody needs it, so there is room again.
-        assert await cluster.wait_until(
-            lambda: log.status().journal_size < 1 << 20, "the journal is forgotten"
-        )
+        group.checkpoints._task = None
+        await asyncio.sleep(1)
         await log.propose_append("", block(b"there is room again"))
 
-    simulated(
-        story,
-        replicated_log=ReplicatedLogSettings(journal_size_max=2 << 20),
-        checkpoint_interval_s=1.0,
-    )
+    simulated(story, replicated_log=ReplicatedLogSettings(journal_size_max=1 << 20))
+
+
+def test_an_entry_that_is_larger_than_the_journal_may_be_is_followed_by_others() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        missing = followers(cluster)[0]
+        await missing.stop()
+        await log.propose_append("", block(b"x" * (300 << 10)))
+        for _ in range(3):
+            # Until a checkpoint has it.
+            await asyncio.sleep(1)
+            await log.propose_append("", block(b"x" * (300 << 10)))
+        await missing.start()
+        await settled(cluster, 4)
+
+    simulated(story, replicated_log=ReplicatedLogSettings(journal_size_max=200 << 10))
 
 
 # --- Exactly once --------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ class LimitedDisk:
     def rename(self, old: str, new: str) -> None:
         self.disk.rename(old, new)
 
+    def link(self, path: str, new: str) -> None:
+        self.disk.link(path, new)
+
     def remove(self, path: str) -> None:
         self.disk.remove(path)
 

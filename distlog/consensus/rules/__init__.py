@@ -9,7 +9,7 @@ Each part is a small class on typed messages; it knows nothing of pysyncobj, asy
 failure that it prevents.  `Rules` composes them: the product has one composition and no switch.  A test builds a node with one
 part replaced by a part that does nothing, and must see that node break its promise.
 
-Deliberately absent: rules for snapshots, which this version does not send.
+Deliberately absent: rules for snapshots, which the library never sends (distlog/catch_up copies files instead).
 """
 
 from __future__ import annotations

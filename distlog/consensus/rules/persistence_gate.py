@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from distlog.consensus.messages import (
     AppendEntries,
     AppendReply,
+    CheckpointNeeded,
     LeadershipQuery,
     LeadershipReply,
     Message,
@@ -86,7 +87,7 @@ class PersistenceGate:
 def required_sequence(message: Message, sequence: int, vote_sequence: int) -> int:
     """Return the journal sequence that must be promisable before `message` may leave."""
     match message:
-        case AppendEntries():
+        case AppendEntries() | CheckpointNeeded():
             # The entries promise nothing by themselves, so their fsync overlaps the network; the term must be durable.
             return vote_sequence
         case AppendReply() | VoteRequest() | VoteReply():

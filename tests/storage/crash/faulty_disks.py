@@ -47,6 +47,9 @@ class FaultyFile:
     def read_at(self, position: int, size: int) -> bytes:
         return self._file.read_at(position, size)
 
+    def read_into(self, position: int, buffer: memoryview) -> int:
+        return self._file.read_into(position, buffer)
+
     def write_at(self, position: int, parts: Sequence[Octets]) -> None:
         self._disk.write_at(self._file, position, parts)
 

@@ -251,7 +251,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability")
+    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability", "copy", "scrub")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +270,8 @@ class StatusResponse(_message.Message):
     STALL_MAX_MS_FIELD_NUMBER: _ClassVar[int]
     STALL_COUNT_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: str
@@ -288,7 +290,39 @@ class StatusResponse(_message.Message):
     stall_max_ms: float
     stall_count: int
     durability: str
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ...) -> None: ...
+    copy: CopyStatus
+    scrub: ScrubStatus
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ..., copy: _Optional[_Union[CopyStatus, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStatus, _Mapping]] = ...) -> None: ...
+
+class CopyStatus(_message.Message):
+    __slots__ = ("source", "raft_index", "size", "done_size", "fetched_size", "problem")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RAFT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DONE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    raft_index: int
+    size: int
+    done_size: int
+    fetched_size: int
+    problem: str
+    def __init__(self, source: _Optional[str] = ..., raft_index: _Optional[int] = ..., size: _Optional[int] = ..., done_size: _Optional[int] = ..., fetched_size: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ScrubStatus(_message.Message):
+    __slots__ = ("pass_count", "checked_size", "fault_count", "repaired_count", "damaged")
+    PASS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    pass_count: int
+    checked_size: int
+    fault_count: int
+    repaired_count: int
+    damaged: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pass_count: _Optional[int] = ..., checked_size: _Optional[int] = ..., fault_count: _Optional[int] = ..., repaired_count: _Optional[int] = ..., damaged: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemberStatus(_message.Message):
     __slots__ = ("node_id", "client_address", "is_leader", "connected", "match_index", "lag", "storage_full", "learner", "peer_address")

@@ -1,0 +1,254 @@
+"""Real nodes that were away for longer than the journals of the others reach back, whose disks change bytes, or that are left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+from distlog.api.log.v1 import log_pb2
+from distlog.client.client import Client
+from tests.processes.commands import run
+from tests.processes.conftest import MakeCluster
+from tests.processes.file_systems import MIB, FileSystems
+from tests.processes.process_cluster import NODE_IDS, NodeProcess, ProcessCluster, until
+
+JOURNAL = (
+    *("--journal-size-max", "8MiB", "--checkpoint-journal-size", "1MiB"),
+    *("--checkpoint-interval-s", "0.5", "--disk-reserve-size", "40MiB"),
+)
+COPY = ("--copy-rate-max", "32MiB")
+RECORD_SIZE = 100_000
+# What the node that is away misses: far more than any journal keeps.
+MISSED_SIZE = 120 * MIB
+
+
+async def load(cluster: ProcessCluster, size: int, topic: str = "") -> None:
+    """Append about so many bytes of records, no two of them the same."""
+    random = Random(size)
+    async with Client(cluster.addresses, random=Random()) as client:
+        producer = await client.open_producer(topic)
+        async with producer:
+            for _ in range(0, size, RECORD_SIZE):
+                await producer.produce(random.randbytes(RECORD_SIZE))
+
+
+async def left_behind(cluster: ProcessCluster) -> str:
+    """Have a node of a cluster miss most of what there is; return its id.  It is down."""
+    cluster.start()
+    await load(cluster, 5 * MIB)
+    await cluster.leader()
+    away = (await cluster.followers())[-1]
+    await cluster.terminate(away)
+    await load(cluster, MISSED_SIZE)
+    return away
+
+
+async def copy_of(cluster: ProcessCluster, node_id: str) -> log_pb2.CopyStatus | None:
+    status = await cluster.status(node_id)
+    return status.copy if status is not None and status.HasField("copy") else None
+
+
+async def copies(cluster: ProcessCluster, node_id: str, done_size: int = 1) -> log_pb2.CopyStatus:
+    """Wait until a node has copied so much."""
+
+    async def has_begun() -> log_pb2.CopyStatus | None:
+        copy = await copy_of(cluster, node_id)
+        return copy if copy is not None and copy.done_size >= done_size else None
+
+    return await until(has_begun, f"{node_id} copies {done_size} bytes", describe=cluster.describe)
+
+
+async def check_equal(cluster: ProcessCluster) -> None:
+    """Stop all nodes, and fail unless `distlog verify` finds nothing, and the same bytes everywhere."""
+    high_watermark = await cluster.high_watermark(await cluster.leader())
+    assert high_watermark is not None
+    await cluster.reach(high_watermark)
+    await cluster.terminate()
+    first, *others = [str(node.data_dir) for node in cluster]
+    for other in others:
+        compared = await run("verify", "--compare", first, other)
+        assert compared.status == 0, compared
+
+
+def test_a_node_that_is_killed_five_times_while_it_copies_catches_up_and_so_it_does_without_its_source(
+    make_cluster: MakeCluster, figure: Callable[[str], None]
+) -> None:
+    cluster = make_cluster(NODE_IDS, *JOURNAL, *COPY)
+
+    async def scenario() -> None:
+        away = await left_behind(cluster)
+        done = 0
+        for number in range(5):
+            cluster.start(away)
+            copy = await copies(cluster, away, done + 8 * MIB)
+            # Nothing that was there when it was killed is fetched again.
+            assert copy.fetched_size <= copy.done_size - done + 4 * MIB
+            if number == 2:
+                cluster.kill(copy.source)
+                await copies(cluster, away, done + 9 * MIB)
+                cluster.start(copy.source)
+            copy = await copies(cluster, away, done + 9 * MIB)
+            done = copy.done_size - 8 * MIB
+            cluster.kill(away)
+        cluster.start(away)
+        await load(cluster, 5 * MIB)
+        await check_equal(cluster)
+        said = cluster[away].says()
+        assert "going over to a copied checkpoint" in said
+        figure(f"a copy of {MISSED_SIZE >> 20} MiB with five kills: {copy.size >> 20} MiB listed")
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_that_finds_no_space_waits_says_so_and_goes_on_when_there_is_some(
+    disks: FileSystems, make_cluster: MakeCluster
+) -> None:
+    cluster = make_cluster(NODE_IDS, *JOURNAL)
+    disk = disks.tmpfs(320 * MIB)
+
+    async def scenario() -> None:
+        cluster["n3"].place(disk.place / "data")
+        cluster.start()
+        await load(cluster, 5 * MIB)
+        await cluster.leader()
+        if await cluster.leader() == "n3":
+            async with Client(cluster.addresses, random=Random()) as client:
+                await client.transfer_leadership("n1")
+        await cluster.terminate("n3")
+        await load(cluster, MISSED_SIZE)
+        disk.fill(left=90 * MIB)
+        cluster.start("n3")
+
+        async def waits() -> bool:
+            copy = await copy_of(cluster, "n3")
+            return copy is not None and "no room" in copy.problem
+
+        await until(waits, "it says that it waits for space", describe=cluster.describe)
+        shown = await run("cluster", "status", "--server", cluster.addresses)
+        assert "waits" in shown.output.decode()
+        # It lives, votes, and the others take writes.
+        await load(cluster, MIB)
+        assert cluster["n3"].is_running
+        assert "the copy waits for space on the disk" in cluster["n3"].says()
+        disk.empty()
+        await check_equal(cluster)
+
+    asyncio.run(scenario())
+
+
+def flip(path: Path, position: int) -> None:
+    """Change a bit of a file below the node that has it open."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(descriptor, bytes([os.pread(descriptor, 1, position)[0] ^ 1]), position)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_flipped_byte_is_found_and_replaced_from_a_peer_without_a_restart(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(NODE_IDS, "--scrub-interval-s", "1", "--checkpoint-interval-s", "0.5")
+
+    async def scenario() -> None:
+        cluster.start()
+        await cluster.leader()
+        server = ("--server", cluster.addresses)
+        created = await run("topic", "create", "events", "--segment-size", "300KiB", *server)
+        assert created.status == 0, created
+        await load(cluster, 3 * MIB, "events")
+        victim = (await cluster.followers())[0]
+
+        async def stores() -> list[Path] | None:
+            found = sorted((cluster[victim].data_dir / "groups/0/topics").glob("*/*.log"))
+            return found if len(found) > 8 else None
+
+        # The default topic's, then those of the other one; the last of these is written.
+        store = (await until(stores, "it has them all"))[3]
+        process_id = cluster[victim].process_id
+        flip(store, 150_000)
+
+        async def repaired() -> bool:
+            status = await cluster.status(victim)
+            return status is not None and status.scrub.repaired_count == 1
+
+        await until(repaired, "it is replaced", describe=cluster.describe)
+        status = await cluster.status(victim)
+        assert status is not None
+        assert (status.scrub.fault_count, list(status.scrub.damaged)) == (1, [])
+        assert cluster[victim].process_id == process_id
+        assert "a segment is damaged" in cluster[victim].says()
+        await check_equal(cluster)
+
+    asyncio.run(scenario())
+
+
+def alone(node: NodeProcess) -> Sequence[str]:
+    """Return the arguments of a node that is a cluster of its own."""
+    place = node.arguments.index("--peers")
+    return [*node.arguments[:place], *node.arguments[place + 2 :]]
+
+
+def test_the_last_node_of_a_cluster_goes_on_alone_with_all_that_it_has(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(NODE_IDS)
+
+    async def scenario() -> None:
+        cluster.start()
+        await load(cluster, 3 * MIB)
+        high_watermark = await cluster.high_watermark(await cluster.leader())
+        assert high_watermark is not None
+        await cluster.reach(high_watermark)
+        records = await cluster.read_log("n1", high_watermark)
+        await cluster.terminate()
+        node = cluster["n1"]
+        asked = await run("recover", "--force-new-cluster", "--data-dir", str(node.data_dir))
+        assert (asked.status, "--yes" in asked.complaint) == (2, True)
+        done = await run(
+            "recover", "--force-new-cluster", "--data-dir", str(node.data_dir), "--yes"
+        )
+        assert done.status == 0, done
+        verified = await run("verify", str(node.data_dir))
+        assert verified.status == 0, verified
+        old = list(node.arguments)
+        node.arguments = list(alone(node))
+        cluster.start("n1")
+        await cluster.leader("n1")
+        assert await cluster.read_log("n1", high_watermark) == records
+        await cluster.terminate("n1")
+        # The old members want nothing of it, and it of them.
+        node.arguments = old
+        cluster.start("n2", "n3")
+        await cluster.leader("n2", "n3")
+
+    asyncio.run(scenario())
+
+
+def test_a_node_whose_journal_is_unreadable_names_the_command_that_keeps_its_segments(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(NODE_IDS, "--checkpoint-interval-s", "0.5")
+
+    async def scenario() -> None:
+        cluster.start()
+        await load(cluster, 3 * MIB)
+        await cluster.terminate()
+        node = cluster["n2"]
+        for journal in (node.data_dir / "groups/0/journal").iterdir():
+            flip(journal, 60)
+        refused = await run("serve", *node.arguments)
+        assert refused.status == 1
+        assert "distlog cluster rejoin" in refused.complaint
+        done = await run("cluster", "rejoin", "--data-dir", str(node.data_dir))
+        assert done.status == 0, done
+        kept = list((node.data_dir / "groups/0/incoming/topics").glob("*/*.log"))
+        assert sum(path.stat().st_size for path in kept) >= 3 * MIB
+        # With its new identity it is nobody's voter: no vote of the old one can be taken back.
+        cluster.start("n1", "n3")
+        await cluster.leader("n1", "n3")
+
+    asyncio.run(scenario())
