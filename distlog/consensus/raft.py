@@ -328,7 +328,9 @@ class Raft:
             self._send(voter, self._append(voter, matched, term, []))
 
     def _send_notice(self, voter: str) -> None:
-        self._send(voter, CheckpointNeeded(self.term, self.journal.first_index))
+        # Below `retain_from` the journal is forgotten whenever a checkpoint is written, and a copy has one written.
+        first_index = max(self.journal.first_index, self.retain_from)
+        self._send(voter, CheckpointNeeded(self.term, first_index))
 
     def synced(self) -> None:
         """More of the journal may be promised: let go what waited for it."""

@@ -11,12 +11,13 @@ from distlog.catch_up.offline import force_new_cluster, rejoin
 from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.recovery import recover
 from distlog.errors import CorruptJournal, DataDirectoryInUse, DataDirectoryUnusable
-from distlog.storage.data_directory import DataDirectory, Identity
+from distlog.storage.data_directory import DataDirectory
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import followers, led, records_of
 from tests.simulation.stories import simulated as told
 from tests.simulation.test_catch_up import LIMITS, SETTINGS, append_many, copies_of, simulated
+from tests.simulation.test_membership import join, remove
 from tests.storage.crash.damage import READING, files_of
 
 NOW = "20260131T120000Z"
@@ -48,18 +49,15 @@ async def with_a_lost_journal(cluster: SimulatedCluster) -> Machine:
     return victim
 
 
-def test_a_node_whose_journal_is_lost_names_the_command_and_copies_only_what_it_lacks_after_it() -> (
-    None
-):
+def test_a_node_whose_journal_is_lost_names_the_command_and_joins_with_what_it_kept() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         victim = await with_a_lost_journal(cluster)
         with pytest.raises(CorruptJournal, match="distlog cluster rejoin"):
             await victim.start()
         victim._end(victim.disk.kill())
         before = DataDirectory.open_offline(victim.disk, PATH)
-        voters, cluster_id, old_id = before.voters, before.cluster_id, before.directory_id
+        old_id = before.directory_id
         before.close()
-        assert voters is not None
         node_id, kept_count, damaged = again(victim.disk)
         assert (node_id, damaged) == (victim.name, ())
         assert kept_count >= 15
@@ -67,14 +65,12 @@ def test_a_node_whose_journal_is_lost_names_the_command_and_copies_only_what_it_
         assert after.cluster_id is None
         assert after.directory_id != old_id
         after.close()
-        # As if the cluster had taken it in again: nothing was lost meanwhile, so its old name does no harm here.
-        with DataDirectory.hold(victim.disk, PATH) as directory:
-            directory.become(Identity(victim.name, old_id, cluster_id, voters))
+        await remove(cluster, victim.name)
         cluster.watch.add(victim.name)
         # The others forget what it would have needed.
         await append_many(await led(cluster), "", 60)
-        await victim.start()
-        assert await cluster.wait_until(lambda: copies_of(victim) == 1, "it copies")
+        await join(cluster, victim.name)
+        assert copies_of(victim) == 1
         assert victim.node is not None
         assert victim.node._files is not None
         sent = sum(
