@@ -8,7 +8,7 @@ Until the new `checkpoint` is durable nothing of the old state is touched; after
 
 The journal's entries are superseded by a checkpoint that this node does not hold the last entry of: those up to it are in the
 checkpoint, and those behind it follow an entry that is not the committed one, so they never were committed.  Term and vote stay:
-they are what this node has promised.  docs/decisions/0015 has the argument.
+they are what this node has promised.  docs/decisions/0019 has the argument.
 """
 
 from __future__ import annotations

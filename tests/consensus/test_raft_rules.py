@@ -443,7 +443,7 @@ def a_voter_that_lacks_what_the_leader_has_forgotten() -> Voters:
         cluster.settle("a", "b", rounds=1)
     cluster.settle("a", "b")
     assert cluster["a"].journal.compact(cluster["a"].raft.last_applied - 1) is not None
-    cluster["a"].raft.peer_connected("c")
+    cluster["a"].raft.peer_connected("c", directory_of("c"))
     cluster.lose("c")
     return cluster
 
@@ -496,7 +496,7 @@ def test_a_voter_that_has_what_it_lacked_gets_entries_again() -> None:
     cluster["c"].sync()
     cluster["a"].raft.peer_disconnected("c")
     cluster.restart("c", cluster["c"].disk.kill(), cluster.restore_point("a", applied))
-    cluster["a"].raft.peer_connected("c")
+    cluster["a"].raft.peer_connected("c", directory_of("c"))
     cluster.lose("c")
     cluster.propose("a", b"after")
     cluster.settle("a", "b", "c", rounds=30)

@@ -6,7 +6,6 @@ What only a leader can do, and what stops a node on purpose, is in docs/decision
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Callable
 from random import Random
@@ -341,7 +340,7 @@ def test_answers_that_wait_for_a_slow_disk_are_limited() -> None:
 
 def give_worker(group: Any, worker: Any) -> None:
     """Give a group another journal worker."""
-    group._ports = dataclasses.replace(group._ports, journal_worker=worker)
+    group._journal_sync._worker = worker
 
 
 # --- What stops a node on purpose -----------------------------------------------------------------

@@ -170,7 +170,7 @@ async def settled(cluster: SimulatedCluster) -> bool:
             # Nodes that have just come back are equal in what they have applied again: who leads next brings the rest.
             return False
         configuration = cluster.configuration()
-        if cluster.spares and (configuration is None or configuration.learners):
+        if configuration is None or configuration.learners:
             return False
         ends = {m.log.status().applied_index if m.log else -1 for m in cluster.members()}
         return len(ends) == 1 and -1 not in ends
