@@ -178,7 +178,8 @@ WHY: dict[str, str] = {
     "a consensus core that is not Python.",
     "T2": f"{ROUND} Closes it: the same as T1.",
     "T3": "The processors are full: gRPC in Python accepts one call in each turn of the event loop, and a call costs "
-    "the leader 0.36 ms of processor's time, 0.2 of them gRPC's, each follower 0.08 and the client 0.16. Closes it: batches (T4), or a gRPC server that is not Python.",
+    "the leader 0.36 ms of processor's time, 0.2 of them gRPC's, each follower 0.08 and "
+    "the client 0.16. Closes it: batches (T4), or a gRPC server that is not Python.",
     "T4": "Three nodes and the client share two processors: a record costs about 1.9 us in all. Closes it: a processor for each node.",
     "T5": "Each byte is written six times on this one disk, in three journals and three logs, and sent twice; more than half of the "
     "processor's time of a node is the system's. Closes it: a disk and a processor for each node; less copying between journal and log.",

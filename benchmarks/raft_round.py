@@ -31,7 +31,8 @@ from benchmarks.figures import Figure, table
 from distlog.block import Block
 from distlog.consensus.durability import Durability
 from distlog.errors import DistlogError
-from distlog.node import Node, NodeSettings
+from distlog.node import Node
+from distlog.node_settings import NodeSettings
 from distlog.serve import _tune_garbage_collector, real_ports
 
 RECORD = b"x" * 100

@@ -1,7 +1,7 @@
 """One node: the composition root, where every part is made and given its ports.
 
     DataDirectory -> Formation, Joining (who belongs together) -> recover -> Group + ReplicatedLog   <- the gRPC server
-                        ^ hellos                          ^ frames
+                        ^ hellos: Neighbours                ^ frames
                                  PeerNetwork
 
 A node is everything but the gRPC server, the signals and the process (serve.py), on ports only: the simulation runs it on
@@ -12,39 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from random import Random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.files import Files, FilesPorts
-from distlog.catch_up.scrub import ScrubSettings
 from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
-from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
-from distlog.consensus.durability import Durability
-from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
-from distlog.consensus.group import Group, GroupPorts, GroupSettings
+from distlog.consensus.configuration import Configuration
+from distlog.consensus.formation import Formation
+from distlog.consensus.group import Group, GroupPorts
 from distlog.consensus.journal import FILE_SIZE_MAX
 from distlog.consensus.messages import Message
 from distlog.consensus.recovery import Recovered
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.consensus.rules import Rules, complete_rules
 from distlog.errors import (
-    ConfigurationInvalid,
     DistlogError,
-    InvalidRequest,
     PeerRefused,
     StorageFull,
 )
-from distlog.joining import AskMembers, Joining, parse_address
+from distlog.joining import Joining
+from distlog.neighbours import Neighbours
+from distlog.node_settings import NodePorts, NodeSettings, stored_configuration
 from distlog.peer.frames import Channel
 from distlog.peer.handshake import Hello
-from distlog.peer.limits import PeerLimits
-from distlog.peer.network import PeerNetwork
-from distlog.runtime import Clock, Network, Worker
+from distlog.runtime import Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.descriptors import SpareDescriptors, SparingDisk
-from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve, ReservedDisk
 
 logger = logging.getLogger(__name__)
@@ -53,56 +47,9 @@ logger = logging.getLogger(__name__)
 GROUP = 0
 # The journal is forgotten by whole files: at its limit it has at least so many.
 JOURNAL_FILES_MIN = 8
-RESERVE_SIZE = 64 << 20
 # Descriptors that are kept for what was promised: a roll, a new file of the journal, a checkpoint and a cold read at the same time
 # need half of them.
 SPARE_COUNT = 32
-# Bytes in a second that others copy from a node.
-COPY_RATE_MAX = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """What an operator decides."""
-
-    node_id: str
-    data_dir: str
-    peer_listen: tuple[str, int]
-    # The fixed set of voters, this node included, and their peer addresses; this node alone: a cluster of one, or what follows.
-    peers: Mapping[str, tuple[str, int]]
-    # A cluster of one that others may join, or where clients reach members of the cluster that this node joins.  Neither means anything
-    # to a node that belongs to a cluster already.
-    bootstrap: bool = False
-    join: tuple[tuple[str, int], ...] = ()
-    # Where the other nodes reach this one; None: where it listens.
-    peer_advertise: tuple[str, int] | None = None
-    # Bytes of disk that are kept for what was promised: more than the largest entry costs (consensus/space.py).
-    reserve_size: int = RESERVE_SIZE
-    # What an entry must have survived here before this node promises it.
-    durability: Durability = Durability.FSYNC
-    # Bytes in a second that others may copy from this node; 0: as fast as it goes.
-    copy_rate_max: int = COPY_RATE_MAX
-    scrub: ScrubSettings = field(default_factory=ScrubSettings)
-    group: GroupSettings = field(default_factory=GroupSettings)
-    replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
-    peer_limits: PeerLimits = field(default_factory=PeerLimits)
-
-
-async def _nobody_answers(_address: tuple[str, int]) -> Mapping[str, str]:
-    raise OSError("this node has no way to ask")
-
-
-@dataclass(frozen=True, slots=True)
-class NodePorts:
-    """What a node reaches the outside by."""
-
-    disk: Disk
-    clock: Clock
-    random: Random
-    network: Network
-    make_worker: Callable[[str], Worker]
-    # Ask the node at a client address who the members are, and where peers reach them.  Only who joins does.
-    ask_members: AskMembers = _nobody_answers
 
 
 class Node:
@@ -134,20 +81,23 @@ class Node:
             self._disk, self._directory.reserve_path, settings.reserve_size, self._spares
         )
         self._workers: list[Worker] = []
-        # Directory id of each node that was heard, and where it is reached, as it said in its last hello.
-        self._heard: dict[str, tuple[str, Addresses]] = {}
-        self._client_address = ""
         self._formation = Formation(
             settings.node_id,
             self._directory.directory_id,
             set() if settings.join else settings.peers.keys(),
-            self._stored_configuration(),
+            stored_configuration(settings, self._directory),
         )
         self._joining: asyncio.Task[None] | None = None
-        self._is_listening = False
-        # The members of the newest committed configuration, as last looked at.
-        self._committed_members: Mapping[str, str] = {}
         self._group: Group | None = None
+        self._neighbours = Neighbours(
+            settings,
+            ports,
+            directory_id=self._directory.directory_id,
+            formation=self._formation,
+            group=lambda: self._group,
+            events=self,
+        )
+        self._peers = self._neighbours.peers
         # Set when the node cannot go on; carries why.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._read_worker = self._worker("read")
@@ -156,54 +106,14 @@ class Node:
             clock=ports.clock,
             read_worker=self._read_worker,
             settings=settings.replicated_log,
-            addresses_of=self._addresses_of,
+            addresses_of=self._neighbours.addresses_of,
             waiting_for=self._waiting_for,
             durability=settings.durability,
         )
-        self.replicated_log.invite = self._invite
-        self._peers = self._peer_network()
+        self.replicated_log.invite = self._neighbours.invite
         self._files: Files | None = None
         # The change to a copied state that is under way.
         self._switching: asyncio.Task[bool] | None = None
-
-    def _stored_configuration(self) -> Configuration | None:
-        voters, cluster_id = self._directory.voters, self._directory.cluster_id
-        if voters is None or cluster_id is None:
-            return None
-        settings = self._settings
-        if settings.bootstrap or settings.join:
-            # Those mean nothing to who belongs to a cluster.
-            return Configuration(cluster_id, voters)
-        is_fixed = len(settings.peers) > 1
-        # A cluster of one may have grown since, and a node that joined was never one of the first.
-        is_known = voters.keys() != {settings.node_id} and settings.node_id in voters
-        if (is_fixed or is_known) and voters.keys() != settings.peers.keys():
-            raise ConfigurationInvalid(
-                key="peers",
-                problem=f"names {', '.join(sorted(settings.peers))}, but {settings.data_dir} belongs to the cluster of "
-                f"{', '.join(sorted(voters))}: name those, or use another --data-dir",
-            )
-        return Configuration(cluster_id, voters)
-
-    def _peer_network(self) -> PeerNetwork:
-        settings = self._settings
-        host, port = settings.peer_listen
-        return PeerNetwork(
-            network=self._ports.network,
-            clock=self._ports.clock,
-            random=self._ports.random,
-            identity=self._hello,
-            listen_host=host,
-            listen_port=port,
-            peers={
-                node_id: address
-                for node_id, address in settings.peers.items()
-                if node_id != settings.node_id
-            },
-            events=self,
-            limits=settings.peer_limits,
-            is_expected=self._judge,
-        )
 
     def _worker(self, name: str) -> Worker:
         worker = self._ports.make_worker(f"{self._settings.node_id}-{name}")
@@ -222,37 +132,24 @@ class Node:
         client_address: host:port that clients are told to connect to.
         Raises AddressUnavailable, CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull.
         """
-        self._client_address = client_address
+        self._neighbours.client_address = client_address
         settings = self._settings
         configuration = self._formation.known()
         if configuration is not None:
             self._take_part(configuration)
-        if len(settings.peers) > 1 or settings.bootstrap or settings.join or self._has_others:
-            self._is_listening = True
-            await self._peers.start()
-            self._heard[settings.node_id] = (self._directory.directory_id, self._own_addresses())
+        has_others = self._neighbours.has_others
+        if len(settings.peers) > 1 or settings.bootstrap or settings.join or has_others:
+            await self._neighbours.listen()
         if self._formation.joins:
             logger.info("waiting to join the cluster of %s", self._waiting_for()[0])
-        if settings.join and not self._knows_all():
+        knows_all = self._neighbours.knows_all
+        if settings.join and not knows_all():
             ask, random = self._ports.ask_members, self._ports.random
-            joining = Joining(settings.join, ask, self._peers, random, self._knows_all)
+            joining = Joining(settings.join, ask, self._peers, random, knows_all)
             self._joining = self._loop.create_task(joining.run())
         elif not self.is_formed:
             missing = ",".join(self._formation.missing())
             logger.info("waiting for all nodes, once, to form the cluster missing=%s", missing)
-
-    def _knows_all(self) -> bool:
-        """Tell whether this node belongs to a cluster and knows where its members are: a fixed set was told only by its flags."""
-        if self._group is None:
-            return False
-        return all(self._addresses_of(each).peer for each in self._group.raft.replicas.others)
-
-    @property
-    def _has_others(self) -> bool:
-        return self._group is not None and (
-            bool(self._group.raft.replicas.others)
-            or self._settings.node_id not in self._group.configuration.members
-        )
 
     def _waiting_for(self) -> list[str]:
         if self._formation.joins:
@@ -377,9 +274,9 @@ class Node:
             rules=self._rules,
         )
         membership = self._group.membership
-        membership.heard_at = self._heard_at
-        membership.changed = self._members_changed
-        self._formation.members = lambda: (self._configuration, membership.committed)
+        membership.heard_at = self._neighbours.heard_at
+        membership.changed = self._neighbours.members_changed
+        self._formation.members = lambda: (self._neighbours.configuration, membership.committed)
         self._group.raft.checkpoint_needed = self._files.catch_up.needed
         self.replicated_log.attach(self._group)
         self._group.start()
@@ -470,78 +367,9 @@ class Node:
 
     # --- Peers ---------------------------------------------------------------------------------
 
-    def _hello(self) -> Hello:
-        base, group = self._formation.configuration, self._group
-        addresses = self._own_addresses()
-        return Hello(
-            node_id=self._settings.node_id,
-            directory_id=self._directory.directory_id,
-            cluster_id=base.cluster_id if base is not None else "",
-            voters=dict(base.voters) if base is not None else {},
-            members=group.membership.committed.members if group is not None else {},
-            configuration_index=group.configuration.raft_index if group is not None else 0,
-            joins=self._formation.joins,
-            durable_index=group.journal.promisable_index if group is not None else 0,
-            client_address=addresses.client,
-            peer_address=addresses.peer,
-        )
-
-    def _own_addresses(self) -> Addresses:
-        settings = self._settings
-        if len(settings.peers) > 1:
-            host, port = settings.peers[settings.node_id]
-        else:
-            host, port = settings.peer_advertise or settings.peer_listen
-        if not port and self._is_listening:
-            port = self._peers.listening_port
-        return Addresses(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}", self._client_address
-        )
-
-    def _heard_at(self, node_id: str) -> Addresses | None:
-        """Return where a member is reached, as it said last under its own identity."""
-        directory_id, addresses = self._heard.get(node_id, ("", NOWHERE))
-        return addresses if directory_id == self._configuration.directory_of(node_id) else None
-
-    def _addresses_of(self, node_id: str) -> Addresses:
-        heard = self._heard.get(node_id)
-        if heard is not None:
-            return heard[1]
-        if node_id == self._settings.node_id:
-            # A cluster of one that listens for nobody: there is nothing to connect to.
-            return Addresses("", self._client_address)
-        return self._configuration.addresses_of(node_id) if self._group is not None else NOWHERE
-
-    @property
-    def _configuration(self) -> Configuration:
-        assert self._group is not None, "there are members when the cluster is formed"
-        return self._group.configuration
-
-    def _judge(self, hello: Hello) -> PeerRefused | None:
-        """Return why a peer may not speak with this node; None: it may."""
-        refused = self._formation.judge(hello)
-        if refused is not None or self._group is None:
-            return refused
-        raft = self._group.raft
-        is_voter = self._group.membership.committed.voters.get(hello.node_id) == hello.directory_id
-        # Every voter has every entry below that one, durably: this one had them.
-        end = hello.durable_index
-        if is_voter and end is not None and end < raft.retain_from - 1:
-            return PeerRefused(peer=hello.node_id, problem=OLD_COPY)
-        return None
-
     def hello_received(self, hello: Hello) -> None:
         """Learn from a peer's hello where it is and, until the cluster is formed, who the voters are."""
-        if self._judge(hello) is not None:
-            return
-        addresses = Addresses(hello.peer_address, hello.client_address)
-        group = self._group
-        if group is not None and group.configuration.directory_of(hello.node_id) is None:
-            if hello.joins and not hello.cluster_id:
-                group.membership.ask(hello.node_id, hello.directory_id, addresses)
-        else:
-            self._heard[hello.node_id] = (hello.directory_id, addresses)
-        if self.is_formed:
+        if not self._neighbours.admit(hello) or self.is_formed:
             return
         configuration = self._formation.hear(hello)
         if configuration is None:
@@ -561,37 +389,6 @@ class Node:
             self._stop_joining()
         # From now on the handshake must prove the cluster.
         self._peers.restart_connections()
-
-    def _invite(self, node_id: str, peer_address: str) -> None:
-        place = parse_address(peer_address)
-        if place is None:
-            problem = f"must be HOST:PORT, not {peer_address!r}"
-            raise InvalidRequest(field="peer_address", problem=problem)
-        self._peers.locate(node_id, place)
-
-    def _members_changed(self, newest: Configuration, committed: Configuration) -> None:
-        """Have connections with those who are members now, and with those no more who were removed for certain."""
-        own_id = self._settings.node_id
-        for node_id in newest.members:
-            place = parse_address(newest.addresses_of(node_id).peer)
-            if place is not None and node_id != own_id:
-                self._peers.locate(node_id, place)
-        for node_id, directory_id in committed.removed:
-            if newest.directory_of(node_id) is None:
-                self._peers.forget(node_id)
-                self._heard.pop(node_id, None)
-            if (
-                node_id in self._peers.connected_ids
-                and self._peers.directory_of(node_id) == directory_id
-            ):
-                self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=REMOVED))
-        if (own_id, self._directory.directory_id) in committed.removed:
-            logger.error("this node is no member any more problem=%s", REMOVED)
-        members = committed.members
-        for node_id in sorted(members.keys() - self._committed_members.keys() - {own_id}):
-            # It waits for a hello that has it among the members.
-            self._peers.greet_again(node_id)
-        self._committed_members = members
 
     def peer_connected(self, node_id: str) -> None:
         if self._group is not None:

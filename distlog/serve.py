@@ -30,7 +30,8 @@ from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
 from distlog.errors import ConfigurationInvalid, DistlogError
-from distlog.node import RESERVE_SIZE, Node, NodePorts, NodeSettings
+from distlog.node import Node
+from distlog.node_settings import RESERVE_SIZE, NodePorts, NodeSettings
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
 from distlog.server.limits import ServerLimits

@@ -6,7 +6,8 @@ durability OS, in the hands of the operating system.
       group          the asyncio driver, in steps: inbox -> rules -> pysyncobj -> fsync
         raft         one voter: typed messages through the rules to the library and back
           rules/     what pysyncobj does not do and Raft needs, one part a duty
-          elections  when to campaign; followers, held_back: what a leader knows of the others; following: what one answers
+          elections  when to campaign; followers: what a leader knows of the others; following: what one answers
+          outgoing   what is sent, and when; held_back: to whom not all
           library    pysyncobj and every hook into it; journal_view: the journal as it sees it
         reads        read index: who may say "not there"
         transfer     handing leadership over

@@ -354,7 +354,7 @@ class Group:
         if self._tick_due or self.raft.has_work:
             self._tick_due = False
             self.raft.tick()
-        if self._news_timer is None and self.raft.has_news:
+        if self._news_timer is None and self.raft.outgoing.has_news:
             self._news_timer = self._loop.call_later(COMMIT_NEWS_DELAY_S, self._tell_news)
         # What the peers have to sync leaves before this node begins to.
         self._ports.flush()
@@ -400,7 +400,7 @@ class Group:
     def _tell_news(self) -> None:
         self._news_timer = None
         if not self._stopped:
-            self._guarded(self.raft.announce_commit)
+            self._guarded(self.raft.outgoing.announce_commit)
 
     def _announce(self) -> None:
         state = (self.raft.leader_id, self.raft.term, self.raft.is_ready_leader)

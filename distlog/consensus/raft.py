@@ -1,6 +1,6 @@
 """One voter: typed messages through the rules to the library, and what the library wants to send back out as typed messages.
 
-receive -> rules -> library.deliver          tick -> library.tick -> send_from_library -> rules -> peers
+receive -> rules -> library.deliver          tick -> library.tick -> send_from_library -> outgoing -> peers
                                                                  -> apply_from_library -> state machine
 """
 
@@ -14,7 +14,6 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.elections import Elections
 from distlog.consensus.followers import Followers
 from distlog.consensus.following import Following
-from distlog.consensus.held_back import HeldBack
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_view import JournalView, RestorePoint
 from distlog.consensus.library import Done, Library, ProposedEntry, RaftSettings
@@ -22,7 +21,6 @@ from distlog.consensus.messages import (
     AppendEntries,
     AppendReply,
     CheckpointNeeded,
-    EntryTuple,
     Message,
     PreVoteReply,
     PreVoteRequest,
@@ -31,6 +29,7 @@ from distlog.consensus.messages import (
     VoteReply,
     VoteRequest,
 )
+from distlog.consensus.outgoing import Outgoing
 from distlog.consensus.replicas import Replicas
 from distlog.consensus.rules import ConsensusViolated, Rules
 from distlog.consensus.space import Space
@@ -69,21 +68,18 @@ class Raft:
         self._rules = rules
         self._space = space
         self._apply = apply
-        self.configurations = rules.configuration_log
-        self.configurations.begin(configuration)
+        self.configurations = log = rules.configuration_log
+        log.begin(configuration)
         self.replicas = replicas = Replicas(node_id, directory_id, rules)
-        self.followers = Followers()
+        self.followers = followers = Followers()
         self._following = Following(journal, rules.append_filter, space)
         # Called with the first entry that the leader keeps, when this node needs older ones; often, until it does not any more.
         self.checkpoint_needed: Callable[[int], None] = lambda _first_index: None
         # Every voter has acknowledged every entry below this one, as far as this node knows.  Never falls.
         self.retain_from = 1
-        # AppendEntries sent by this process to anybody.
-        self._sent_count = 0
         # A message has arrived that a tick could make something of.
         self._stirred = False
         self._proposals: list[ProposedEntry] = []
-        log = self.configurations
         view = JournalView(journal, restore_point, lambda: self.last_applied, space, log)
         self._library = Library(
             owner=self,
@@ -98,13 +94,8 @@ class Raft:
         replicas.steer(self._library)
         view.configuration_changed = replicas.configuration_changed
         view.count_costs()
-        self._held_back = HeldBack(
-            self._library,
-            rules.send_window,
-            self.followers,
-            settings.heartbeat_interval_s,
-            self._send_heartbeat,
-            self._send_notice,
+        self.outgoing = Outgoing(
+            self._library, journal, rules, replicas, followers, settings, lambda: self.retain_from
         )
         self._elections = Elections(
             replicas=replicas,
@@ -113,7 +104,7 @@ class Raft:
             pre_vote=rules.pre_vote,
             random=random,
             settings=settings,
-            send=self._send,
+            send=self.outgoing.send,
         )
         replicas.changed = self._configuration_changed
 
@@ -184,7 +175,7 @@ class Raft:
     @property
     def stranded(self) -> frozenset[str]:
         """Return the connected voters that lack entries which this journal keeps no more: they must copy a checkpoint."""
-        return frozenset(self._held_back.stranded)
+        return frozenset(self.outgoing.held_back.stranded)
 
     @property
     def connected(self) -> frozenset[str]:
@@ -227,7 +218,7 @@ class Raft:
         self._library.enter()
         self._elections.tick()
         self._library.tick()
-        self._held_back.tend()
+        self.outgoing.held_back.tend()
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Put an entry into the journal at the next tick, if this node leads then.
@@ -251,7 +242,7 @@ class Raft:
             message, AppendEntries | VoteRequest | PreVoteRequest
         ):
             # It would be ignored, and who is ignored must learn why: a voter in a newer term would stay deaf to its leader.
-            self._send(sender, TermNotice(self.term))
+            self.outgoing.send(sender, TermNotice(self.term))
             return
         match message:
             case AppendEntries():
@@ -280,13 +271,6 @@ class Raft:
             case _:
                 raise AssertionError("reads are answered elsewhere")
 
-    @property
-    def has_news(self) -> bool:
-        """Tell whether this leader has committed something that a connected member was not told."""
-        return self.is_leader and bool(
-            self.followers.untold(self.replicas.reachable, self.commit_index)
-        )
-
     def successors(self) -> list[str]:
         """Return the connected voters, the best one to hand over to first.
 
@@ -309,28 +293,7 @@ class Raft:
 
     def send_timeout_now(self, voter: str) -> None:
         """Have a voter that has everything begin an election."""
-        self._send(voter, TimeoutNow(self.term))
-
-    def announce_commit(self) -> None:
-        """Tell the voters what is committed, unless an AppendEntries with entries has told them meanwhile."""
-        if self.is_leader:
-            for voter in self.followers.untold(self.replicas.reachable, self.commit_index):
-                self._send_heartbeat(voter)
-
-    def _send_heartbeat(self, voter: str) -> None:
-        """Send an AppendEntries without entries behind what the voter has confirmed, or what every voter has.
-
-        Who lacks that entry refuses it, and knows of its leader all the same.
-        """
-        matched = max(self.matched.get(voter, self.retain_from), self.journal.first_index)
-        term = self.journal.term_at(matched)
-        if term is not None:
-            self._send(voter, self._append(voter, matched, term, []))
-
-    def _send_notice(self, voter: str) -> None:
-        # Below `retain_from` the journal is forgotten whenever a checkpoint is written, and a copy has one written.
-        first_index = max(self.journal.first_index, self.retain_from)
-        self._send(voter, CheckpointNeeded(self.term, first_index))
+        self.outgoing.send(voter, TimeoutNow(self.term))
 
     def synced(self) -> None:
         """More of the journal may be promised: let go what waited for it."""
@@ -348,7 +311,7 @@ class Raft:
 
     def peer_disconnected(self, node_id: str) -> None:
         self._library.enter()
-        for part in (self._held_back, self.followers, self._rules):
+        for part in (self.outgoing.held_back, self.followers, self._rules):
             part.drop(node_id)
         self.replicas.disconnect(node_id)
         if node_id == self._library.leader_id:
@@ -357,7 +320,7 @@ class Raft:
     def _configuration_changed(self, gone: frozenset[str]) -> None:
         """Another configuration is in force: some are members no more, or have another identity."""
         for node_id in sorted(gone):
-            for part in (self._held_back, self._rules):
+            for part in (self.outgoing.held_back, self._rules):
                 part.drop(node_id)
             self.followers.forget(node_id)
         self._elections.voters_changed()
@@ -385,7 +348,7 @@ class Raft:
             message,
             term=self.term,
             voters=self.replicas.reachable.keys(),
-            sent=self._sent_count,
+            sent=self.outgoing.sent_count,
         )
         if reply is None:
             return
@@ -400,7 +363,7 @@ class Raft:
         if reply.reset:
             self._rules.send_window.rewound(sender, reply.next_index)
         if message.next_index > self.journal.first_index and (reply.success or reply.reset):
-            self._held_back.reached(sender, message.next_index)
+            self.outgoing.held_back.reached(sender, message.next_index)
         self._deliver_reply(
             sender, self._rules.commit_gate.admit(sender, reply, self.journal.promisable_index)
         )
@@ -432,64 +395,24 @@ class Raft:
             return False
         kind = message["type"]
         if kind == "append_entries":
-            return self._send_append(voter, message)
+            return self.outgoing.send_append(voter, message)
         if kind == "next_node_idx":
             # Below `retain_from` all voters agree, and the leader may have forgotten it.
             lowest = max(self.last_applied, self.retain_from)
-            self._send(voter, self._following.reply(message, term=self.term, lowest=lowest))
+            self.outgoing.send(voter, self._following.reply(message, term=self.term, lowest=lowest))
         elif kind == "request_vote":
-            self._send(
+            self.outgoing.send(
                 voter,
                 VoteRequest(message["term"], message["last_log_index"], message["last_log_term"]),
             )
         elif kind == "response_vote":
-            self._send(voter, VoteReply(message["term"]))
+            self.outgoing.send(voter, VoteReply(message["term"]))
             self._elections.wait_for_leader()
         else:
             raise ConsensusViolated(
                 f"the library wants to send {kind!r}: commands are never forwarded"
             )
         return True
-
-    def _send(self, voter: str, message: Message) -> None:
-        journal = self.journal
-        self._rules.persistence_gate.send(
-            voter,
-            message,
-            sequence=journal.sequence,
-            vote_sequence=journal.vote_sequence,
-            promisable=journal.promisable_sequence,
-        )
-
-    def _send_append(self, voter: str, message: dict[str, Any]) -> bool:
-        if "transmission" in message:
-            raise ConsensusViolated("the library splits an entry")
-        if "serialized" in message:
-            self._held_back.strand(voter)
-            return False
-        append = self._append(
-            voter, message["prevLogIdx"], message["prevLogTerm"], list(message["entries"])
-        )
-        if not self._rules.send_window.admit(voter, append, is_full=voter in self.followers.full):
-            self._held_back.pause(voter)
-            return False
-        self._send(voter, append)
-        return True
-
-    def _append(
-        self, voter: str, previous_index: int, previous_term: int, entries: list[EntryTuple]
-    ) -> AppendEntries:
-        self._sent_count += 1
-        self.followers.told(voter, self.commit_index)
-        return AppendEntries(
-            sender_term=self.term,
-            number=self._sent_count,
-            commit_index=self.commit_index,
-            previous_index=previous_index,
-            previous_term=previous_term,
-            retain_from=self.retain_from,
-            entries=entries,
-        )
 
     # --- The library's callbacks ---------------------------------------------------------------
 
@@ -511,4 +434,4 @@ class Raft:
         self._rules.clear()
         self.followers.clear()
         self._elections.wait_for_leader()
-        self._held_back.clear()
+        self.outgoing.held_back.clear()

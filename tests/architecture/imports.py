@@ -102,7 +102,17 @@ LAYERS = (
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
-    Layer("distlog.node", (*CONSENSUS, "distlog.consensus", "distlog.catch_up", "distlog.joining")),
+    *(
+        Layer(
+            name,
+            (*CONSENSUS, "distlog.consensus", "distlog.catch_up", "distlog.joining", *above),
+        )
+        for name, above in (
+            ("distlog.node_settings", ()),
+            ("distlog.neighbours", ("distlog.node_settings",)),
+            ("distlog.node", ("distlog.node_settings", "distlog.neighbours")),
+        )
+    ),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
@@ -115,6 +125,7 @@ LAYERS = (
             "distlog.client.members",
             "distlog.config",
             "distlog.node",
+            "distlog.node_settings",
         ),
         ("uvloop",),
     ),

@@ -14,7 +14,8 @@ from distlog.block import Block
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
-from distlog.node import Node, NodePorts, NodeSettings
+from distlog.node import Node
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.runtime import Network
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_network import SimulatedNetwork

@@ -415,7 +415,7 @@ def test_a_paused_voter_goes_on_behind_what_it_has_confirmed_since_it_was_set_ba
         cluster.tick("a")
     cluster.deliver("a", "c")
     # A refusal of something old is before the acknowledgements in the queue.
-    refusal = AppendReply(leader.term, leader._sent_count, 3, success=False, reset=True)
+    refusal = AppendReply(leader.term, leader.outgoing.sent_count, 3, success=False, reset=True)
     leader.receive("c", refusal)
     cluster.exchange("a", "b")
     cluster.deliver("c", "a")
@@ -427,6 +427,3 @@ def test_a_paused_voter_goes_on_behind_what_it_has_confirmed_since_it_was_set_ba
     cluster.settle("a", "b", "c")
     assert leader.stranded == set()
     assert cluster["c"].applied == cluster["a"].applied
-
-
-# --- Voters that are too far behind --------------------------------------------------------------

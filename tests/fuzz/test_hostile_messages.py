@@ -246,7 +246,7 @@ def test_a_refusal_that_asks_for_what_nobody_keeps_concerns_only_who_asks(
     async def main(victim: Victim) -> None:
         wire, term = victim.connected(HOSTILE), victim.term
         for number in range(5):
-            sent = victim.group.raft._sent_count + number
+            sent = victim.group.raft.outgoing.sent_count + number
             wire.feed(encoded(AppendReply(term, sent + 100, 1, success=False, reset=True)))
             await victim.settle()
             await victim.loop.pass_time(0.06)

@@ -25,7 +25,8 @@ from distlog.consensus.messages import (
     VoteReply,
     VoteRequest,
 )
-from distlog.node import Node, NodePorts, NodeSettings
+from distlog.node import Node
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.frames import Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import Accepted, Greeting, Hello, encode_message
 from distlog.peer.limits import PeerLimits

@@ -11,7 +11,8 @@ from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull
-from distlog.node import Node, NodePorts, NodeSettings
+from distlog.node import Node
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_calls import SimulatedServer
 from tests.simulation.simulated_process import Process

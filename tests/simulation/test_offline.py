@@ -200,7 +200,7 @@ def test_the_others_never_speak_with_the_new_cluster() -> None:
         assert mine is not None
         other = next(m for m in cluster.machines.values() if m is not machine)
         assert other.node is not None
-        hello = other.node._hello()
+        hello = other.node._neighbours.hello()
         assert hello.cluster_id != mine.cluster_id
         assert hello.voters[machine.name] != mine.directory_id
 

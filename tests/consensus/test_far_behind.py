@@ -1,4 +1,4 @@
-"""Voters that lack entries which the leader's journal has forgotten: they are told so, and nothing else happens to them."""
+"""Voters that lack what their leader's journal has forgotten: they are told so, stay quiet, and get entries again when they have it."""
 
 from __future__ import annotations
 
