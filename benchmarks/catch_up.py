@@ -172,7 +172,7 @@ def main() -> None:
     size = arguments.size
     settings = ("--copy-rate-max", str(arguments.rate), "--journal-size-max", "64MiB")
     settings += ("--checkpoint-journal-size", "16MiB")
-    with running_cluster(arguments.directory, settings) as cluster:
+    with running_cluster(arguments.directory, settings=settings) as cluster:
         figures = asyncio.run(measure(cluster, size, with_probe=arguments.probe))
     figures["raw_s"] = raw_seconds(size, arguments.directory)
     figures["share_of_raw"] = figures["raw_s"] / figures["copy_s"]

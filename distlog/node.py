@@ -332,7 +332,10 @@ class Node:
         is_done, recovered = await self._checkpoint_worker.submit(self._change, group, copied)
         # Behind the reads of the old state that are under way.
         self._read_worker.submit(group.state_machine.close_idle_files)
-        self._begin(group.configuration, recovered)
+        # Configurations behind it come into force again with the journal's entries.
+        base = self._formation.configuration
+        assert base is not None
+        self._begin(base, recovered)
         # What was on its way to the other state is nothing to this one: everybody begins anew.
         self._peers.restart_connections()
         return is_done

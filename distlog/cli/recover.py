@@ -50,7 +50,7 @@ def run(namespace: argparse.Namespace) -> int:
         f"{done.node_id} is cluster {done.cluster_id} now, with everything up to entry {done.last_index}"
     )
     print(f"what it was, a member of {done.old_cluster_id}, is in {done.backup_path}")
-    print(f"start it with: distlog serve --node-id {done.node_id} --data-dir {path}")
+    print(f"start it with: distlog serve --node-id {done.node_id} --data-dir {path} --bootstrap")
     return 0
 
 

@@ -129,7 +129,7 @@ class TimeoutNow(msgspec.Struct, array_like=True, tag=12, gc=False):
 
 
 class CheckpointNeeded(msgspec.Struct, array_like=True, tag=13, gc=False):
-    """The leader of `sender_term` has no entry any more that the receiver needs next: its journal begins with `first_index`.
+    """The leader of `sender_term` has no entry any more that the receiver needs next, and goes on keeping those from `first_index` on.
 
     The receiver copies a checkpoint at that index or a later one, from anybody who has it.
     """

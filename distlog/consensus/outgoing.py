@@ -121,4 +121,6 @@ class Outgoing:
             self.send(voter, self._append(voter, matched, term, []))
 
     def _send_notice(self, voter: str) -> None:
-        self.send(voter, CheckpointNeeded(self._library.term, self._journal.first_index))
+        # What every voter has is forgotten whenever a checkpoint is written, and a copy has one written.
+        first_index = max(self._journal.first_index, self._retain_from())
+        self.send(voter, CheckpointNeeded(self._library.term, first_index))

@@ -76,3 +76,17 @@ def test_a_voter_that_has_what_it_lacked_gets_entries_again() -> None:
     cluster.settle("a", "b", "c", rounds=30)
     assert cluster["a"].raft.stranded == set()
     assert cluster["c"].journal.last_index == cluster["a"].journal.last_index
+
+
+def test_a_voter_is_told_the_first_entry_that_the_leader_goes_on_keeping() -> None:
+    """What every voter has may be forgotten as soon as the copy that is asked for has a checkpoint written."""
+    cluster = a_voter_that_lacks_what_the_leader_has_forgotten()
+    needed: list[int] = []
+    cluster["c"].raft.checkpoint_needed = needed.append
+    leader = cluster["a"].raft
+    leader.retain_from = leader.journal.first_index + 1
+    for _ in range(10):
+        cluster.tick("a")
+        cluster.deliver("a", "c")
+        cluster.deliver("c", "a")
+    assert set(needed) == {leader.retain_from}

@@ -61,13 +61,13 @@ async def copies(cluster: ProcessCluster, node_id: str, done_size: int = 1) -> l
     return await until(has_begun, f"{node_id} copies {done_size} bytes", describe=cluster.describe)
 
 
-async def check_equal(cluster: ProcessCluster) -> None:
-    """Stop all nodes, and fail unless `distlog verify` finds nothing, and the same bytes everywhere."""
-    high_watermark = await cluster.high_watermark(await cluster.leader())
+async def check_equal(cluster: ProcessCluster, *node_ids: str) -> None:
+    """Stop these nodes, or all, and fail unless `distlog verify` finds nothing, and the same bytes everywhere."""
+    high_watermark = await cluster.high_watermark(await cluster.leader(*node_ids))
     assert high_watermark is not None
-    await cluster.reach(high_watermark)
-    await cluster.terminate()
-    first, *others = [str(node.data_dir) for node in cluster]
+    await cluster.reach(high_watermark, *node_ids)
+    await cluster.terminate(*node_ids)
+    first, *others = [str(cluster[node_id].data_dir) for node_id in node_ids or cluster.nodes]
     for other in others:
         compared = await run("verify", "--compare", first, other)
         assert compared.status == 0, compared

@@ -253,7 +253,17 @@ def test_cluster_status_shows_nodes_roles_terms_high_watermarks_and_lag(
 
         nodes, topics = as_text.output.decode().split("\n\n")
         rows = [re.split(r"  +", line) for line in nodes.splitlines()]
-        assert rows[0] == ["NODE", "ROLE", "ADDRESS", "TERM", "APPLIED", "LAG", "CONNECTED", "DISK", "COPY"]
+        assert rows[0] == [
+            "NODE",
+            "ROLE",
+            "ADDRESS",
+            "TERM",
+            "APPLIED",
+            "LAG",
+            "CONNECTED",
+            "DISK",
+            "COPY",
+        ]
         assert [row[0] for row in rows[1:]] == list(NODE_IDS)
         assert [row[0] for row in rows if row[1] == "leader"] == [leader]
         assert re.split(r"  +", topics.splitlines()[1]) == ["default", "0", *[str(end)] * 3]

@@ -10,11 +10,10 @@ import pytest
 from distlog.client.client import Client
 from tests.processes.commands import run
 from tests.processes.process_cluster import ProcessCluster, free_ports, until
+from tests.processes.test_catch_up import JOURNAL, MIB, check_equal, load
 from tests.processes.test_leadership import Writers
 
 SIX = ("n1", "n2", "n3", "n4", "n5", "n6")
-# Files are not copied to a node that lacks what the journals have forgotten: nothing is forgotten during a test.
-KEEPING = ("--checkpoint-interval-s", "3600")
 MakeGrowing = Callable[..., ProcessCluster]
 
 
@@ -32,8 +31,8 @@ def come_by(cluster: ProcessCluster, node_id: str, *way: str) -> None:
 def make_growing(make_cluster: Callable[..., ProcessCluster]) -> MakeGrowing:
     """Make clusters of which n1 begins and the others join by any of the first three, not started."""
 
-    def make(node_ids: Sequence[str] = SIX) -> ProcessCluster:
-        cluster = make_cluster(node_ids, *KEEPING)
+    def make(node_ids: Sequence[str] = SIX, *settings: str) -> ProcessCluster:
+        cluster = make_cluster(node_ids, *settings)
         addresses = ",".join(cluster[node_id].address for node_id in node_ids[:3])
         come_by(cluster, "n1", "--bootstrap")
         for node_id in node_ids[1:]:
@@ -316,5 +315,27 @@ def test_a_fixed_set_takes_a_node_that_joins(make_growing: MakeGrowing) -> None:
         cluster.kill()
         cluster.start()
         await all_vote(cluster, *SIX[:4])
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_joins_when_journals_have_forgotten_their_beginning_copies_and_votes_for_one_that_goes(
+    make_growing: MakeGrowing,
+) -> None:
+    async def scenario() -> None:
+        cluster = make_growing(SIX[:4], *JOURNAL)
+        cluster.start("n1", "n2", "n3")
+        await all_vote(cluster, "n1", "n2", "n3")
+        await load(cluster, 36 * MIB)
+        cluster.start("n4")
+        await all_vote(cluster, *SIX[:4])
+        assert cluster["n4"].says().count("going over to a copied checkpoint") == 1
+        await removed(cluster, await cluster.leader())
+        left = await members(cluster, voters=True)
+        assert len(left) == 3
+        assert "n4" in left
+        await cluster.terminate(*set(SIX[:4]).difference(left))
+        await load(cluster, MIB)
+        await check_equal(cluster, *left)
 
     asyncio.run(scenario())

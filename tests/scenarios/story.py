@@ -118,8 +118,6 @@ class Story:
         self._cluster = SimulatedCluster(
             loop, 1, names=names, checkpoint_interval_s=CHECKPOINT_INTERVAL_S
         )
-        # Files are not copied to a node that joins.
-        self._cluster.keeps_journals = True
         await self._cluster.start()
         await self._cluster.wait_until(lambda: self._cluster.leader() is not None, "a leader")
         leader = self._cluster.leader()

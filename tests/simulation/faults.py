@@ -98,10 +98,6 @@ class Faults:
     # --- Each of them ---------------------------------------------------------------------------
 
     async def _stop(self, machine: Machine) -> None:
-        if self._cluster.spares:
-            # A stop writes a checkpoint, and a start after it forgets the files before: whoever joins then would need a copy of them.
-            machine.kill()
-            return
         # Who is stopped while it stands still would be killed after a while.
         if machine.process is not None and machine.process.is_paused:
             machine.kill()

@@ -61,7 +61,8 @@ class Shape:
             names=names,
             faults_s=LONG_FAULTS_S if seed % 20 == 7 else FAULTS_S,
             is_small=seed % 4 == 1,
-            forgets=seed % 5 == 3,
+            # Every other one whose members change, too: who joins then must copy a checkpoint.
+            forgets=seed % 5 == 3 or seed % 10 == 9,
             is_changing=is_changing,
             spares=SPARES if is_changing else (),
         )

@@ -69,7 +69,6 @@ class SimulatedCluster:
         self.spares = spares
         # Machines on which nothing shall run.
         self.unused = set(spares)
-        self.keeps_journals = bool(spares) or not is_fixed
         self.machines = {name: Machine(self, name) for name in (*names, *spares)}
         for machine in self.machines.values():
             self.watch.add(machine.name)

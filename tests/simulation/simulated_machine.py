@@ -106,6 +106,9 @@ class Machine:
 
     async def start(self) -> None:
         """Start a node on what the disk has; on a full one it may refuse to, and is down then."""
+        if self.process is not None and not self.process.is_dead:
+            # Somebody else has just begun to.
+            return
         cluster = self.cluster
         self.incarnation += 1
         cluster.counts["starts"] += 1

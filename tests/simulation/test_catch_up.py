@@ -11,11 +11,12 @@ import pytest
 from distlog.catch_up.copying import Copied, Progress
 from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
-from distlog.errors import Overloaded
+from distlog.errors import DiskFailed, Overloaded
 from distlog.storage.segment_files import SegmentLimits
 from tests.simulation.schedule import file_differences, settled, whole_log
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import block, followers, led
+from tests.simulation.test_membership import join
 from tests.simulation.virtual_loop import VirtualLoop
 
 SETTINGS = ReplicatedLogSettings(journal_size_max=256 << 10, retention_interval_s=0.5)
@@ -381,3 +382,44 @@ def test_a_copy_of_a_single_segment_that_finds_no_space_goes_on_saying_so() -> N
         assert await cluster.wait_until(lambda: copies_of(away) == 1, "a copy is finished")
 
     simulated(story)
+
+
+def test_a_node_that_joins_after_the_journals_forgot_their_beginning_copies_and_votes() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await log.create_topic("events", LIMITS)
+        await append_many(log, "", 20)
+        await append_many(log, "events", 120)
+        await append_many(log, "", 40)
+        assert log.status().journal_size < SETTINGS.journal_size_max
+        joined = await join(cluster, "n4")
+        assert copies_of(joined) == 1
+        await append_many(log, "events", 5)
+
+    simulated(story, spares=("n4",))
+
+
+def test_a_node_that_could_not_go_over_to_a_copy_lives_on_with_the_members_that_it_knew() -> None:
+    """Its journal has them and no checkpoint does: they come into force again when it is opened again."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        joined = await join(cluster, "n4")
+        assert joined.log is not None
+        assert joined.log.status().checkpoint_index <= 1, "it has not had the time to write one"
+        joined.kill()
+        await append_many(await led(cluster), "", 120)
+        refusals: list[str] = []
+
+        def hook(operation: str, path: str) -> None:
+            if operation == "link":
+                refusals.append(path)
+                raise DiskFailed(path=path, operation=operation, problem="Operation not permitted")
+
+        joined.disk.hook = hook
+        await joined.start()
+        assert await cluster.wait_until(lambda: len(refusals) > 1, "it tries again and again")
+        assert "n4" in joined.group.configuration.members
+        joined.disk.hook = None
+        assert await cluster.wait_until(lambda: copies_of(joined) == 1, "a copy is finished")
+
+    simulated(story, spares=("n4",), checkpoint_interval_s=3600.0)

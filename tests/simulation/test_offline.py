@@ -17,6 +17,7 @@ from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import followers, led, records_of
 from tests.simulation.stories import simulated as told
 from tests.simulation.test_catch_up import LIMITS, SETTINGS, append_many, copies_of, simulated
+from tests.simulation.test_membership import join, remove
 from tests.storage.crash.damage import READING, files_of
 
 NOW = "20260131T120000Z"
@@ -48,9 +49,7 @@ async def with_a_lost_journal(cluster: SimulatedCluster) -> Machine:
     return victim
 
 
-def test_a_node_whose_journal_is_lost_names_the_command_and_copies_only_what_it_lacks_after_it() -> (
-    None
-):
+def test_a_node_whose_journal_is_lost_names_the_command_and_joins_with_what_it_kept() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         victim = await with_a_lost_journal(cluster)
         with pytest.raises(CorruptJournal, match="distlog cluster rejoin"):
@@ -66,15 +65,12 @@ def test_a_node_whose_journal_is_lost_names_the_command_and_copies_only_what_it_
         assert after.cluster_id is None
         assert after.directory_id != old_id
         after.close()
-        # The others forget what it would have needed, and its old identity.
-        await append_many(await led(cluster), "", 60)
-        await (await led(cluster)).remove_member(victim.name)
+        await remove(cluster, victim.name)
         cluster.watch.add(victim.name)
-        victim.way = "join"
-        await victim.start()
-        assert await cluster.wait_until(
-            lambda: victim.group is not None and copies_of(victim) == 1, "it copies"
-        )
+        # The others forget what it would have needed.
+        await append_many(await led(cluster), "", 60)
+        await join(cluster, victim.name)
+        assert copies_of(victim) == 1
         assert victim.node is not None
         assert victim.node._files is not None
         sent = sum(
