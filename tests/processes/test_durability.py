@@ -12,7 +12,7 @@ from tests.processes.process_cluster import NODE_IDS
 from tests.processes.settled import check_files, check_over_grpc
 
 ROUNDS = 3
-ROUND_RECORD_COUNT = 3_000
+ROUND_RECORD_COUNT = 9_000
 # A checkpoint under way now and then, when all are killed.
 SETTINGS = ("--durability", "os", "--checkpoint-interval-s", "0.3")
 

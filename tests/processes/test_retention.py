@@ -79,12 +79,14 @@ async def consumed(cluster: ProcessCluster, node_id: str, *arguments: str) -> Fi
 
 
 async def produce_in_small_batches(cluster: ProcessCluster) -> None:
-    """Write the lines in batches of which some fit a segment: a file would travel as one."""
+    """Write the lines in batches of which some fit a segment, one after the other: what waits together is stored as one."""
     async with Client(cluster.addresses) as client:
         producer = await client.open_producer("lines", batch_record_count=100)
         async with producer:
-            for line in LINES:
-                await producer.produce(line)
+            for first in range(0, len(LINES), 100):
+                for line in LINES[first : first + 100]:
+                    await producer.produce(line)
+                await producer.flush()
 
 
 @pytest.mark.timeout(240)
