@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from distlog.catch_up.copying import Copied, Fetch, Progress, Round
+from distlog.catch_up.messages import Reason
 from distlog.catch_up.requests import NotCopied, Requests
 from distlog.errors import DescriptorsExhausted, DistlogError, StorageFull
 from distlog.runtime import Clock, Worker
@@ -73,6 +74,8 @@ class CatchUp:
         self._is_closed = False
         # What this node has already, checked in the copy under way.
         self._checked: set[tuple[int, SegmentListing]] = set()
+        # A peer that has just begun to write a checkpoint that is new enough: it is asked once more before another one is.
+        self._waited_for = ""
         # None while there is nothing to copy.
         self._progress: Progress | None = None
         self.counters: Counter[str] = Counter(copies_begun=0, copies_finished=0, rounds_failed=0)
@@ -115,13 +118,13 @@ class CatchUp:
             self._applied_index(),
             self._first_index,
         )
-        failures = 0
+        failures, self._waited_for = 0, ""
         while self._is_needed:
             copied = await self._round(progress, failures)
             if self._is_closed:
                 return
             if copied is None:
-                failures += 1
+                failures += not self._waited_for
                 await asyncio.sleep(RETRY_DELAY_S)
                 continue
             if await self._switch(copied):
@@ -167,10 +170,13 @@ class CatchUp:
             except NotCopied as error:
                 self.counters["rounds_failed"] += 1
                 self._say(progress, str(error))
+                is_new = error.reason is Reason.TOO_OLD and self._waited_for != peer
+                self._waited_for = peer if is_new else ""
                 return None
             except (StorageFull, DescriptorsExhausted) as error:
                 self.counters["rounds_failed"] += 1
                 self._say_no_space(progress, error)
+                self._waited_for = ""
                 return None
             progress.problem = ""
             is_same = before is not None and before.image.raft_index == copied.image.raft_index

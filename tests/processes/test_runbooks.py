@@ -155,7 +155,7 @@ async def test_a_node_that_moved_is_found_at_its_new_address(steps: Steps) -> No
 
 @follows("A node that was away for long")
 async def test_a_node_that_was_away_copies_and_says_how_far_it_is(steps: Steps) -> None:
-    cluster = await steps.grown(*JOURNAL, "--copy-rate-max", "6MiB")
+    cluster = await steps.grown(*JOURNAL, "--copy-rate-max", "4MiB")
     away = (await cluster.followers())[0]
     await cluster.terminate(away)
     await load(cluster, 24 * MIB)
@@ -187,15 +187,20 @@ async def test_rot_is_shown_until_a_peer_has_given_the_segment(steps: Steps) -> 
         return found if len(found) > 8 else None
 
     store = (await until(stores, "it has them all"))[3]
-    # Nobody is left who could give the segment.
-    await cluster.terminate(*others)
+    # Nobody is left who could give the segment, and no majority.
+    cluster.kill(*others)
     flip(store, 150_000)
 
     async def is_found() -> bool:
         return "a segment is damaged, it is fetched from a peer" in node.says()
 
+    async def is_alone() -> bool:
+        status = await cluster.status(victim)
+        return status is not None and not status.leader_id
+
     await until(is_found, "it is found")
-    # It ends with 1 as there is no leader.
+    await until(is_alone, "it knows that nobody leads")
+    # The command ends with 1 as nobody does.
     shown = (await steps.run(status=1)).output.decode()
     (line,) = (line for line in shown.splitlines() if line.startswith(f"{victim} "))
     assert "damaged" in line

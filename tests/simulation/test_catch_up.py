@@ -394,6 +394,10 @@ def test_a_node_that_joins_after_the_journals_forgot_their_beginning_copies_and_
         assert log.status().journal_size < SETTINGS.journal_size_max
         joined = await join(cluster, "n4")
         assert copies_of(joined) == 1
+        assert joined.node is not None
+        assert joined.node._files is not None
+        failed = joined.node._files.catch_up.counters["rounds_failed"]
+        assert failed <= 1, "who has no checkpoint that is new enough writes one at once"
         await append_many(log, "events", 5)
 
     simulated(story, spares=("n4",))
