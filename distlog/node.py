@@ -324,6 +324,11 @@ class Node:
         holds_last = group.journal.term_at(image.raft_index) == image.term
         if holds_last or group.raft.last_applied >= image.raft_index:
             return False
+        if image.configuration.cluster_id != group.configuration.cluster_id:
+            logger.error(
+                "not going over to a checkpoint of another cluster: stop the node that gave it"
+            )
+            return False
         logger.info("going over to a copied checkpoint raft_index=%d", image.raft_index)
         self.replicated_log.detach("this node goes over to a copied checkpoint")
         await group.stop(with_checkpoint=False)

@@ -41,6 +41,7 @@ class CatchUp:
         self,
         *,
         incoming: Incoming,
+        staging: asyncio.Lock,
         requests: Requests,
         peers: Callable[[], Sequence[str]],
         applied_index: Callable[[], int],
@@ -51,12 +52,15 @@ class CatchUp:
         clock: Clock,
         failed: Callable[[BaseException], None],
     ) -> None:
-        """peers(): whom to copy from, the best first.  applied_index(), own_mark(topic_id): how far this node is.
+        """staging: held by whoever fills `incoming`.
+
+        peers(): whom to copy from, the best first.  applied_index(), own_mark(topic_id): how far this node is.
 
         switch(copied): go over to what was copied; False if this node needs it no more, or lacks a part.
         failed(error): called if this node cannot go on.
         """
         self._incoming = incoming
+        self._staging = staging
         self.requests = requests
         self._peers = peers
         self._applied_index = applied_index
@@ -111,6 +115,10 @@ class CatchUp:
     # --- The copy ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        async with self._staging:
+            await self._copy()
+
+    async def _copy(self) -> None:
         self.counters["copies_begun"] += 1
         progress = self._progress = Progress()
         logger.info(

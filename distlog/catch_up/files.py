@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,8 +83,10 @@ class Files:
             failed=ports.failed,
         )
         self._requests = Requests(ports.send)
+        staging = asyncio.Lock()
         self.catch_up = CatchUp(
             incoming=self.incoming,
+            staging=staging,
             requests=self._requests,
             peers=self._sources,
             applied_index=self._applied_index,
@@ -102,6 +105,7 @@ class Files:
             peers=self._sources,
             requests=self._requests,
             incoming=self.incoming,
+            staging=staging,
             check_worker=ports.check_worker,
             write_worker=ports.write_worker,
             read_worker=ports.client_read_worker,

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from distlog.catch_up.switch import open_state
 from distlog.consensus.checkpoint import write_checkpoint
 from distlog.consensus.configuration import Configuration
-from distlog.consensus.recovery import Recovered, recover
+from distlog.consensus.journal import FILE_SIZE_MAX
+from distlog.consensus.recovery import Recovered
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, DiskFailed
 from distlog.storage.data_directory import IDENTITY_NAME, DataDirectory, Identity
 from distlog.storage.disk import Disk
@@ -67,6 +69,15 @@ def rejoin(
         _move(disk, directory.topics_path, f"{backup}/topics")
         directory.become(Identity(name, random.randbytes(16).hex()))
     return Rejoining(name, backup, *staged)
+
+
+def identity_at(disk: Disk, path: str) -> Identity | None:
+    """Return whose directory this is, or was before a command that was interrupted; None if nothing says it.
+
+    Raises DataDirectoryInUse, DataDirectoryUnusable.
+    """
+    with DataDirectory.hold(disk, path) as directory:
+        return directory.identity_of(_backups(disk, path))
 
 
 def _backups(disk: Disk, path: str) -> list[str]:
@@ -139,7 +150,8 @@ def _stage(disk: Disk, source: str, target: str, base_offset: int, counts: Count
             file.close()
         if disk.exists(new):
             disk.remove(new)
-        disk.rename(old, new)
+        # The backup keeps it as well.
+        disk.link(old, new)
     disk.sync_directory(target)
 
 
@@ -173,14 +185,19 @@ def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> New
         configuration = Configuration.form({identity.node_id: directory_id})
         backup = _make_backup(disk, path, now)
         _copy_all(disk, path, directory, backup)
-        recovered = recover(
-            disk,
+        # Without it no node starts here: neither what it was nor what it will be, until all is done.
+        if disk.exists(f"{path}/{IDENTITY_NAME}"):
+            disk.remove(f"{path}/{IDENTITY_NAME}")
+        disk.sync_directory(path)
+        recovered = open_state(
+            Incoming(disk, directory.incoming_path, directory.topics_path),
             journal_path=directory.journal_path,
             checkpoint_path=directory.checkpoint_path,
             topics_path=directory.topics_path,
+            journal_file_size_max=FILE_SIZE_MAX,
+            disk=disk,
         )
         last_index = _checkpoint_everything(disk, directory, recovered, configuration)
-        # Last: until then it is what it was.
         directory.become(
             Identity(
                 identity.node_id,
@@ -207,6 +224,7 @@ def _copy_all(disk: Disk, path: str, directory: DataDirectory, backup: str) -> N
 
 def _copy(disk: Disk, old: str, new: str) -> None:
     if not disk.exists(old):
+        # There never was one, or an interrupted command has it in its own backup.
         return
     source, target = disk.open(old, writable=False), disk.open(new, create=True)
     try:

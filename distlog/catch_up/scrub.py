@@ -74,6 +74,7 @@ class Scrub:
         peers: Callable[[], Sequence[str]],
         requests: Requests,
         incoming: Incoming,
+        staging: asyncio.Lock,
         check_worker: Worker,
         write_worker: Worker,
         read_worker: Worker,
@@ -91,6 +92,8 @@ class Scrub:
         self._peers = peers
         self._requests = requests
         self._incoming = incoming
+        # Held by whoever fills it.
+        self._staging = staging
         self._check_worker = check_worker
         self._write_worker = write_worker
         self._read_worker = read_worker
@@ -248,7 +251,8 @@ class Scrub:
                 progress=Progress(),
             )
             try:
-                await self._replace(fetch, target)
+                async with self._staging:
+                    await self._replace(fetch, target)
                 return
             except NotCopied as error:
                 problem = str(error)

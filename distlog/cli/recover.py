@@ -33,16 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     # Only now: they load what runs a node.
-    from distlog.catch_up.offline import force_new_cluster
-    from distlog.storage.data_directory import DataDirectory
+    from distlog.catch_up.offline import force_new_cluster, identity_at
     from distlog.storage.disk import RealDisk
 
     disk, path = RealDisk(), namespace.data_dir.rstrip("/") or "/"
-    directory = DataDirectory.open_offline(disk, path)
-    node_id = directory.node_id
-    directory.close()
+    identity = identity_at(disk, path)
     print(WARNING.format(path=path))
-    if not namespace.yes and not is_confirmed(node_id):
+    if identity is not None and not namespace.yes and not is_confirmed(identity.node_id):
         print("nothing was changed")
         return 1
     done = force_new_cluster(disk, path, random=SystemRandom(), now=moment())

@@ -246,6 +246,11 @@ class Group:
             await self.checkpoints.write_last(another=with_checkpoint)
         self.abandon()
 
+    def silence(self) -> None:
+        """Tell nobody of anything any more, and take nothing to propose."""
+        self.take_proposals = lambda: ()
+        self.applied = self.leadership_changed = self.ticked = lambda: None
+
     def abandon(self) -> None:
         """Stop at once, as a crash would, without another write."""
         self._stopped = True

@@ -228,7 +228,8 @@ class Membership:
             for learner in sorted(learners)
             if self._rules.caught_up.watch(
                 learner,
-                is_silent=learner not in heard,
+                # Who must copy a checkpoint is far behind, however few entries that is.
+                is_silent=learner not in heard or learner in raft.stranded,
                 match_index=raft.matched.get(learner, 0),
                 needed_index=raft.retain_from,
                 last_index=raft.journal.last_index,

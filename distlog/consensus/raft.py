@@ -383,7 +383,12 @@ class Raft:
     def _matched_at(self, voter: str, raft_index: int) -> None:
         self.followers.matched_at(voter, raft_index)
         # This node is a voter too: a crash takes what its own disk does not have yet, and then it needs it from others.
-        others = self.followers.matched_by_all(self.replicas.others)
+        voters = self.replicas.others
+        if self.configuration.raft_index > self.last_applied:
+            # Who is removed by an entry that is not committed may be a member again.
+            before = self.configurations.at(self.last_applied).members.keys()
+            voters = voters | (before - {self.replicas.node_id})
+        others = self.followers.matched_by_all(voters)
         everywhere = min(self.journal.durable_index, others)
         self.retain_from = max(self.retain_from, min(everywhere, self.commit_index))
 

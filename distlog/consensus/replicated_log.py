@@ -159,6 +159,8 @@ class ReplicatedLog:
     def detach(self, why: str) -> None:
         """Refuse everything with NoLeader, and say why, until the next `attach`."""
         self._proposals.abandon(why, self._refusal)
+        # While it stops it has nobody to tell.
+        self._group.silence()
         self._attached, self._detached_because = None, why
 
     @property

@@ -107,6 +107,7 @@ class StateMachine:
     def __init__(self, topics: Topics, producers: ProducerTable) -> None:
         """Use `open`."""
         self._topics = topics
+        self._is_closed = False
         self.producers = producers
         # The entry that this is the state after.
         self.last_applied_index = FIRST_INDEX
@@ -146,8 +147,11 @@ class StateMachine:
         return machine
 
     def close(self) -> None:
-        """Close every log.  What is not in a checkpoint is applied again at the next start."""
-        self._topics.close()
+        """Close every log, once.  What is not in a checkpoint is applied again at the next start."""
+        if not self._is_closed:
+            # A second time the files may be those of another state already.
+            self._is_closed = True
+            self._topics.close()
 
     # --- What there is ---------------------------------------------------------------------------
 

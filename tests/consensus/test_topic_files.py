@@ -132,3 +132,10 @@ def test_what_is_appended_after_the_capture_may_be_synced_with_it() -> None:
         assert again.records() == [b"x" * 1_000] * 2
         only = Replica(disk.crash(Random(seed)), replica.journal[: image.raft_index])
         assert only.records() == [b"x" * 1_000]
+
+
+def test_a_state_that_was_closed_leaves_the_files_alone_that_took_its_place() -> None:
+    replica, disk = replica_on_a_disk()
+    replica.apply(Append(1, Block.from_records([b"x" * 1000])))
+    replica.machine.close()
+    assert operations_of(disk, replica.machine.close) == []

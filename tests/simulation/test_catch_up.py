@@ -338,6 +338,30 @@ def test_a_node_is_stopped_in_order_while_it_copies_and_while_it_goes_over() -> 
     simulated(story, copy_rate_max=1 << 20)
 
 
+def test_what_happens_to_a_state_that_is_left_reaches_nobody() -> None:
+    """Its leader may be lost, and entries applied, while it waits for its last syncs."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        log, away = await left_behind(cluster)
+        await away.start()
+        assert away.node is not None
+        left: list[Any] = []
+        detach = away.node.replicated_log.detach
+
+        def watched_detach(why: str) -> None:
+            group = away.group
+            detach(why)
+            group.leadership_changed()
+            group.applied()
+            left.append(group.take_proposals())
+
+        away.node.replicated_log.detach = watched_detach  # type: ignore[method-assign]
+        await caught_up(cluster, log, away)
+        assert left == [()]
+
+    simulated(story)
+
+
 def test_a_copy_of_a_single_segment_survives_the_loss_of_its_connection() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         log = await led(cluster)

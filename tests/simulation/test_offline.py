@@ -192,6 +192,67 @@ def test_a_node_that_is_left_alone_becomes_a_cluster_with_all_that_it_has() -> N
     one_left(check)
 
 
+def test_a_recovery_that_was_interrupted_anywhere_is_repeated_and_no_node_starts_half_way() -> None:
+    async def check(cluster: SimulatedCluster, machine: Machine, records: list[bytes]) -> None:
+        interrupted = machine.disk.kill()
+        old = DataDirectory.open_offline(machine.disk, PATH)
+        old_id = old.directory_id
+        old.close()
+        cases = refused = 0
+
+        def look(operation: str, path: str) -> None:
+            nonlocal cases, refused
+            if operation in READING:
+                return
+            cases += 1
+            for survivor in (interrupted.kill(), interrupted.crash(Random(cases))):
+                try:
+                    started = DataDirectory.open(survivor, PATH, machine.name, Random(1))
+                except DataDirectoryUnusable:
+                    refused += 1
+                else:
+                    image = read_checkpoint(survivor, started.checkpoint_path)
+                    assert image is not None
+                    # What it was, or what it will be: never the one's identity with the other's state.
+                    assert started.cluster_id == image.configuration.cluster_id
+                    is_old = started.directory_id == old_id
+                    started.close()
+                    if not is_old:
+                        continue
+                done = force_new_cluster(survivor, PATH, random=Random(6), now="20260131T130000Z")
+                assert done.node_id == machine.name
+
+        interrupted.hook = look
+        force_new_cluster(interrupted, PATH, random=Random(5), now=NOW)
+        interrupted.hook = None
+        assert cases > 20
+        assert refused > 5
+
+    one_left(check)
+
+
+def test_what_a_node_keeps_when_it_rejoins_is_in_its_backup_too() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        victim = await with_a_lost_journal(cluster)
+        before = {
+            path: data
+            for path, data in files_of(victim.disk, f"{PATH}/groups/0/topics").items()
+            if data
+        }
+        again(victim.disk)
+        backup = f"{PATH}/backup-{NOW}/topics"
+        for path, data in before.items():
+            kept = files_of(victim.disk, backup)[path.replace(f"{PATH}/groups/0/topics", backup)]
+            # Without the space that was reserved beyond what is in it.
+            assert data.startswith(kept)
+            assert not any(data[len(kept) :])
+
+    async def quiet(cluster: SimulatedCluster) -> None:
+        await story(cluster)
+
+    told(quiet, replicated_log=SETTINGS)
+
+
 def test_the_others_never_speak_with_the_new_cluster() -> None:
     async def check(cluster: SimulatedCluster, machine: Machine, records: list[bytes]) -> None:
         force_new_cluster(machine.disk, PATH, random=Random(5), now=NOW)
