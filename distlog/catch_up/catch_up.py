@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 LITTLE_SIZE = 32 << 20
 # Between two attempts that nothing came of.
 RETRY_DELAY_S = 0.5
+# Between two changes of states that failed, at most.
+SWITCH_DELAY_MAX_S = 30.0
 # A copy that nobody has asked for any more, for so long, is given up: the node gets on without it.
 NEEDED_FOR_S = 30.0
 
@@ -126,7 +128,8 @@ class CatchUp:
             self._applied_index(),
             self._first_index,
         )
-        failures, self._waited_for = 0, ""
+        failures = refused_count = 0
+        self._waited_for = ""
         while self._is_needed:
             copied = await self._round(progress, failures)
             if self._is_closed:
@@ -139,7 +142,10 @@ class CatchUp:
                 self.counters["copies_finished"] += 1
                 return
             failures += 1
-            await asyncio.sleep(RETRY_DELAY_S)
+            refused_count += 1
+            self._say(progress, "going over to the copied state failed: the node's log says why")
+            # Each time the node stops serving for a moment: what does not go away must not make that a habit.
+            await asyncio.sleep(min(RETRY_DELAY_S * 2**refused_count, SWITCH_DELAY_MAX_S))
         logger.info("the copy is not needed any more applied_index=%d", self._applied_index())
         await self._write_worker.submit(self._incoming.clear)
 
