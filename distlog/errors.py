@@ -287,7 +287,7 @@ class CorruptBatch(DistlogError):
     """Stored bytes are not what was written.  The file is kept; another node or a backup has the data."""
 
     reason = "CORRUPT_BATCH"
-    text = "{path}: corrupt at byte {position} ({problem}): run `distlog verify` and restore the file from another node"
+    text = "{path}: corrupt at byte {position} ({problem}): another node has it, and a running member fetches it; else run `distlog verify`"
     path: str
     position: int
     problem: str

@@ -130,7 +130,7 @@ class Node:
         """Listen for peers, and take part as soon as the cluster is formed.
 
         client_address: host:port that clients are told to connect to.
-        Raises AddressUnavailable, CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull.
+        Raises AddressUnavailable, CorruptJournal, CorruptCheckpoint, DiskFailed, StorageFull.
         """
         self._neighbours.client_address = client_address
         settings = self._settings

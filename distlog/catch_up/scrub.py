@@ -3,8 +3,10 @@
     interval over, or a read has found damage -> segments one by one, a window at a time -> a fault
         sealed: the segment is fetched from a peer that has it whole, checked, and takes the place of the damaged one; no restart
         active: said, since it is still written: the checkpoint that the next copy brings replaces it
+    a start has set segments aside, missing or cut short -> what the peer has in their place is fetched, and the log reads on
 
-A damaged batch is refused with DATA_LOSS until then, and nothing else is: what is around it can be read.
+A damaged batch is refused with DATA_LOSS until then, and nothing else is: what is around it can be read.  Of a segment that is set aside
+everything is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from distlog.storage.disk import Disk
 from distlog.storage.incoming import Incoming
 from distlog.storage.invariants import Fault
 from distlog.storage.log_mark import LogMark
+from distlog.storage.segment_files import STORE, segment_path
 from distlog.storage.segment_scan import SegmentScan
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,8 @@ class _Target:
     batch_count: int
     path: str
     is_active: bool
+    # Why all of it is refused since the start; empty if it is not.
+    set_aside: str
 
 
 class Scrub:
@@ -109,6 +114,8 @@ class Scrub:
         self._is_closed = False
         self._next_pass_at = clock.monotonic() + min(settings.interval_s, FIRST_DELAY_MAX_S)
         self._next_repair_at = 0.0
+        # The state of which the segments that are set aside are known.
+        self._looked_at: StateMachine | None = None
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -127,6 +134,7 @@ class Scrub:
     async def _run(self) -> None:
         while not self._is_closed:
             await asyncio.sleep(LOOK_INTERVAL_S)
+            self._look_at_set_aside()
             await self._look_at_damaged()
             now = self._clock.monotonic()
             if self._settings.interval_s and now >= self._next_pass_at:
@@ -144,7 +152,8 @@ class Scrub:
         for topic in list(machine.topics()) if machine is not None else ():
             described = topic.log.describe()
             for segment in described:
-                if segment.batch_count and (paths is None or segment.path in paths):
+                is_wanted = paths is None or segment.path in paths
+                if is_wanted and (segment.batch_count or segment.problem):
                     yield _Target(
                         topic.topic_id,
                         segment.base_offset,
@@ -153,7 +162,20 @@ class Scrub:
                         segment.batch_count,
                         segment.path,
                         segment is described[-1],
+                        segment.problem,
                     )
+
+    def _look_at_set_aside(self) -> None:
+        """Take note of what a start has found missing, once for each state that this node has."""
+        machine = self._state_machine()
+        if machine is None or machine is self._looked_at:
+            return
+        self._looked_at = machine
+        if not any(topic.log.has_set_aside for topic in machine.topics()):
+            return
+        for target in self._targets():
+            if target.set_aside:
+                self._note(target, target.set_aside)
 
     async def _look_at_damaged(self) -> None:
         """Check what a read has complained about."""
@@ -175,6 +197,9 @@ class Scrub:
         )
 
     async def _check(self, target: _Target) -> None:
+        if target.set_aside:
+            # It is known, and there may be nothing to read.
+            return
         directory = target.path.rpartition("/")[0]
         try:
             scan = await self._check_worker.submit(
@@ -209,7 +234,9 @@ class Scrub:
         if not any(each.path == target.path for each in self._targets({target.path})):
             # Trimmed meanwhile.
             return
-        problem = f"{fault.path}: byte {fault.position}: {fault.problem}"
+        self._note(target, f"{fault.path}: byte {fault.position}: {fault.problem}")
+
+    def _note(self, target: _Target, problem: str) -> None:
         if self.damaged.get(target.path) != problem:
             self.counters["faults_found"] += 1
             remedy = (
@@ -265,28 +292,41 @@ class Scrub:
         )
 
     async def _replace(self, fetch: Fetch, target: _Target) -> None:
-        # As if the log ended with this segment.
-        end = target.next_offset
-        mark = LogMark(target.base_offset, end, 0, end, 0)
-        listings = await fetch.listing_of(target.topic_id, mark)
-        expected = (target.base_offset, end, target.store_size, target.batch_count)
-        if [listing[:4] for listing in listings] != [expected]:
-            raise fetch.nonsense("a list with another segment than this node has there")
-        await fetch.segment(target.topic_id, listings[0])
         machine = self._state_machine()
-        if machine is None or self._is_copying() or target.path not in self._paths():
+        topic = machine.topic_by_id(target.topic_id) if machine is not None else None
+        if machine is None or topic is None:
             return
-        take_place = self._incoming.take_place
-        if not await self._write_worker.submit(take_place, target.topic_id, listings[0]):
-            return
+        log, end = topic.log, target.next_offset
+        has, take_place = self._incoming.has, self._incoming.take_place
+        # As if the log ended with this segment.
+        mark = LogMark(target.base_offset, end, 0, end, 0)
+        # What a trim or a deletion takes away meanwhile goes after it.
+        with log.hold(target.base_offset, end):
+            if target not in self._targets({target.path}):
+                # It was gone before.
+                return
+            listings = await fetch.listing_of(target.topic_id, mark)
+            expected = (target.base_offset, end, target.store_size, target.batch_count)
+            is_same = [listing[:4] for listing in listings] == [expected]
+            if not (log.can_replace(listings) if target.set_aside else is_same):
+                raise fetch.nonsense("a list with other segments than this node has there")
+            for listing in listings:
+                if not await self._check_worker.submit(has, target.topic_id, listing):
+                    await fetch.segment(target.topic_id, listing)
+            if self._state_machine() is not machine or self._is_copying():
+                return
+            for listing in listings:
+                if not await self._write_worker.submit(take_place, target.topic_id, listing):
+                    return
+            if target.set_aside:
+                log.replace(listings)
         # What is open of the damaged files, and what reads under way will leave open.
-        await self._read_worker.submit(machine.drop_idle_files, target.path)
+        for listing in listings:
+            path = segment_path(log.path, listing.base_offset, STORE)
+            await self._read_worker.submit(machine.drop_idle_files, path)
         self.damaged.pop(target.path, None)
-        self.counters["segments_repaired"] += 1
+        self.counters["segments_repaired"] += len(listings)
         logger.info("a damaged segment was replaced path=%s peer=%s", target.path, fetch.peer)
-
-    def _paths(self) -> set[str]:
-        return {target.path for target in self._targets()}
 
 
 def _step(scan: SegmentScan, steps: Iterator[Fault | None]) -> tuple[bool, Fault | None]:

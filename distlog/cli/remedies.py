@@ -67,12 +67,26 @@ def _restore(fault: Fault, look: Look) -> str:
             "do not start this node as it is, it may have promised what it lost: let the node come back as a new member, "
             f"distlog cluster rejoin --data-dir {shlex.quote(look.path)}"
         )
+    if _is_sealed(fault, look):
+        return (
+            "start the node: it goes on without this segment, fetches it from another member, and `distlog cluster status` says how "
+            "far that is"
+        )
     stem = os.path.splitext(os.path.relpath(fault.path, look.path))[0]
     folder = shlex.quote(os.path.dirname(fault.path))
     return (
         "another member has the same bytes: stop one, verify its directory, and with this node stopped as well: "
         f"cp OTHER_DATA_DIR/{stem}.* {folder}/"
     )
+
+
+def _is_sealed(fault: Fault, look: Look) -> bool:
+    """Tell whether a fault is in a segment that nothing is written to when the node starts."""
+    folder, _, name = fault.path.rpartition("/")
+    topics = look.checkpoint.topics if look.checkpoint is not None else ()
+    marks = {f"{topic.topic_id:020d}": topic.mark for topic in topics}
+    mark, digits = marks.get(folder.rpartition("/")[2]), os.path.splitext(name)[0]
+    return mark is not None and digits.isdecimal() and int(digits) < mark.segment_base_offset
 
 
 def _is_seed(look: Look) -> bool:

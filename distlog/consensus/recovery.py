@@ -2,7 +2,8 @@
 
 The checkpoint says what was applied and durable; every topic log is cut back to it; the journal must hold the checkpoint's
 last entry and what follows, and is applied again as a leader confirms it.  If they do not fit each other the node may have promised
-what it lost: it refuses to start as this member, and its files are kept.
+what it lost: it refuses to start as this member, and its files are kept.  A sealed segment is of no use to any of this: what is
+committed is on other nodes too, and is fetched from there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from distlog.consensus.checkpoint import CheckpointImage, read_checkpoint
 from distlog.consensus.durability import Durability
 from distlog.consensus.journal import FILE_SIZE_MAX, Journal, JournalEntry
 from distlog.consensus.state_machine import StateMachine
-from distlog.errors import CorruptJournal
+from distlog.errors import CorruptBatch, CorruptCheckpoint, CorruptJournal
 from distlog.storage.disk import Disk
 
 
@@ -46,7 +47,8 @@ def recover(
     is_checkpoint_copied: the checkpoint is another node's, copied since the journal was written: a journal that does not fit begins
     anew at it, with the same term and vote.
 
-    Raises CorruptJournal, CorruptCheckpoint, CorruptBatch, DiskFailed, StorageFull; nothing was lost by trying.
+    A sealed segment that is missing or cut short does not keep the node from taking part: it is set aside in its log, and the notes say
+    so.  Raises CorruptJournal, CorruptCheckpoint, DiskFailed, StorageFull; nothing was lost by trying.
     """
     if disk.exists(checkpoint_path):
         # A killed process may have left the new one without its name being durable.  What only the old one needs goes below.
@@ -63,9 +65,14 @@ def recover(
         _begin_anew_unless_fit(journal, image)
     if image is not None:
         _require_fit(journal, image, journal_path)
-    state_machine = StateMachine.open(
-        disk, topics_path, image, journal_first_index=journal.first_index
-    )
+    try:
+        state_machine = StateMachine.open(
+            disk, topics_path, image, journal_first_index=journal.first_index
+        )
+    except CorruptBatch as error:
+        # Of a segment that is written: the journal goes on exactly where the checkpoint ends.
+        problem = f"corrupt at byte {error.position} ({error.problem}), where the journal goes on"
+        raise CorruptCheckpoint(path=error.path, problem=problem) from error
     notes = list(journal.recovery)
     for topic in state_machine.topics():
         notes += topic.log.recovery

@@ -131,7 +131,7 @@ class StateMachine:
 
         Files of anything newer are cut back or removed, to be applied again from the journal, which begins at
         `journal_first_index` (0: it is empty).  Raises CorruptCheckpoint if they would be lost by that, nothing being
-        removed then, and CorruptBatch if a log is shorter than the checkpoint says, or was changed.
+        removed then, and CorruptBatch if the segment in which a log ends is not what the checkpoint says.
         """
         disk.make_directory(topics_path)
         topics = Topics(disk, topics_path)

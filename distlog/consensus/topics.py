@@ -60,7 +60,7 @@ class Topics:
     def restore(self, images: Sequence[TopicImage]) -> None:
         """Open the topics of a checkpoint, their logs cut back to it.  Files of all others are removed.
 
-        Raises CorruptBatch if a log is shorter than the checkpoint says, or was changed.
+        Raises CorruptBatch if the segment in which a log ends is not what the checkpoint says; others are set aside in it.
         """
         kept = {image.topic_id for image in images}
         for name in self._disk.list_directory(self._path):

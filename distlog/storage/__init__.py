@@ -9,6 +9,7 @@
               SegmentCache    which segments' files are open: few, and all that is written and not synced
               TimeSearch      the first batch of a time or later; Retention: which segments may go
               Recovery        what is kept, cut, rebuilt or set aside when a log is opened
+              replacement     what takes the place of a segment that was set aside, while the log is open
               LogMark         up to where a log was synced: by a checkpoint, or by its own file `synced`; mark_check: whether these fit
     DataDirectory             whose directory this is, and where its parts are
     survey  comparison        looking at files without changing them; seed_import adopts a seed's

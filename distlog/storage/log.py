@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 
 from distlog.block import Block
 from distlog.errors import DataDirectoryUnusable, OffsetOutOfRange
 from distlog.storage.batch_table import BatchRow
+from distlog.storage.description import SegmentDescription, describe
 from distlog.storage.disk import Disk
+from distlog.storage.listing import SegmentListing
 from distlog.storage.log_mark import EMPTY_MARK, MARK_NAME, LogMark, MarkFile
 from distlog.storage.log_sync import LogSync
 from distlog.storage.open_files import SegmentCache, WrittenFiles
 from distlog.storage.read_plan import ReadPlan
 from distlog.storage.recovery import Recovered, Recovery
+from distlog.storage.replacement import fits, held, overlapping, replace
 from distlog.storage.retention import RetentionPlan, start_by_offset, start_by_size
 from distlog.storage.seed_segment import SeedSegment, seed_segments
 from distlog.storage.segment import Segment
@@ -44,19 +47,6 @@ __all__ = [
     "TimeSearch",
     "remove_log",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentDescription:
-    """What an open log says of a segment."""
-
-    path: str
-    base_offset: int
-    next_offset: int
-    store_size: int
-    batch_count: int
-    # Why it cannot be read; empty if it can.
-    problem: str
 
 
 class Log:
@@ -170,7 +160,8 @@ class Log:
     ) -> Log:
         """Open a log at a checkpoint's mark: everything after it is cut off.
 
-        Raises CorruptBatch if something before the mark is missing; nothing was promised beyond it.
+        A sealed segment that is missing or cut short is set aside (`has_set_aside`), and reads of it are refused until `replace`.
+        Raises CorruptBatch if the segment of the mark is not whole up to it; nothing was promised beyond it.
         """
         cache = SegmentCache() if cache is None else cache
         marks = MarkFile.open(disk, path) or MarkFile.create(disk, path)
@@ -438,6 +429,26 @@ class Log:
                     files.close()
             self._last_sync = None
 
+    # --- Replace ----------------------------------------------------------------------------------
+
+    @property
+    def has_set_aside(self) -> bool:
+        """Tell whether a segment could not be read when the log was opened, and was not replaced since."""
+        return any(segment.quarantine is not None for segment in self._segments)
+
+    def hold(self, first: int, end: int) -> AbstractContextManager[None]:
+        """Have the files of the sealed segments with one of these offsets stay, whatever is trimmed or deleted meanwhile."""
+        return held(overlapping(self._segments, first, end))
+
+    def can_replace(self, listings: Sequence[SegmentListing]) -> bool:
+        """Tell whether sealed segments of a peer fit in the place of those that they overlap."""
+        return fits(self._segments, listings)
+
+    def replace(self, listings: Sequence[SegmentListing]) -> None:
+        """Have segments be read whose files were put in place, durably, instead of those that they overlap: `can_replace`."""
+        new = [Segment.sealed(self._disk, self._path, each, self._cache) for each in listings]
+        replace(self._segments, new)
+
     # --- End --------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -461,17 +472,7 @@ class Log:
 
     def describe(self) -> list[SegmentDescription]:
         """Return what there is, segment by segment."""
-        return [
-            SegmentDescription(
-                path=segment.path,
-                base_offset=segment.base_offset,
-                next_offset=segment.next_offset,
-                store_size=segment.store_size,
-                batch_count=segment.batch_count,
-                problem=str(segment.quarantine) if segment.quarantine else "",
-            )
-            for segment in self._segments
-        ]
+        return describe(self._segments)
 
 
 def remove_log(disk: Disk, path: str) -> None:

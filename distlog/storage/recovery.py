@@ -3,11 +3,12 @@
 Both ways of opening start from a mark: what lies before it was synced, and is checked only for being there (a flipped bit is
 found by the read that needs the byte).
 
-- `cut_to` (consensus): what lies after the mark is removed, since the journal brings it again.  What is missing before the
-  mark is an error: the checkpoint promised it.
-- `recover` (a log on its own): after the mark each batch is checked, and the log is cut at the first that is not whole.  What is
-  missing before the mark is never cut away: the segment is put into quarantine, its files stay as they are, and the log goes
-  on in a new segment.
+- `cut_to` (consensus): what lies after the mark is removed, since the journal brings it again.  The segment of the mark must be
+  whole up to it: the journal goes on there, and every node must roll at the same batch.
+- `recover` (a log on its own): after the mark each batch is checked, and the log is cut at the first that is not whole.
+
+What is missing before the mark is never cut away: the sealed segment is put into quarantine, its files stay as they are, and reads of it
+are refused until it is replaced.  `recover` does the same with the segment of the mark, and goes on in a new one.
 """
 
 from __future__ import annotations
@@ -86,13 +87,13 @@ class Recovery:
     def cut_to(self, mark: LogMark, before_cut: Callable[[bool], None]) -> Recovered:
         """Keep exactly what lies before `mark`.
 
-        Raises CorruptBatch if some of it is missing; nothing that a start needs was removed then.
+        Raises CorruptBatch if the segment of the mark is not whole up to it; nothing that a start needs was removed then.
         before_cut: called once all of it was found, before anything that follows it goes, and told whether anything does.
         """
         mark = self._after_trim(mark)
         self._log = Recovered(mark.start_offset, mark.last_timestamp_ms)
         self._remove_trimmed(mark)
-        self._known_segments(mark, quarantine=False)
+        self._known_segments(mark)
         extent, files = self._marked_segment(mark)
         later = [base for base in self._found if base > mark.segment_base_offset]
         if not len(files.table.written_after(extent.batch_count)):
@@ -116,7 +117,7 @@ class Recovery:
         if doubt:
             self._note(doubt)
         self._remove_trimmed(mark)
-        self._known_segments(mark, quarantine=True)
+        self._known_segments(mark)
         try:
             extent, files = self._marked_segment(mark)
         except CorruptBatch as error:
@@ -163,30 +164,26 @@ class Recovery:
             if next_base <= mark.start_offset:
                 self._remove(base_offset, f"it lies below the start offset {mark.start_offset}")
 
-    def _known_segments(self, mark: LogMark, *, quarantine: bool) -> None:
-        """Check that the sealed segments before the mark are there, and chain."""
+    def _known_segments(self, mark: LogMark) -> None:
+        """Check that the sealed segments before the mark are there, and chain; set aside what is not."""
         bases = [base for base in self._found if base < mark.segment_base_offset]
         end = bases[0] if bases else mark.segment_base_offset
         if mark.start_offset < end:
-            self._missing(mark.start_offset, end, quarantine)
+            self._missing(mark.start_offset, end)
         for base_offset, end in pairwise([*bases, mark.segment_base_offset]):
             try:
                 segment = self._sealed_segment(base_offset, end)
             except CorruptBatch as error:
-                if not quarantine:
-                    raise
                 fault = Fault(error.path, error.position, base_offset, error.problem)
                 self._quarantine(base_offset, end, fault)
                 continue
             self._log.segments.append(segment)
             if segment.next_offset < end:
-                self._missing(segment.next_offset, end, quarantine)
+                self._missing(segment.next_offset, end)
 
-    def _missing(self, first: int, end: int, quarantine: bool) -> None:
+    def _missing(self, first: int, end: int) -> None:
         problem = f"no segment has offsets {first} to {end - 1}"
         fault = Fault(segment_path(self._directory, first, STORE), 0, first, problem)
-        if not quarantine:
-            raise fault.error()
         self._quarantine(first, end, fault)
 
     def _sealed_segment(self, base_offset: int, end: int) -> Segment:

@@ -15,6 +15,7 @@ from distlog.block import PREFIX, PREFIX_SIZE, Block, crc32c, frame_positions
 from distlog.errors import CorruptBatch, CorruptIndex, DistlogError
 from distlog.storage.batch_table import BatchRow
 from distlog.storage.disk import Disk
+from distlog.storage.listing import SegmentListing
 from distlog.storage.open_files import SegmentCache, WrittenFiles
 from distlog.storage.segment_files import (
     STORE,
@@ -64,6 +65,17 @@ class Segment:
         self._time_range: tuple[int, int] | None = None
         # Reads that may still need the files; they leave by being finished or forgotten.
         self.readers: WeakSet[object] = WeakSet()
+
+    @classmethod
+    def sealed(
+        cls, disk: Disk, directory: str, listing: SegmentListing, cache: SegmentCache
+    ) -> Segment:
+        """Return a segment whose files are there, complete and synced, as the listing says."""
+        segment = cls(disk, directory, listing.base_offset, cache)
+        segment.next_offset = listing.next_offset
+        segment.store_size = listing.store_size
+        segment.batch_count = listing.batch_count
+        return segment
 
     @property
     def record_count(self) -> int:

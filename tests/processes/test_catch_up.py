@@ -148,7 +148,7 @@ def flip(path: Path, position: int) -> None:
         os.close(descriptor)
 
 
-def test_a_flipped_byte_is_found_and_replaced_from_a_peer_without_a_restart(
+def test_bytes_that_a_disk_has_changed_or_lost_are_replaced_from_a_peer_without_a_restart(
     make_cluster: MakeCluster,
 ) -> None:
     cluster = make_cluster(NODE_IDS, "--scrub-interval-s", "1", "--checkpoint-interval-s", "0.5")
@@ -181,9 +181,31 @@ def test_a_flipped_byte_is_found_and_replaced_from_a_peer_without_a_restart(
         assert (status.scrub.fault_count, list(status.scrub.damaged)) == (1, [])
         assert cluster[victim].process_id == process_id
         assert "a segment is damaged" in cluster[victim].says()
+        await starts_without_segments(cluster, (await cluster.followers())[-1])
         await check_equal(cluster)
 
     asyncio.run(scenario())
+
+
+async def starts_without_segments(cluster: ProcessCluster, victim: str) -> None:
+    """Take segments from a node that is stopped: it starts, refuses to read them, says so, and has them again."""
+    node = cluster[victim]
+    await cluster.terminate(victim)
+    stores = sorted((node.data_dir / "groups/0/topics").glob("*/*.log"))
+    table = stores[5].with_suffix(".batch")
+    stores[4].unlink()
+    os.truncate(table, table.stat().st_size - 64)
+    verified = await run("verify", str(node.data_dir))
+    assert verified.status == 1
+    assert "start the node" in verified.output.decode()
+    cluster.start(victim)
+
+    async def repaired() -> bool:
+        status = await cluster.status(victim)
+        return status is not None and status.scrub.repaired_count >= 2
+
+    await until(repaired, "they are replaced", describe=cluster.describe)
+    assert node.says().count("cannot be read") >= 2
 
 
 def alone(node: NodeProcess) -> Sequence[str]:

@@ -82,6 +82,8 @@ class Machine:
         # Counts starts and crashes: what belongs to an older one is dead.
         self.incarnation = 0
         self.slow_disk = False
+        # A test has taken from it what was durable: it may miss that.
+        self.is_disk_damaged = False
 
     @property
     def log(self) -> ReplicatedLog | None:
@@ -198,6 +200,9 @@ class Machine:
             attached += 1
             cluster.counts["copied states"] += attached > 1
             cluster.watch.begin(self, group)
+            logs = [topic.log for topic in group.state_machine.topics()]
+            if any(log.has_set_aside for log in logs) and not self.is_disk_damaged:
+                cluster.watch.fail(f"{self.name} lacks a segment that a checkpoint has promised")
 
         log.attach = watched_attach  # type: ignore[method-assign]
         log.on_role_change(lambda: cluster.note_role(self))

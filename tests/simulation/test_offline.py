@@ -10,11 +10,16 @@ import pytest
 from distlog.catch_up.offline import force_new_cluster, rejoin
 from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.recovery import recover
-from distlog.errors import CorruptJournal, DataDirectoryInUse, DataDirectoryUnusable
+from distlog.errors import (
+    CorruptCheckpoint,
+    CorruptJournal,
+    DataDirectoryInUse,
+    DataDirectoryUnusable,
+)
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
-from tests.simulation.stories import followers, led, records_of
+from tests.simulation.stories import followers, led, log_of, records_of
 from tests.simulation.stories import simulated as told
 from tests.simulation.test_catch_up import LIMITS, SETTINGS, append_many, copies_of, simulated
 from tests.simulation.test_membership import join, remove
@@ -80,6 +85,35 @@ def test_a_node_whose_journal_is_lost_names_the_command_and_joins_with_what_it_k
         )
         assert victim.log is not None
         assert sent < victim.log.topic("events").size // 2 + victim.log.topic("").size + 50_000
+
+    simulated(story)
+
+
+def test_a_node_that_lost_what_its_journal_goes_on_from_names_the_command_and_it_is_enough() -> (
+    None
+):
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        created = await log.create_topic("events", LIMITS)
+        await append_many(log, "events", 31)
+        victim = followers(cluster)[0]
+        await log_of(victim).confirm()
+        await victim.stop()
+        written = f"{PATH}/groups/0/topics/{created.topic_id:020d}/{30:020d}.batch"
+        victim.disk.remove(written)
+        before = files_of(victim.disk, PATH)
+        with pytest.raises(
+            CorruptCheckpoint, match=r"(?s)\.batch.*missing.*distlog cluster rejoin"
+        ):
+            await victim.start()
+        victim._end(victim.disk.kill())
+        after = files_of(victim.disk, PATH)
+        assert {path: after[path] for path in before} == before
+        _, kept_count, damaged = again(victim.disk)
+        assert (kept_count, damaged) == (15, (written.replace(".batch", ".log"),))
+        await remove(cluster, victim.name)
+        cluster.watch.add(victim.name)
+        await join(cluster, victim.name)
 
     simulated(story)
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from distlog.catch_up.scrub import ScrubSettings
-from distlog.consensus.views import ScrubStatus
+from distlog.consensus.views import Consistency, ScrubStatus
 from distlog.errors import CorruptBatch
 from distlog.storage.segment_files import SUFFIXES
 from tests.simulation import test_catch_up
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
-from tests.simulation.stories import followers, led, records_of
+from tests.simulation.stories import followers, led, log_of, records_of
 from tests.simulation.test_catch_up import LIMITS, append_many
 
 OFTEN = ScrubSettings(interval_s=5.0, rate_max=64 << 20)
@@ -29,6 +29,13 @@ def rot(machine: Machine, topic_id: int, base_offset: int, suffix: str, position
     file = machine.disk.open(path)
     file.write_at(position, [bytes([file.read_at(position, 1)[0] ^ 4])])
     file.close()
+
+
+def lose(machine: Machine, topic_id: int, base_offset: int, *suffixes: str) -> None:
+    """Take files of a segment from a node that is down."""
+    machine.is_disk_damaged = True
+    for suffix in suffixes:
+        machine.disk.remove(f"data/groups/0/topics/{topic_id:020d}/{base_offset:020d}{suffix}")
 
 
 def scrub_of(machine: Machine) -> ScrubStatus:
@@ -139,3 +146,124 @@ def test_a_peer_that_goes_away_during_a_repair_costs_nothing_but_time() -> None:
         assert scrub_of(victim).repaired_count == 4
 
     test_catch_up.simulated(story, scrub=OFTEN, copy_rate_max=20 << 10)
+
+
+def lost_of(machine: Machine) -> int:
+    """Return how many segments of a node are set aside."""
+    logs = [topic.log for topic in machine.group.state_machine.topics()]
+    return sum(bool(segment.problem) for log in logs for segment in log.describe())
+
+
+async def with_lost_segments(cluster: SimulatedCluster) -> Machine:
+    """Have a node, which is down, that lacks two segments of one topic and a part of another one."""
+    log = await led(cluster)
+    created = await log.create_topic("events", LIMITS)
+    await append_many(log, "events", 30)
+    victim = followers(cluster)[0]
+    await log_of(victim).confirm()
+    await victim.stop()
+    lose(victim, created.topic_id, 4, *SUFFIXES)
+    lose(victim, created.topic_id, 6, ".log")
+    store = victim.disk.open(f"data/groups/0/topics/{created.topic_id:020d}/{12:020d}.log")
+    store.truncate(store.size() - 1)
+    return victim
+
+
+def test_a_node_that_lost_sealed_segments_starts_says_so_and_has_them_replaced_while_it_runs() -> (
+    None
+):
+    async def story(cluster: SimulatedCluster) -> None:
+        victim = await with_lost_segments(cluster)
+        await victim.start()
+        assert await cluster.wait_until(lambda: len(scrub_of(victim).damaged) == 3, "it is said")
+        for offset in (4, 6, 13):
+            with pytest.raises(CorruptBatch):
+                await log_of(victim).read("events", offset, size_max=1)
+        # What is around them can be read meanwhile, and it takes part.
+        assert (await log_of(victim).read("events", 8, size_max=1))[0].base_offset == 8
+        leading = cluster.leader()
+        assert leading is not None
+        await append_many(log_of(leading), "events", 5)
+        assert await cluster.wait_until(
+            lambda: scrub_of(victim).repaired_count == 3, "they are replaced", 60.0
+        )
+        assert scrub_of(victim).damaged == ()
+        await log_of(victim).confirm()
+        assert await records_of(log_of(victim), "events") == await records_of(
+            log_of(leading), "events"
+        )
+        # At the next start nothing is missing.
+        await victim.stop()
+        victim.is_disk_damaged = False
+        await victim.start()
+
+    # At this pace the copies take a while.
+    test_catch_up.simulated(story, scrub=NEVER, copy_rate_max=20 << 10)
+
+
+def test_a_node_leads_while_it_lacks_what_the_others_have_and_loses_nothing() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        victim = await with_lost_segments(cluster)
+        await victim.start()
+        leading = cluster.leader()
+        assert leading is not None
+        assert await cluster.wait_until(
+            lambda: all(member.connected for member in log_of(victim).status().members),
+            "it speaks with all",
+        )
+        await log_of(leading).transfer_leadership(victim.name)
+        assert lost_of(victim) > 0
+        log = log_of(victim)
+        assert await cluster.wait_until(lambda: log.is_leader, "it leads")
+        await append_many(log, "events", 10)
+        await log.trim_topic("events", 7)
+        assert await cluster.wait_until(
+            lambda: scrub_of(victim).repaired_count >= 1 and not scrub_of(victim).damaged,
+            "what is kept is replaced",
+            60.0,
+        )
+
+    test_catch_up.simulated(story, scrub=NEVER, copy_rate_max=5 << 10)
+
+
+def test_a_node_that_crashes_while_lost_segments_are_replaced_has_some_of_them_and_goes_on() -> (
+    None
+):
+    async def story(cluster: SimulatedCluster) -> None:
+        victim = await with_lost_segments(cluster)
+        await victim.start()
+        for left in (2, 1, 0):
+            assert await cluster.wait_until(
+                lambda left=left: lost_of(victim) <= left,  # type: ignore[misc]
+                "another one is replaced",
+                60.0,
+            )
+            lost = lost_of(victim)
+            victim.crash()
+            await victim.start()
+            assert lost_of(victim) <= lost
+
+    test_catch_up.simulated(story, scrub=NEVER, copy_rate_max=20 << 10)
+
+
+def test_a_node_that_was_alone_goes_on_without_what_it_lost() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        victim = await with_lost_segments(cluster)
+        others = [machine for machine in cluster.machines.values() if machine is not victim]
+        for machine in others:
+            await machine.stop()
+        await victim.start()
+        assert await cluster.wait_until(lambda: len(scrub_of(victim).damaged) == 3, "it is said")
+        # Nobody has it: it is tried again now and then, and what is there is served.
+        files = victim.node._files if victim.node is not None else None
+        assert files is not None
+        assert await cluster.wait_until(
+            lambda: files.scrub.counters["repairs_failed"] == 9, "it has tried", 40.0
+        )
+        found = await log_of(victim).read("events", 8, size_max=1, consistency=Consistency.LOCAL)
+        assert found[0].base_offset == 8
+        for machine in others:
+            await machine.start()
+        assert await cluster.wait_until(lambda: not scrub_of(victim).damaged, "replaced", 60.0)
+
+    test_catch_up.simulated(story, scrub=NEVER)

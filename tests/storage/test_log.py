@@ -11,8 +11,10 @@ from distlog.block import Block
 from distlog.errors import CorruptBatch, DataDirectoryUnusable, OffsetOutOfRange, StorageFull
 from distlog.storage.disk import Disk, RealDisk
 from distlog.storage.log import Log, SegmentLimits, remove_log
+from distlog.storage.log_mark import LogMark
 from distlog.storage.open_files import SegmentCache
 from distlog.storage.segment import BATCHES_MAX
+from distlog.storage.segment_files import remove_segment
 from distlog.storage.simulated_disk import SimulatedDisk
 
 LIMITS = SegmentLimits()
@@ -418,52 +420,40 @@ def test_a_log_opens_at_a_mark_and_everything_after_it_is_gone(place: tuple[Disk
     ]
 
 
-@pytest.mark.parametrize("suffix", [".log", ".batch"])
-@pytest.mark.parametrize("base_offset", [0, 5, 10])
-def test_a_mark_does_not_open_a_log_that_lacks_a_file_before_it(
-    suffix: str, base_offset: int
-) -> None:
+def marked_log(count: int = 12) -> tuple[SimulatedDisk, LogMark]:
+    """A closed log of segments at 0, 5 and 10, of one-record batches, and its mark after twelve of them."""
     disk = SimulatedDisk()
     log = Log.create(disk, "/log", SMALL)
     for number in range(12):
         append(log, b"%d" % number)
     mark = log.mark()
-    for number in range(12, 17):
+    for number in range(12, count):
         append(log, b"%d" % number)
     log.close()
-    disk.remove(f"/log/{base_offset:020d}{suffix}")
+    return disk, mark
+
+
+@pytest.mark.parametrize("suffix", [".log", ".batch"])
+def test_a_mark_does_not_open_a_log_that_lacks_a_file_of_its_segment(suffix: str) -> None:
+    disk, mark = marked_log(17)
+    disk.remove(f"/log/{10:020d}{suffix}")
     names = disk.list_directory("/log")
-    with pytest.raises(CorruptBatch, match=f"{base_offset:020d}{suffix}.*missing"):
+    with pytest.raises(CorruptBatch, match=f"{10:020d}{suffix}.*missing"):
         Log.open_at(disk, "/log", SMALL, mark)
     assert disk.list_directory("/log") == names, "what is left may be needed to find out why"
 
 
-@pytest.mark.parametrize("base_offset", [0, 5, 10])
-def test_a_mark_does_not_open_a_log_that_lacks_a_segment_before_it(base_offset: int) -> None:
-    disk = SimulatedDisk()
-    log = Log.create(disk, "/log", SMALL)
-    for number in range(12):
-        append(log, b"%d" % number)
-    mark = log.mark()
-    log.close()
-    for suffix in (".log", ".idx", ".batch"):
-        disk.remove(f"/log/{base_offset:020d}{suffix}")
+def test_a_mark_does_not_open_a_log_that_lacks_its_segment() -> None:
+    disk, mark = marked_log()
+    remove_segment(disk, "/log", 10)
     with pytest.raises(CorruptBatch):
         Log.open_at(disk, "/log", SMALL, mark)
 
 
 @pytest.mark.parametrize("suffix", [".log", ".batch"])
-@pytest.mark.parametrize("base_offset", [0, 10])
-def test_a_mark_does_not_open_a_log_whose_files_are_too_short(
-    suffix: str, base_offset: int
-) -> None:
-    disk = SimulatedDisk()
-    log = Log.create(disk, "/log", SMALL)
-    for number in range(12):
-        append(log, b"%d" % number)
-    mark = log.mark()
-    log.close()
-    file = disk.open(f"/log/{base_offset:020d}{suffix}")
+def test_a_mark_does_not_open_a_log_whose_last_files_are_too_short(suffix: str) -> None:
+    disk, mark = marked_log()
+    file = disk.open(f"/log/{10:020d}{suffix}")
     file.truncate(file.size() - 1)
     with pytest.raises(CorruptBatch):
         Log.open_at(disk, "/log", SMALL, mark)
