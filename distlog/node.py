@@ -225,7 +225,7 @@ class Node:
         self._files = self._make_files()
         self.replicated_log.files_status = self._files.status
         self._begin(configuration, self._open_state())
-        self._files.scrub.start()
+        self._files.start()
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""

@@ -4,6 +4,7 @@
     the follower's CatchUp (catch_up.py)
         Round (copying.py)      checkpoint, lists of segments, segments        <-> Source (source.py) of any peer
             Incoming            staged, synced, checked (storage/incoming.py)
+        leftovers.py            removes what was staged and turns out to be of no use
         switch.py               the moment at which the copied state counts, and what follows from it
 
 What must hold:

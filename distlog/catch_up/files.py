@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from distlog.catch_up import messages
 from distlog.catch_up.catch_up import CatchUp
 from distlog.catch_up.copying import Copied
+from distlog.catch_up.leftovers import Leftovers
 from distlog.catch_up.messages import REQUESTS
 from distlog.catch_up.requests import Requests
 from distlog.catch_up.scrub import Scrub, ScrubSettings
 from distlog.catch_up.source import Source
 from distlog.consensus.group import Group
+from distlog.consensus.reads import no_leader
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.views import CopyStatus, ScrubStatus
 from distlog.errors import PeerRefused
@@ -97,21 +99,37 @@ class Files:
             clock=ports.clock,
             failed=ports.failed,
         )
-        self.scrub = Scrub(
-            settings=scrub,
-            disk=ports.disk,
+        self.scrub = self._make_scrub(scrub, staging)
+        self.leftovers = Leftovers(
+            incoming=self.incoming,
+            staging=staging,
+            is_wanted=lambda: self.catch_up.progress is not None or bool(self.scrub.damaged),
+            confirm=self._confirm,
+            write_worker=ports.write_worker,
+            failed=ports.failed,
+        )
+
+    def _make_scrub(self, settings: ScrubSettings, staging: asyncio.Lock) -> Scrub:
+        return Scrub(
+            settings=settings,
+            disk=self._ports.disk,
             state_machine=self._state_machine,
             is_copying=lambda: self.catch_up.progress is not None,
             peers=self._sources,
             requests=self._requests,
             incoming=self.incoming,
             staging=staging,
-            check_worker=ports.check_worker,
-            write_worker=ports.write_worker,
-            read_worker=ports.client_read_worker,
-            clock=ports.clock,
-            failed=ports.failed,
+            check_worker=self._ports.check_worker,
+            write_worker=self._ports.write_worker,
+            read_worker=self._ports.client_read_worker,
+            clock=self._ports.clock,
+            failed=self._ports.failed,
         )
+
+    def start(self) -> None:
+        """Begin to look after what there is.  Copies begin when they are needed."""
+        self.scrub.start()
+        self.leftovers.start()
 
     # --- Events --------------------------------------------------------------------------------------
 
@@ -136,6 +154,7 @@ class Files:
         self.source.close()
         self.catch_up.close()
         self.scrub.close()
+        self.leftovers.close()
 
     def status(self) -> dict[str, CopyStatus | ScrubStatus | None]:
         """Return `copy` and `scrub` of this node's status."""
@@ -177,6 +196,13 @@ class Files:
     def _state_machine(self) -> StateMachine | None:
         group = self._group()
         return group.state_machine if group is not None else None
+
+    async def _confirm(self) -> None:
+        """Return when this node has all that was acknowledged before the call.  Raises NoLeader, Overloaded."""
+        group = self._group()
+        if group is None:
+            raise no_leader("this node is between two states")
+        await group.reads.wait()
 
     def _applied_index(self) -> int:
         group = self._group()

@@ -58,12 +58,7 @@ def rejoin(
         if not name:
             problem = f"{IDENTITY_NAME} cannot be read, so nothing says whose it is: name the node with --node-id"
             raise DataDirectoryUnusable(path=path, problem=problem)
-        backup = _make_backup(disk, path, now)
-        group = directory.group_path
-        # First: without it no node starts here.
-        _move(disk, f"{path}/{IDENTITY_NAME}", f"{backup}/{IDENTITY_NAME}")
-        for each in ("checkpoint", "journal"):
-            _move(disk, f"{group}/{each}", f"{backup}/{each}")
+        backup = _back_up(disk, directory, now, moves=True)
         incoming = Incoming(disk, directory.incoming_path, directory.topics_path)
         staged = _stage_all(disk, incoming, directory.topics_path, progress)
         _move(disk, directory.topics_path, f"{backup}/topics")
@@ -86,11 +81,32 @@ def _backups(disk: Disk, path: str) -> list[str]:
     return [f"{path}/{name}" for name in sorted(names, reverse=True)]
 
 
-def _make_backup(disk: Disk, path: str, now: str) -> str:
-    backup = f"{path}/{BACKUP_PREFIX}{now}"
+def _back_up(disk: Disk, directory: DataDirectory, now: str, *, moves: bool) -> str:
+    """Back up what says who a node is and what it has promised: identity, journal, checkpoint; return where it is now.
+
+    moves: nothing of it is needed in its place any more, nor space for a second one.  In either way node.json is in its place no more:
+    no node starts here, neither what it was nor what it will be, until all is done.
+    """
+    path, backup = directory.path, f"{directory.path}/{BACKUP_PREFIX}{now}"
     if disk.exists(backup):
         raise DataDirectoryUnusable(path=path, problem=f"{backup} is there already: try again")
     disk.make_directory(backup)
+    identity = f"{path}/{IDENTITY_NAME}"
+    if moves:
+        _move(disk, identity, f"{backup}/{IDENTITY_NAME}")
+        _move(disk, directory.checkpoint_path, f"{backup}/checkpoint")
+        _move(disk, directory.journal_path, f"{backup}/journal")
+        return backup
+    _copy(disk, identity, f"{backup}/{IDENTITY_NAME}")
+    _copy(disk, directory.checkpoint_path, f"{backup}/checkpoint")
+    disk.make_directory(f"{backup}/journal")
+    for name in disk.list_directory(directory.journal_path):
+        _copy(disk, f"{directory.journal_path}/{name}", f"{backup}/journal/{name}")
+    disk.sync_directory(f"{backup}/journal")
+    disk.sync_directory(backup)
+    if disk.exists(identity):
+        disk.remove(identity)
+    disk.sync_directory(path)
     return backup
 
 
@@ -100,6 +116,20 @@ def _move(disk: Disk, old: str, new: str) -> None:
         disk.rename(old, new)
         for path in (new, old):
             disk.sync_directory(path.rpartition("/")[0])
+
+
+def _copy(disk: Disk, old: str, new: str) -> None:
+    if not disk.exists(old):
+        # There never was one, or an interrupted command has it in its own backup.
+        return
+    source, target = disk.open(old, writable=False), disk.open(new, create=True)
+    try:
+        for position in range(0, source.size(), COPY_SIZE):
+            target.write_at(position, [source.read_at(position, COPY_SIZE)])
+        target.sync()
+    finally:
+        source.close()
+        target.close()
 
 
 def _stage_all(
@@ -183,12 +213,8 @@ def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> New
             raise DataDirectoryUnusable(path=path, problem=problem)
         directory_id = random.randbytes(16).hex()
         configuration = Configuration.form({identity.node_id: directory_id})
-        backup = _make_backup(disk, path, now)
-        _copy_all(disk, path, directory, backup)
-        # Without it no node starts here: neither what it was nor what it will be, until all is done.
-        if disk.exists(f"{path}/{IDENTITY_NAME}"):
-            disk.remove(f"{path}/{IDENTITY_NAME}")
-        disk.sync_directory(path)
+        # Its state is what it goes on from; logs only grow.
+        backup = _back_up(disk, directory, now, moves=False)
         recovered = open_state(
             Incoming(disk, directory.incoming_path, directory.topics_path),
             journal_path=directory.journal_path,
@@ -209,31 +235,6 @@ def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> New
     return NewCluster(
         identity.node_id, backup, identity.cluster_id, configuration.cluster_id, last_index
     )
-
-
-def _copy_all(disk: Disk, path: str, directory: DataDirectory, backup: str) -> None:
-    """Copy what is going to be replaced: identity, checkpoint and journal.  Logs only grow."""
-    _copy(disk, f"{path}/{IDENTITY_NAME}", f"{backup}/{IDENTITY_NAME}")
-    _copy(disk, directory.checkpoint_path, f"{backup}/checkpoint")
-    disk.make_directory(f"{backup}/journal")
-    for name in disk.list_directory(directory.journal_path):
-        _copy(disk, f"{directory.journal_path}/{name}", f"{backup}/journal/{name}")
-    disk.sync_directory(f"{backup}/journal")
-    disk.sync_directory(backup)
-
-
-def _copy(disk: Disk, old: str, new: str) -> None:
-    if not disk.exists(old):
-        # There never was one, or an interrupted command has it in its own backup.
-        return
-    source, target = disk.open(old, writable=False), disk.open(new, create=True)
-    try:
-        for position in range(0, source.size(), COPY_SIZE):
-            target.write_at(position, [source.read_at(position, COPY_SIZE)])
-        target.sync()
-    finally:
-        source.close()
-        target.close()
 
 
 def _checkpoint_everything(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from random import SystemRandom
 
+from distlog.cli.confirming import add_yes_argument, is_confirmed
 from distlog.cli.rejoin import moment
-from distlog.errors import ConfigurationInvalid
 
 WARNING = """\
 This makes the node at {path} the only member of a new cluster.
@@ -28,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", required=True, metavar="DIR", help="the data directory of the stopped node"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    add_yes_argument(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -38,9 +37,10 @@ def run(namespace: argparse.Namespace) -> int:
 
     disk, path = RealDisk(), namespace.data_dir.rstrip("/") or "/"
     identity = identity_at(disk, path)
-    print(WARNING.format(path=path))
-    if identity is not None and not namespace.yes and not is_confirmed(identity.node_id):
-        print("nothing was changed")
+    # Without one there is nothing to recover, as the next step says.
+    if identity is not None and not is_confirmed(
+        WARNING.format(path=path), identity.node_id, yes=namespace.yes
+    ):
         return 1
     done = force_new_cluster(disk, path, random=SystemRandom(), now=moment())
     print(
@@ -49,10 +49,3 @@ def run(namespace: argparse.Namespace) -> int:
     print(f"what it was, a member of {done.old_cluster_id}, is in {done.backup_path}")
     print(f"start it with: distlog serve --node-id {done.node_id} --data-dir {path} --bootstrap")
     return 0
-
-
-def is_confirmed(node_id: str) -> bool:
-    """Ask a person to type the node's id; without one --yes must be given."""
-    if not sys.stdin.isatty():
-        raise ConfigurationInvalid("--yes", "is required where nobody can be asked")
-    return input(f"type {node_id} to go on: ").strip() == node_id

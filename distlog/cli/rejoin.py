@@ -11,11 +11,19 @@ import time
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
+from distlog.cli.confirming import add_yes_argument, is_confirmed
 from distlog.cli.progress_bar import ProgressBar
 from distlog.cli.units import count_text
 
 if TYPE_CHECKING:
     from distlog.catch_up.offline import Rejoining
+
+WARNING = """\
+This makes {path} the directory of a new member {node_id}: the member that it was never comes back.
+- What that one has acknowledged counts no more. Do it with one node at a time, while a majority of the voters is up and has what
+  was acknowledged: never with two of three.
+- A node that is only behind, or was away, needs nothing of this: start it.
+What is replaced is kept in a backup below the directory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="whose directory it is (default: what it says itself)",
     )
+    add_yes_argument(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
     # Only now: they load what runs a node.
-    from distlog.catch_up.offline import rejoin
+    from distlog.catch_up.offline import identity_at, rejoin
     from distlog.storage.disk import RealDisk
 
-    path = namespace.data_dir.rstrip("/") or "/"
+    disk, path = RealDisk(), namespace.data_dir.rstrip("/") or "/"
+    identity = identity_at(disk, path)
+    node_id = namespace.node_id or (identity.node_id if identity is not None else "")
+    # Where nothing says whose it is, the next step does.
+    warning = WARNING.format(path=path, node_id=node_id)
+    if node_id and not is_confirmed(warning, node_id, yes=namespace.yes):
+        return 1
     with ProgressBar("checked") as bar:
         done = rejoin(
-            RealDisk(),
+            disk,
             path,
             random=SystemRandom(),
             now=moment(),

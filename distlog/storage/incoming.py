@@ -149,6 +149,11 @@ class Incoming:
         self.disk.sync_directory(target)
         return True
 
+    def is_empty(self) -> bool:
+        """Tell whether nothing is staged, or was begun to be."""
+        paths = [f"{self.path}/{name}" for name in ("parts", "topics")]
+        return not any(self.disk.exists(path) and self.disk.list_directory(path) for path in paths)
+
     def clear(self) -> None:
         """Remove everything."""
         self.keep_only({})

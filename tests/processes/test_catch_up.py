@@ -265,7 +265,11 @@ def test_a_node_whose_journal_is_unreadable_names_the_command_that_keeps_its_seg
         refused = await run("serve", *node.arguments)
         assert refused.status == 1
         assert "distlog cluster rejoin" in refused.complaint
-        done = await run("cluster", "rejoin", "--data-dir", str(node.data_dir))
+        command = ("cluster", "rejoin", "--data-dir", str(node.data_dir))
+        asked = await run(*command)
+        assert (asked.status, "--yes" in asked.complaint) == (2, True)
+        assert not list(node.data_dir.glob("backup-*"))
+        done = await run(*command, "--yes")
         assert done.status == 0, done
         kept = list((node.data_dir / "groups/0/incoming/topics").glob("*/*.log"))
         assert sum(path.stat().st_size for path in kept) >= 3 * MIB

@@ -117,7 +117,7 @@ async def test_a_node_whose_journal_cannot_be_read_comes_back_with_its_segments(
     assert refused.status == 1
     assert "This node may have promised what it lost, so it does not start" in refused.complaint
     assert "its files are kept. Run `distlog cluster rejoin`" in refused.complaint
-    done = await steps.run(DATA_DIR=str(node.data_dir))
+    done = await steps.run(DATA_DIR=str(node.data_dir), typed="n2")
     assert b"is the directory of a new member n2" in done.output
     (backup,) = node.data_dir.glob("backup-*")
     assert any(backup.rglob("*.journal"))
@@ -245,7 +245,7 @@ async def test_a_node_that_comes_back_to_the_new_cluster_joins_it(steps: Steps) 
     assert forced.status == 0, forced
     cluster.start("n1")
     await cluster.leader("n1")
-    await steps.run(DATA_DIR=str(cluster["n2"].data_dir))
+    await steps.run(DATA_DIR=str(cluster["n2"].data_dir), typed="n2")
     steps.serve("n2", HOST_PORT=cluster["n1"].address)
     await all_vote(cluster, "n1", "n2")
     await have(cluster, records, "n1", "n2")

@@ -89,6 +89,34 @@ def test_a_node_whose_journal_is_lost_names_the_command_and_joins_with_what_it_k
     simulated(story)
 
 
+def test_what_was_staged_is_removed_when_the_node_gets_on_without_it() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        await log.create_topic("events", LIMITS)
+        await append_many(log, "events", 8, size=5000)
+        victim = followers(cluster)[0]
+        await log_of(victim).confirm()
+        await victim.stop()
+        journal = f"{PATH}/groups/0/journal"
+        for name in victim.disk.list_directory(journal):
+            victim.disk.open(f"{journal}/{name}").truncate(100)
+        _, kept_count, _ = again(victim.disk)
+        assert kept_count == 3
+        await remove(cluster, victim.name)
+        cluster.watch.add(victim.name)
+        # The journals of the others have everything from the first entry on.
+        await join(cluster, victim.name)
+        assert copies_of(victim) == 0
+        assert victim.node is not None
+        files = victim.node._files
+        assert files is not None
+        assert not files.incoming.is_empty()
+        assert await cluster.wait_until(files.incoming.is_empty, "it is removed", 100.0)
+        assert files.leftovers.counters["cleared"] == 1
+
+    simulated(story, checkpoint_interval_s=1000.0)
+
+
 def test_a_node_that_lost_what_its_journal_goes_on_from_names_the_command_and_it_is_enough() -> (
     None
 ):

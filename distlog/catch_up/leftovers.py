@@ -1,0 +1,85 @@
+"""Removes what was staged and is of no use: the node has everything without it.
+
+A copy that is interrupted leaves what it has fetched for the next one, and so does `distlog cluster rejoin`, which stages what a directory
+has.  Then the leader's journal turns out to reach back far enough, or another peer gives what is missing, and nobody asks for it
+any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from distlog.errors import DistlogError
+from distlog.runtime import Worker
+from distlog.storage.incoming import Incoming
+
+logger = logging.getLogger(__name__)
+
+# Between two looks.
+INTERVAL_S = 60.0
+# How long a leader may take to say where the log ends.
+TIMEOUT_S = 10.0
+
+
+class Leftovers:
+    """Looks after `incoming` of one node while nothing is copied."""
+
+    def __init__(
+        self,
+        *,
+        incoming: Incoming,
+        staging: asyncio.Lock,
+        is_wanted: Callable[[], bool],
+        confirm: Callable[[], Awaitable[object]],
+        write_worker: Worker,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """staging: held by whoever fills `incoming`.  is_wanted(): something is being copied, or is to be.
+
+        confirm(): returns when this node has all that was acknowledged before the call; raises DistlogError where nobody can tell.
+        """
+        self._incoming = incoming
+        self._staging = staging
+        self._is_wanted = is_wanted
+        self._confirm = confirm
+        self._write_worker = write_worker
+        self._failed = failed
+        self.counters: Counter[str] = Counter(cleared=0)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            if not self._is_wanted() and not await self._write_worker.submit(
+                self._incoming.is_empty
+            ):
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._confirm()
+        except (DistlogError, TimeoutError):
+            # Perhaps it lacks something: what is staged may be of use.
+            return
+        async with self._staging:
+            if self._is_wanted():
+                return
+            await self._write_worker.submit(self._incoming.clear)
+        self.counters["cleared"] += 1
+        logger.info("what was staged for a copy is not needed and was removed")
