@@ -307,8 +307,11 @@ class ReplicatedLog:
         return self.topic(name)
 
     def topic_pages(self, count: int) -> Iterator[tuple[TopicDescription, ...]]:
-        """Describe all topics as this node has applied them, sorted by name, `count` at a time: give way between two pages."""
-        return described_pages(self._state, count) if self._attached is not None else iter(())
+        """Describe all topics as this node has applied them, sorted by name, `count` at a time: give way between two pages.
+
+        Raises NoLeader, before the first page, while this node has no state.
+        """
+        return described_pages(self._state, count)
 
     async def confirm(self) -> None:
         """Return when everything that was acknowledged before the call is applied here.  Raises NoLeader."""

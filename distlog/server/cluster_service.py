@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
@@ -14,7 +15,7 @@ from distlog.consensus.views import (
     SegmentLimits,
     TopicDescription,
 )
-from distlog.errors import InvalidRequest
+from distlog.errors import InvalidRequest, NoLeader
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
 from distlog.server.records import check_topic
@@ -56,7 +57,9 @@ class ClusterService:
             copy=copy_message(status.copy),
             scrub=scrub_message(status.scrub),
         )
-        await self._add_topics(response)
+        # A node that waits for its cluster, or is between two states, has none to show.
+        with contextlib.suppress(NoLeader):
+            await self._add_topics(response)
         return response
 
     async def _add_topics(

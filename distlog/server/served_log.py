@@ -64,7 +64,7 @@ class ServedLog(Protocol):
         """Describe a topic with everything acknowledged before the call; TopicNotFound, NoLeader."""
 
     def topic_pages(self, count: int) -> Iterator[Sequence[TopicDescription]]:
-        """Describe all topics as applied here, by name, `count` at a time."""
+        """Describe all topics as applied here, by name, `count` at a time; NoLeader at once while there is no state."""
 
     async def confirm(self) -> None:
         """Return when everything acknowledged before the call is applied here; NoLeader."""

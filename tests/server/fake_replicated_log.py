@@ -93,6 +93,8 @@ class FakeReplicatedLog:
         self.successor: DistlogError | None = None
         self.is_leader = True
         self.has_leader = True
+        # False: it goes over to a copied one.
+        self.has_state = True
         # While there is nobody to prove anything: reads that need proof wait for ever.
         self.silent = False
         self.asked: Counter[str] = Counter()
@@ -142,6 +144,11 @@ class FakeReplicatedLog:
         return self._find(name).describe()
 
     def topic_pages(self, count: int) -> Iterator[Sequence[TopicDescription]]:
+        if not self.has_state:
+            raise NoLeader(problem="it is between two states", retry_delay_s=0.1)
+        return self._pages(count)
+
+    def _pages(self, count: int) -> Iterator[Sequence[TopicDescription]]:
         names = sorted(self.topics)
         for first in range(0, len(names), count):
             yield [self.topics[name].describe() for name in names[first : first + count]]

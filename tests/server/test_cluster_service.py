@@ -76,6 +76,18 @@ def test_status_answers_without_a_leader() -> None:
     serve(body)
 
 
+def test_a_node_between_two_states_says_so_and_never_that_there_are_no_topics() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.has_state = False
+        status = await server.cluster.Status(log_pb2.StatusRequest())
+        assert (status.node_id, list(status.topics)) == ("n1", [])
+        with pytest.raises(grpc.aio.AioRpcError, match="between two states") as caught:
+            await server.cluster.ListTopics(log_pb2.ListTopicsRequest())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    serve(body)
+
+
 def test_leadership_goes_to_the_node_that_is_named_or_to_any_other() -> None:
     async def body(server: Serving) -> None:
         request = log_pb2.TransferLeadershipRequest(node_id="n3")

@@ -11,7 +11,7 @@ import pytest
 from distlog.catch_up.copying import Copied, Progress
 from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
-from distlog.errors import DiskFailed, Overloaded
+from distlog.errors import DiskFailed, NoLeader, Overloaded
 from distlog.storage.segment_files import SegmentLimits
 from tests.simulation.schedule import file_differences, settled, whole_log
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
@@ -354,6 +354,10 @@ def test_what_happens_to_a_state_that_is_left_reaches_nobody() -> None:
             group.leadership_changed()
             group.applied()
             left.append(group.take_proposals())
+            assert away.log is not None
+            with pytest.raises(NoLeader, match="goes over to a copied checkpoint"):
+                away.log.topic_pages(10)
+            assert away.log.status().role == "copying"
 
         away.node.replicated_log.detach = watched_detach  # type: ignore[method-assign]
         await caught_up(cluster, log, away)
