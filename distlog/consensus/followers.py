@@ -1,6 +1,7 @@
 """What a leader knows of the other voters and the learners: how far each is, when it answered, and what it was told.
 
-All of it is of one term and comes from acknowledgements of that term; a change of leader clears it.
+All of it is of one term and comes from acknowledgements of that term; a change of leader clears it.  What a voter has acknowledged counts
+as long as the connection that said it: with durability OS it may be lost with the voter's power.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ class Followers:
     """The other voters, as one leader sees them."""
 
     def __init__(self) -> None:
-        # Highest raft index that each has durably.
+        # Highest raft index that each has acknowledged over the connection that there is.
         self.matched: dict[str, int] = {}
+        # What it was last, also of those that are away: to be looked at, nothing rests on it.
+        self.last_matched: dict[str, int] = {}
         # When each answered last.
         self._heard: dict[str, float] = {}
         # The commit index that each connected one was told last.
@@ -55,6 +58,7 @@ class Followers:
         """Take what a voter has acknowledged; only ever more."""
         self._far_behind.discard(voter)
         self.matched[voter] = max(self.matched.get(voter, 0), raft_index)
+        self.last_matched[voter] = self.matched[voter]
 
     def matched_by_all(self, voters: Collection[str]) -> int:
         """Return the raft index up to which all of `voters` have everything; 0 until each has told."""
@@ -75,16 +79,19 @@ class Followers:
         self.with_space.discard(voter)
         self.lacking_space.discard(voter)
         self._told.pop(voter, None)
+        # It may come back without what it had only written, or as another process that has lost it.
+        self.matched.pop(voter, None)
 
     def forget(self, voter: str) -> None:
         """Forget all of one that is no member any more."""
         self.drop(voter)
-        self.matched.pop(voter, None)
+        self.last_matched.pop(voter, None)
         self._heard.pop(voter, None)
 
     def clear(self) -> None:
         """Forget everything: the leadership or the term changed."""
         self.matched.clear()
+        self.last_matched.clear()
         self._heard.clear()
         self._told.clear()
         self.full.clear()

@@ -13,6 +13,7 @@ The hooks:
   `_getLeader`, `_poller`, and the transport's `_onMessageReceived`, `_onNodeConnected`, `_onNodeDisconnected`: used;
 - `_SyncObj__doChangeCluster` and the transport's `_onReadonlyNodeConnected`, `_onReadonlyNodeDisconnected`: how the set of voters, and of
   learners, is kept in line with the configuration of the journal; its own membership commands are not used, and never parsed;
+- `_SyncObj__raftMatchIndex`: set to 0 for a voter whose connection is lost, since what it acknowledged may be lost with its power;
 - `conf.appendEntriesUseBatch`: flipped, since the library reads it at every use; `fullDumpFile` with `deserializer`: how it
   is told of the checkpoint.
 
@@ -216,6 +217,13 @@ class Library:
 
     def disconnected(self, voter: str) -> None:
         self._transport._onNodeDisconnected(self._node(voter))
+
+    def forget_match(self, voter: str) -> None:
+        """Count a voter for nothing that it acknowledged before and that is not committed: it has to acknowledge it again."""
+        # What is committed stays: the library looks only at what follows it.
+        matched = self._syncobj._SyncObj__raftMatchIndex
+        if self._node(voter) in matched:
+            matched[self._node(voter)] = 0
 
     def add_voter(self, voter: str) -> None:
         """Count a node from now on.  As a learner it must have been disconnected before."""

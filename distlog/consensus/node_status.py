@@ -69,7 +69,8 @@ def _member(node_id: str, group: Group, addresses_of: Callable[[str], Addresses]
     raft, own = group.raft, node_id == group.raft.replicas.node_id
     match_index = None
     if raft.is_leader:
-        match_index = group.journal.promisable_index if own else raft.matched.get(node_id, 0)
+        known = raft.followers.last_matched
+        match_index = group.journal.promisable_index if own else known.get(node_id, 0)
     addresses = addresses_of(node_id)
     return MemberStatus(
         node_id=node_id,

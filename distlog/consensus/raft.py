@@ -313,6 +313,7 @@ class Raft:
         self._library.enter()
         for part in (self.outgoing.held_back, self.followers, self._rules):
             part.drop(node_id)
+        self._library.forget_match(node_id)
         self.replicas.disconnect(node_id)
         if node_id == self._library.leader_id:
             self._elections.leader_lost()

@@ -13,10 +13,12 @@ import pytest
 
 from distlog.consensus.durability import Durability
 from distlog.consensus.journal_sync import FLUSH_INTERVAL_S
+from distlog.consensus.library import Library
 from tests.simulation.campaign import describe
 from tests.simulation.schedule import Run, simulate
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import (
+    THREE,
     block,
     followers,
     led,
@@ -27,6 +29,7 @@ from tests.simulation.stories import (
 )
 from tests.simulation.virtual_loop import VirtualLoop
 
+FIVE = ("n1", "n2", "n3", "n4", "n5")
 OS, FSYNC = Durability.OS, Durability.FSYNC
 # Of all nodes; the first and the third of them; all but the first.
 DURABILITIES = ((OS,), (OS, FSYNC), (FSYNC, OS, OS))
@@ -96,14 +99,18 @@ def test_power_cuts_take_promises_and_the_checks_see_it() -> None:
 # --- Stories --------------------------------------------------------------------------------------
 
 
-def story(body: Callable[[SimulatedCluster], Awaitable[None]]) -> list[str]:
-    """Run a story of three nodes that promise what is written; return what the cluster's own checks saw."""
+def story(
+    body: Callable[[SimulatedCluster], Awaitable[None]], names: tuple[str, ...] = THREE
+) -> list[str]:
+    """Run a story of nodes that promise what is written; return what the cluster's own checks saw."""
 
     async def run() -> list[str]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         # Checkpoints are the test's.
-        cluster = SimulatedCluster(loop, 1, durabilities=(OS,), checkpoint_interval_s=1000.0)
+        cluster = SimulatedCluster(
+            loop, 1, names=names, durabilities=(OS,), checkpoint_interval_s=1000.0
+        )
         await cluster.start()
         await body(cluster)
         return cluster.failures
@@ -224,6 +231,60 @@ def test_a_node_that_kept_what_the_others_lost_stops_rather_than_differ_and_foll
         assert await restarted(cluster) == [[b"early", b"instead", b"after"]] * 3
 
     assert harm_of(story(body)) == []
+
+
+async def an_acknowledgement_of_what_is_lost(cluster: SimulatedCluster) -> None:
+    """Five nodes: one acknowledges an entry and loses it, and is cut off; then another one acknowledges it, the third with the leader."""
+    await append(cluster, b"early")
+    await settled(cluster, 1)
+    await until_synced(cluster)
+    leader = cluster.leader()
+    assert leader is not None
+    victim, other, *rest = followers(cluster)
+    apart = [[each.name] for each in (other, *rest)]
+    cluster.network.partition([leader.name, victim.name], *apart)
+    late = log_of(leader).propose_append("", block(b"late"))
+    raft = leader.group.raft
+    index = raft.commit_index + 1
+
+    def has_acknowledged(machine: Machine) -> bool:
+        return bool(raft.followers.matched.get(machine.name, 0) >= index)
+
+    assert await cluster.wait_until(lambda: has_acknowledged(victim), "it acknowledges")
+    lose_everything_unsynced([victim])
+    cluster.network.partition([victim.name], [leader.name])
+    cluster.network.break_connections(victim.name, leader.name)
+    assert await cluster.wait_until(
+        lambda: victim.name not in raft.replicas.reachable, "the leader sees that it is gone"
+    )
+    await victim.start()
+    cluster.network.heal()
+    cluster.network.partition([leader.name, other.name], [victim.name], *apart[1:])
+    assert await cluster.wait_until(lambda: has_acknowledged(other), "another one acknowledges")
+    assert await cluster.wait_until(
+        lambda: late.done() or not raft.is_leader, "it is committed, or the leader gives up"
+    )
+    cluster.network.heal()
+    assert await cluster.wait_until(late.done, "its fate is known")
+    # Whoever leads next, it is there or not, and with all of them.
+    late.exception()
+
+
+def test_a_leader_does_not_count_what_a_voter_acknowledged_before_it_was_lost_from_sight() -> None:
+    async def body(cluster: SimulatedCluster) -> None:
+        await an_acknowledgement_of_what_is_lost(cluster)
+        records = await restarted(cluster)
+        assert records == [records[0]] * len(cluster.machines)
+
+    assert story(body, FIVE) == []
+
+
+def test_a_leader_that_goes_on_counting_it_commits_what_two_of_five_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Library, "forget_match", lambda *_: None)
+    failures = story(an_acknowledgement_of_what_is_lost, FIVE)
+    assert any("which 2 of 5 disks have" in failure for failure in failures), failures
 
 
 def harm_of(failures: list[str]) -> list[str]:

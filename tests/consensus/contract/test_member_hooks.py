@@ -61,6 +61,31 @@ def test_a_voter_that_is_added_while_an_entry_is_appended_is_sent_it_after_a_ref
         assert cluster.log("a") == cluster.log("c")
 
 
+def test_a_voter_whose_match_is_forgotten_counts_for_nothing_until_it_answers_and_what_is_committed_stays() -> (
+    None
+):
+    with bare_cluster("abcde") as cluster:
+        led_by_a(cluster)
+        cluster.put("a", "x")
+        cluster.settle("a", "b", "c")
+        assert cluster.acknowledged() == ["x"]
+        committed = cluster["a"].raftCommitIndex
+        cluster.lose("c", "d", "e")
+        cluster.put("a", "y")
+        cluster.settle("a", "b")
+        matched = cluster["a"]._SyncObj__raftMatchIndex
+        for node in matched:
+            matched[node] = 0
+        cluster.tick("a")
+        assert cluster["a"].raftCommitIndex == committed
+        cluster.lose("b")
+        cluster.settle("a", "c")
+        assert cluster.acknowledged() == ["x"], "two of five are no majority"
+        cluster.settle("a", "b", "c")
+        assert cluster.acknowledged() == ["x", "y"]
+        assert sorted(matched.values())[-2:] == [committed + 1] * 2
+
+
 def test_a_learner_is_sent_everything_and_counts_for_nothing() -> None:
     with bare_cluster("abc") as cluster:
         led_by_a(cluster)
