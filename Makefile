@@ -13,6 +13,7 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 SEEDS ?= 500
 FIRST_SEED ?= 0
 ROUNDS ?= 60
+MISSED_MIB ?= 1536
 FRAME_SEEDS ?= 200
 # History that `make bench` really writes; it is removed again.
 BENCH_SIZE ?= 10GiB
@@ -22,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture fuzz crash-matrix bench bench-failover clean
+.PHONY: help up n1 n2 n3 test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -56,8 +57,11 @@ simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEE
 fuzz: $(VENV)/installed-dev ## 100,000 mutated frames at running nodes: FRAME_SEEDS=200, of 500 frames each
 	python -m pytest tests/fuzz --seeds $(FRAME_SEEDS) --first-seed $(FIRST_SEED) --timeout 0
 
-torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds: ROUNDS=60
-	python -m pytest tests/processes --rounds $(ROUNDS) --timeout 0
+torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds, and fall far behind: ROUNDS=60 MISSED_MIB=1536
+	python -m pytest tests/processes --rounds $(ROUNDS) --missed-mib $(MISSED_MIB) --timeout 0
+
+small-disk: $(VENV)/installed-dev ## a node with a small disk falls MISSED_MIB=1536 behind; needs root, and as much memory twice
+	python -m pytest tests/processes/test_catch_up.py -k no_space --missed-mib $(MISSED_MIB) --timeout 0
 
 crash-matrix: $(VENV)/installed-dev ## the crash matrix in full: every damage at every byte and every disk operation
 	python -m pytest tests/storage/crash tests/storage/test_log_model.py tests/consensus/crash tests/consensus/test_journal_crash.py \

@@ -36,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="rounds of kill -9 in the process tests (default: 15)",
     )
     group.addoption(
+        "--missed-mib",
+        type=int,
+        default=120,
+        help="MiB that a node with a small disk falls behind in the process tests (default: 120)",
+    )
+    group.addoption(
         "--rewrite",
         action="store_true",
         help="write what is seen into the scenario files; then read the difference",

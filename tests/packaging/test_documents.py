@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]+)\)")
-TARGET = re.compile(r"^([a-z0-9 ]+):(?!=)", re.M)
-MAKE = re.compile(r"\bmake ([a-z]\w*)\b")
+TARGET = re.compile(r"^([a-z0-9 -]+):(?!=)", re.M)
+MAKE = re.compile(r"\bmake ([a-z][\w-]*)")
 
 
 def make_targets() -> set[str]:

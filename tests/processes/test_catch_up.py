@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from distlog.api.log.v1 import log_pb2
 from distlog.client.client import Client
 from tests.processes.commands import run
 from tests.processes.conftest import MakeCluster
 from tests.processes.file_systems import MIB, FileSystems
-from tests.processes.process_cluster import NODE_IDS, NodeProcess, ProcessCluster, until
+from tests.processes.process_cluster import (
+    NODE_IDS,
+    TIMEOUT_S,
+    NodeProcess,
+    ProcessCluster,
+    until,
+)
 
 JOURNAL = (
     *("--journal-size-max", "8MiB", "--checkpoint-journal-size", "1MiB"),
@@ -103,11 +112,20 @@ def test_a_node_that_is_killed_five_times_while_it_copies_catches_up_and_so_it_d
     asyncio.run(scenario())
 
 
+@pytest.fixture
+def missed_size(request: pytest.FixtureRequest) -> int:
+    """How far a node with a small disk falls behind, in bytes: `--missed-mib`."""
+    return int(request.config.getoption("--missed-mib")) * MIB
+
+
 def test_a_copy_that_finds_no_space_waits_says_so_and_goes_on_when_there_is_some(
-    disks: FileSystems, make_cluster: MakeCluster
+    disks: FileSystems, make_cluster: MakeCluster, missed_size: int, figure: Callable[[str], None]
 ) -> None:
-    cluster = make_cluster(NODE_IDS, *JOURNAL)
-    disk = disks.tmpfs(320 * MIB)
+    """`make small-disk` has it miss 1.5 GiB, with the journal's own limit."""
+    is_long = missed_size > MISSED_SIZE
+    cluster = make_cluster(NODE_IDS, *(() if is_long else JOURNAL))
+    disk = disks.tmpfs(2 * missed_size + (512 if is_long else 80) * MIB)
+    timeout_s = TIMEOUT_S * missed_size / MISSED_SIZE
 
     async def scenario() -> None:
         cluster["n3"].place(disk.place / "data")
@@ -118,15 +136,20 @@ def test_a_copy_that_finds_no_space_waits_says_so_and_goes_on_when_there_is_some
             async with Client(cluster.addresses, random=Random()) as client:
                 await client.transfer_leadership("n1")
         await cluster.terminate("n3")
-        await load(cluster, MISSED_SIZE)
-        disk.fill(left=90 * MIB)
+        await load(cluster, missed_size)
+        disk.fill(left=missed_size * 3 // 4)
+        begun = time.monotonic()
         cluster.start("n3")
 
         async def waits() -> bool:
             copy = await copy_of(cluster, "n3")
             return copy is not None and "no room" in copy.problem
 
-        await until(waits, "it says that it waits for space", describe=cluster.describe)
+        await until(waits, "it waits for space", timeout_s=timeout_s, describe=cluster.describe)
+        waited = time.monotonic() - begun
+        copy = await copy_of(cluster, "n3")
+        assert copy is not None
+        left, done = disk.free_size, copy.done_size
         shown = await run("cluster", "status", "--server", cluster.addresses)
         assert "waits" in shown.output.decode()
         # It lives, votes, and the others take writes.
@@ -134,6 +157,14 @@ def test_a_copy_that_finds_no_space_waits_says_so_and_goes_on_when_there_is_some
         assert cluster["n3"].is_running
         assert "the copy waits for space on the disk" in cluster["n3"].says()
         disk.empty()
+        begun = time.monotonic()
+        high_watermark = await cluster.high_watermark(await cluster.leader())
+        assert high_watermark is not None
+        await cluster.reach(high_watermark, "n3", timeout_s=timeout_s)
+        figure(
+            f"a small disk, {missed_size >> 20} MiB behind: waits after {waited:.1f} s with {done >> 20} of "
+            f"{copy.size >> 20} MiB and {left >> 20} MiB free, has all {time.monotonic() - begun:.1f} s after there is space"
+        )
         await check_equal(cluster)
 
     asyncio.run(scenario())
