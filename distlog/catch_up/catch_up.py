@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from distlog.catch_up.copying import Copied, Fetch, Progress, Round
+from distlog.catch_up.copying import Copied, Fetch, Progress, Round, Staging
 from distlog.catch_up.messages import Reason
-from distlog.catch_up.requests import NotCopied, Requests
+from distlog.catch_up.requests import NotCopied
 from distlog.errors import DescriptorsExhausted, DistlogError, StorageFull
-from distlog.runtime import Clock, Worker
-from distlog.storage.incoming import Incoming
+from distlog.runtime import Clock
 from distlog.storage.listing import SegmentListing
 from distlog.storage.log_mark import LogMark
 
@@ -42,34 +41,22 @@ class CatchUp:
     def __init__(
         self,
         *,
-        incoming: Incoming,
-        staging: asyncio.Lock,
-        requests: Requests,
-        peers: Callable[[], Sequence[str]],
+        staging: Staging,
         applied_index: Callable[[], int],
         own_mark: Callable[[int], LogMark | None],
         switch: Callable[[Copied], Awaitable[bool]],
-        write_worker: Worker,
-        check_worker: Worker,
         clock: Clock,
         failed: Callable[[BaseException], None],
     ) -> None:
-        """staging: held by whoever fills `incoming`.
-
-        peers(): whom to copy from, the best first.  applied_index(), own_mark(topic_id): how far this node is.
+        """applied_index(), own_mark(topic_id): how far this node is.
 
         switch(copied): go over to what was copied; False if this node needs it no more, or lacks a part.
         failed(error): called if this node cannot go on.
         """
-        self._incoming = incoming
         self._staging = staging
-        self.requests = requests
-        self._peers = peers
         self._applied_index = applied_index
         self._own_mark = own_mark
         self._switch = switch
-        self._write_worker = write_worker
-        self._check_worker = check_worker
         self._clock = clock
         self._failed = failed
         # The first entry that the leader has, as it said last, and when that was.
@@ -117,7 +104,7 @@ class CatchUp:
     # --- The copy ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        async with self._staging:
+        async with self._staging.lock:
             await self._copy()
 
     async def _copy(self) -> None:
@@ -147,7 +134,7 @@ class CatchUp:
             # Each time the node stops serving for a moment: what does not go away must not make that a habit.
             await asyncio.sleep(min(RETRY_DELAY_S * 2**refused_count, SWITCH_DELAY_MAX_S))
         logger.info("the copy is not needed any more applied_index=%d", self._applied_index())
-        await self._write_worker.submit(self._incoming.clear)
+        await self._staging.write_worker.submit(self._staging.incoming.clear)
 
     @property
     def _is_needed(self) -> bool:
@@ -157,7 +144,7 @@ class CatchUp:
 
     async def _round(self, progress: Progress, failures: int) -> Copied | None:
         """Copy until nothing much is missing; None if that ended early."""
-        peers = self._peers()
+        peers = self._staging.peers()
         if not peers:
             self._say(progress, "no peer is connected that could be copied from")
             return None
@@ -168,14 +155,7 @@ class CatchUp:
             index_min = max(self._first_index, self._applied_index() + 1)
             if copied is not None:
                 index_min = max(index_min, copied.image.raft_index)
-            fetch = Fetch(
-                peer=peer,
-                requests=self.requests,
-                incoming=self._incoming,
-                write_worker=self._write_worker,
-                check_worker=self._check_worker,
-                progress=progress,
-            )
+            fetch = Fetch(peer, self._staging, progress)
             try:
                 before, copied = (
                     copied,

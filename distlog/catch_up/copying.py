@@ -9,7 +9,7 @@ peer perhaps, copies only what is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import google_crc32c
@@ -65,25 +65,31 @@ class Copied:
     listings: dict[int, list[SegmentListing]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """What segments of peers are staged with, by one copy or repair at a time."""
+
+    incoming: Incoming
+    # Held by whoever fills it.
+    lock: asyncio.Lock
+    requests: Requests
+    # Whom to ask, the best first.
+    peers: Callable[[], Sequence[str]]
+    # Does what a copy writes.
+    write_worker: Worker
+    # Makes segments durable, and checks them.
+    check_worker: Worker
+
+
 class Fetch:
     """What one peer gives: lists of segments, and segments."""
 
-    def __init__(
-        self,
-        *,
-        peer: str,
-        requests: Requests,
-        incoming: Incoming,
-        write_worker: Worker,
-        check_worker: Worker,
-        progress: Progress,
-    ) -> None:
-        """write_worker does what a copy writes; check_worker makes segments durable and checks them."""
+    def __init__(self, peer: str, staging: Staging, progress: Progress) -> None:
         self.peer = peer
-        self.requests = requests
-        self.incoming = incoming
-        self.write_worker = write_worker
-        self.check_worker = check_worker
+        self.requests = staging.requests
+        self.incoming = staging.incoming
+        self.write_worker = staging.write_worker
+        self.check_worker = staging.check_worker
         self.progress = progress
         self._request_slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distlog.catch_up import messages
 from distlog.catch_up.catch_up import CatchUp
-from distlog.catch_up.copying import Copied
+from distlog.catch_up.copying import Copied, Staging
 from distlog.catch_up.leftovers import Leftovers
 from distlog.catch_up.messages import REQUESTS
 from distlog.catch_up.requests import Requests
@@ -85,45 +85,37 @@ class Files:
             failed=ports.failed,
         )
         self._requests = Requests(ports.send)
-        staging = asyncio.Lock()
-        self.catch_up = CatchUp(
+        staging = Staging(
             incoming=self.incoming,
-            staging=staging,
+            lock=asyncio.Lock(),
             requests=self._requests,
             peers=self._sources,
+            write_worker=ports.write_worker,
+            check_worker=ports.check_worker,
+        )
+        self.catch_up = CatchUp(
+            staging=staging,
             applied_index=self._applied_index,
             own_mark=self._own_mark,
             switch=switch,
-            write_worker=ports.write_worker,
-            check_worker=ports.check_worker,
             clock=ports.clock,
             failed=ports.failed,
         )
-        self.scrub = self._make_scrub(scrub, staging)
+        self.scrub = Scrub(
+            settings=scrub,
+            disk=ports.disk,
+            state_machine=self._state_machine,
+            is_copying=lambda: self.catch_up.progress is not None,
+            staging=staging,
+            read_worker=ports.client_read_worker,
+            clock=ports.clock,
+            failed=ports.failed,
+        )
         self.leftovers = Leftovers(
-            incoming=self.incoming,
             staging=staging,
             is_wanted=lambda: self.catch_up.progress is not None or bool(self.scrub.damaged),
             confirm=self._confirm,
-            write_worker=ports.write_worker,
             failed=ports.failed,
-        )
-
-    def _make_scrub(self, settings: ScrubSettings, staging: asyncio.Lock) -> Scrub:
-        return Scrub(
-            settings=settings,
-            disk=self._ports.disk,
-            state_machine=self._state_machine,
-            is_copying=lambda: self.catch_up.progress is not None,
-            peers=self._sources,
-            requests=self._requests,
-            incoming=self.incoming,
-            staging=staging,
-            check_worker=self._ports.check_worker,
-            write_worker=self._ports.write_worker,
-            read_worker=self._ports.client_read_worker,
-            clock=self._ports.clock,
-            failed=self._ports.failed,
         )
 
     def start(self) -> None:

@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from distlog.catch_up.copying import Staging
 from distlog.errors import DistlogError
-from distlog.runtime import Worker
-from distlog.storage.incoming import Incoming
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 # Between two looks.
 INTERVAL_S = 60.0
 # How long a leader may take to say where the log ends.
@@ -30,22 +31,18 @@ class Leftovers:
     def __init__(
         self,
         *,
-        incoming: Incoming,
-        staging: asyncio.Lock,
+        staging: Staging,
         is_wanted: Callable[[], bool],
         confirm: Callable[[], Awaitable[object]],
-        write_worker: Worker,
         failed: Callable[[BaseException], None],
     ) -> None:
-        """staging: held by whoever fills `incoming`.  is_wanted(): something is being copied, or is to be.
+        """is_wanted(): something is being copied, or is to be.
 
         confirm(): returns when this node has all that was acknowledged before the call; raises DistlogError where nobody can tell.
         """
-        self._incoming = incoming
         self._staging = staging
         self._is_wanted = is_wanted
         self._confirm = confirm
-        self._write_worker = write_worker
         self._failed = failed
         self.counters: Counter[str] = Counter(cleared=0)
         self._task: asyncio.Task[None] | None = None
@@ -65,9 +62,7 @@ class Leftovers:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL_S)
-            if not self._is_wanted() and not await self._write_worker.submit(
-                self._incoming.is_empty
-            ):
+            if not self._is_wanted() and not await self._on_disk(self._staging.incoming.is_empty):
                 await self._look()
 
     async def _look(self) -> None:
@@ -77,9 +72,12 @@ class Leftovers:
         except (DistlogError, TimeoutError):
             # Perhaps it lacks something: what is staged may be of use.
             return
-        async with self._staging:
+        async with self._staging.lock:
             if self._is_wanted():
                 return
-            await self._write_worker.submit(self._incoming.clear)
+            await self._on_disk(self._staging.incoming.clear)
         self.counters["cleared"] += 1
         logger.info("what was staged for a copy is not needed and was removed")
+
+    def _on_disk(self, operation: Callable[[], Result]) -> Awaitable[Result]:
+        return self._staging.write_worker.submit(operation)

@@ -14,16 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from distlog.catch_up.copying import Fetch, Progress
-from distlog.catch_up.requests import NotCopied, Requests
+from distlog.catch_up.copying import Fetch, Progress, Staging
+from distlog.catch_up.requests import NotCopied
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import DescriptorsExhausted, DiskFailed, StorageFull
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
-from distlog.storage.incoming import Incoming
 from distlog.storage.invariants import Fault
 from distlog.storage.log_mark import LogMark
 from distlog.storage.segment_files import STORE, segment_path
@@ -76,12 +75,7 @@ class Scrub:
         disk: Disk,
         state_machine: Callable[[], StateMachine | None],
         is_copying: Callable[[], bool],
-        peers: Callable[[], Sequence[str]],
-        requests: Requests,
-        incoming: Incoming,
-        staging: asyncio.Lock,
-        check_worker: Worker,
-        write_worker: Worker,
+        staging: Staging,
         read_worker: Worker,
         clock: Clock,
         failed: Callable[[BaseException], None],
@@ -94,13 +88,8 @@ class Scrub:
         self._disk = disk
         self._state_machine = state_machine
         self._is_copying = is_copying
-        self._peers = peers
-        self._requests = requests
-        self._incoming = incoming
-        # Held by whoever fills it.
         self._staging = staging
-        self._check_worker = check_worker
-        self._write_worker = write_worker
+        self._check_worker = staging.check_worker
         self._read_worker = read_worker
         self._clock = clock
         self._failed = failed
@@ -114,6 +103,8 @@ class Scrub:
         self._is_closed = False
         self._next_pass_at = clock.monotonic() + min(settings.interval_s, FIRST_DELAY_MAX_S)
         self._next_repair_at = 0.0
+        # Those that were there at the last look.
+        self._known_peers: frozenset[str] = frozenset()
         # The state of which the segments that are set aside are known.
         self._looked_at: StateMachine | None = None
 
@@ -140,9 +131,14 @@ class Scrub:
             if self._settings.interval_s and now >= self._next_pass_at:
                 await self._pass()
                 self._next_pass_at = self._clock.monotonic() + self._settings.interval_s
-            if self.damaged and self._clock.monotonic() >= self._next_repair_at:
+            if self.damaged and self._is_repair_due():
                 self._next_repair_at = self._clock.monotonic() + REPAIR_INTERVAL_S
                 await self._repair_all()
+
+    def _is_repair_due(self) -> bool:
+        """Tell whether it is time for another attempt: after a while, or at once where somebody is there who was not."""
+        before, self._known_peers = self._known_peers, frozenset(self._staging.peers())
+        return self._clock.monotonic() >= self._next_repair_at or not self._known_peers <= before
 
     # --- Look ----------------------------------------------------------------------------------------
 
@@ -266,19 +262,12 @@ class Scrub:
     async def _repair(self, target: _Target) -> None:
         """Replace a sealed segment by that of the first peer that has it whole."""
         problem = "no peer is connected"
-        for peer in self._peers():
+        for peer in self._staging.peers():
             if self._is_closed:
                 return
-            fetch = Fetch(
-                peer=peer,
-                requests=self._requests,
-                incoming=self._incoming,
-                write_worker=self._write_worker,
-                check_worker=self._check_worker,
-                progress=Progress(),
-            )
+            fetch = Fetch(peer, self._staging, Progress())
             try:
-                async with self._staging:
+                async with self._staging.lock:
                     await self._replace(fetch, target)
                 return
             except NotCopied as error:
@@ -297,7 +286,7 @@ class Scrub:
         if machine is None or topic is None:
             return
         log, end = topic.log, target.next_offset
-        has, take_place = self._incoming.has, self._incoming.take_place
+        has, take_place = fetch.incoming.has, fetch.incoming.take_place
         # As if the log ended with this segment.
         mark = LogMark(target.base_offset, end, 0, end, 0)
         # What a trim or a deletion takes away meanwhile goes after it.
@@ -316,7 +305,7 @@ class Scrub:
             if self._state_machine() is not machine or self._is_copying():
                 return
             for listing in listings:
-                if not await self._write_worker.submit(take_place, target.topic_id, listing):
+                if not await fetch.write_worker.submit(take_place, target.topic_id, listing):
                     return
             if target.set_aside:
                 log.replace(listings)

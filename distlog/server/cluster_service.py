@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import asdict
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
@@ -11,7 +12,6 @@ from distlog.consensus.views import (
     CopyStatus,
     MemberStatus,
     Retention,
-    ScrubStatus,
     SegmentLimits,
     TopicDescription,
 )
@@ -55,7 +55,7 @@ class ClusterService:
             stall_count=status.stalls.count,
             durability=status.durability,
             copy=copy_message(status.copy),
-            scrub=scrub_message(status.scrub),
+            scrub=log_pb2.ScrubStatus(**asdict(status.scrub)),
         )
         # A node that waits for its cluster, or is between two states, has none to show.
         with contextlib.suppress(NoLeader):
@@ -179,27 +179,7 @@ class ClusterService:
 
 def copy_message(copy: CopyStatus | None) -> log_pb2.CopyStatus | None:
     """Return how far a copy is as a message; None if there is none."""
-    if copy is None:
-        return None
-    return log_pb2.CopyStatus(
-        source=copy.source,
-        raft_index=copy.raft_index,
-        size=copy.size,
-        done_size=copy.done_size,
-        fetched_size=copy.fetched_size,
-        problem=copy.problem,
-    )
-
-
-def scrub_message(scrub: ScrubStatus) -> log_pb2.ScrubStatus:
-    """Return what reading all segments again has found, as a message."""
-    return log_pb2.ScrubStatus(
-        pass_count=scrub.pass_count,
-        checked_size=scrub.checked_size,
-        fault_count=scrub.fault_count,
-        repaired_count=scrub.repaired_count,
-        damaged=scrub.damaged,
-    )
+    return None if copy is None else log_pb2.CopyStatus(**asdict(copy))
 
 
 def member_message(member: MemberStatus) -> log_pb2.MemberStatus:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from distlog.catch_up.scrub import ScrubSettings
+from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.consensus.views import Consistency, ScrubStatus
 from distlog.errors import CorruptBatch
 from distlog.storage.segment_files import SUFFIXES
@@ -38,6 +39,18 @@ def lose(machine: Machine, topic_id: int, base_offset: int, *suffixes: str) -> N
         machine.disk.remove(f"data/groups/0/topics/{topic_id:020d}/{base_offset:020d}{suffix}")
 
 
+async def with_events(
+    cluster: SimulatedCluster, count: int
+) -> tuple[ReplicatedLog, int, list[Machine]]:
+    """Have records of one topic everywhere, about two in a segment; return the leader's log, the topic's id, and the followers."""
+    log = await led(cluster)
+    created = await log.create_topic("events", LIMITS)
+    await append_many(log, "events", count)
+    for machine in followers(cluster):
+        await log_of(machine).confirm()
+    return log, created.topic_id, followers(cluster)
+
+
 def scrub_of(machine: Machine) -> ScrubStatus:
     assert machine.log is not None
     return machine.log.status().scrub
@@ -48,20 +61,15 @@ def test_a_flipped_bit_in_a_sealed_segment_is_found_and_replaced_without_a_resta
     suffix: str,
 ) -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log = await led(cluster)
-        created = await log.create_topic("events", LIMITS)
-        await append_many(log, "events", 20)
-        victim = followers(cluster)[0]
+        log, topic_id, (victim, _) = await with_events(cluster, 20)
         starts = cluster.counts["starts"]
-        assert victim.log is not None
-        await victim.log.confirm()
-        rot(victim, created.topic_id, 2, suffix, 20)
+        rot(victim, topic_id, 2, suffix, 20)
         assert await cluster.wait_until(
             lambda: scrub_of(victim).repaired_count == 1, "it is replaced", 30.0
         )
         scrub = scrub_of(victim)
         assert (scrub.fault_count, scrub.damaged) == (1, ())
-        assert await records_of(victim.log, "events") == await records_of(log, "events")
+        assert await records_of(log_of(victim), "events") == await records_of(log, "events")
         assert cluster.counts["starts"] == starts
 
     simulated(story, OFTEN)
@@ -69,34 +77,24 @@ def test_a_flipped_bit_in_a_sealed_segment_is_found_and_replaced_without_a_resta
 
 def test_damage_that_a_read_finds_is_replaced_at_once() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log = await led(cluster)
-        created = await log.create_topic("events", LIMITS)
-        await append_many(log, "events", 20)
-        victim = followers(cluster)[0]
-        assert victim.log is not None
-        await victim.log.confirm()
-        rot(victim, created.topic_id, 4, ".log", 50)
+        log, topic_id, (victim, _) = await with_events(cluster, 20)
+        rot(victim, topic_id, 4, ".log", 50)
         with pytest.raises(CorruptBatch):
-            await victim.log.read("events", 4, size_max=1)
+            await log_of(victim).read("events", 4, size_max=1)
         # What is beside it can be read meanwhile.
-        assert (await victim.log.read("events", 5, size_max=1))[0].base_offset == 5
+        assert (await log_of(victim).read("events", 5, size_max=1))[0].base_offset == 5
         assert await cluster.wait_until(
             lambda: scrub_of(victim).repaired_count == 1, "it is replaced", 5.0
         )
-        assert await records_of(victim.log, "events") == await records_of(log, "events")
+        assert await records_of(log_of(victim), "events") == await records_of(log, "events")
 
     simulated(story, NEVER)
 
 
 def test_damage_in_the_segment_that_is_written_is_said_and_replaced_once_it_is_sealed() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log = await led(cluster)
-        created = await log.create_topic("events", LIMITS)
-        await append_many(log, "events", 3)
-        victim = followers(cluster)[0]
-        assert victim.log is not None
-        await victim.log.confirm()
-        rot(victim, created.topic_id, 2, ".log", 50)
+        log, topic_id, (victim, _) = await with_events(cluster, 3)
+        rot(victim, topic_id, 2, ".log", 50)
         assert await cluster.wait_until(
             lambda: len(scrub_of(victim).damaged) == 1, "it is said", 30.0
         )
@@ -111,14 +109,9 @@ def test_damage_in_the_segment_that_is_written_is_said_and_replaced_once_it_is_s
 
 def test_a_peer_with_damage_of_its_own_is_passed_over() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log = await led(cluster)
-        created = await log.create_topic("events", LIMITS)
-        await append_many(log, "events", 20)
-        one, other = followers(cluster)
+        _, topic_id, (one, other) = await with_events(cluster, 20)
         for machine in (one, other):
-            assert machine.log is not None
-            await machine.log.confirm()
-            rot(machine, created.topic_id, 2, ".log", 100)
+            rot(machine, topic_id, 2, ".log", 100)
         assert await cluster.wait_until(
             lambda: scrub_of(one).repaired_count == scrub_of(other).repaired_count == 1,
             "both are replaced, from the leader",
@@ -130,14 +123,9 @@ def test_a_peer_with_damage_of_its_own_is_passed_over() -> None:
 
 def test_a_peer_that_goes_away_during_a_repair_costs_nothing_but_time() -> None:
     async def story(cluster: SimulatedCluster) -> None:
-        log = await led(cluster)
-        created = await log.create_topic("events", LIMITS)
-        await append_many(log, "events", 20)
-        victim = followers(cluster)[0]
-        assert victim.log is not None
-        await victim.log.confirm()
+        _, topic_id, (victim, _) = await with_events(cluster, 20)
         for _ in range(4):
-            rot(victim, created.topic_id, 2, ".log", 100)
+            rot(victim, topic_id, 2, ".log", 100)
             assert await cluster.wait_until(lambda: bool(scrub_of(victim).damaged), "found", 30.0)
             for machine in cluster.machines.values():
                 if machine is not victim:
@@ -156,15 +144,11 @@ def lost_of(machine: Machine) -> int:
 
 async def with_lost_segments(cluster: SimulatedCluster) -> Machine:
     """Have a node, which is down, that lacks two segments of one topic and a part of another one."""
-    log = await led(cluster)
-    created = await log.create_topic("events", LIMITS)
-    await append_many(log, "events", 30)
-    victim = followers(cluster)[0]
-    await log_of(victim).confirm()
+    _, topic_id, (victim, _) = await with_events(cluster, 30)
     await victim.stop()
-    lose(victim, created.topic_id, 4, *SUFFIXES)
-    lose(victim, created.topic_id, 6, ".log")
-    store = victim.disk.open(f"data/groups/0/topics/{created.topic_id:020d}/{12:020d}.log")
+    lose(victim, topic_id, 4, *SUFFIXES)
+    lose(victim, topic_id, 6, ".log")
+    store = victim.disk.open(f"data/groups/0/topics/{topic_id:020d}/{12:020d}.log")
     store.truncate(store.size() - 1)
     return victim
 
