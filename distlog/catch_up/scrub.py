@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 STEP_SIZE = 2 << 20
 # How often it is looked whether a read has found something.
 LOOK_INTERVAL_S = 1.0
-# Before the first pass after a start, at most; and between two attempts to repair what is known to be damaged.
+# Before the first pass after a start, at most; and between two attempts to repair what is known to be damaged, at most.
 FIRST_DELAY_MAX_S = 600.0
 REPAIR_INTERVAL_S = 10.0
 # Segments that are known to be damaged; of more the next pass finds the rest.
@@ -103,6 +103,8 @@ class Scrub:
         self._is_closed = False
         self._next_pass_at = clock.monotonic() + min(settings.interval_s, FIRST_DELAY_MAX_S)
         self._next_repair_at = 0.0
+        # Who looks more often repairs as often.
+        self._repair_interval_s = min(REPAIR_INTERVAL_S, settings.interval_s or REPAIR_INTERVAL_S)
         # Those that were there at the last look.
         self._known_peers: frozenset[str] = frozenset()
         # The state of which the segments that are set aside are known.
@@ -132,7 +134,7 @@ class Scrub:
                 await self._pass()
                 self._next_pass_at = self._clock.monotonic() + self._settings.interval_s
             if self.damaged and self._is_repair_due():
-                self._next_repair_at = self._clock.monotonic() + REPAIR_INTERVAL_S
+                self._next_repair_at = self._clock.monotonic() + self._repair_interval_s
                 await self._repair_all()
 
     def _is_repair_due(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from distlog.client.client import Client
 from tests.processes.commands import run
-from tests.processes.process_cluster import ProcessCluster, free_ports, until
+from tests.processes.process_cluster import NodeProcess, ProcessCluster, until
 from tests.processes.test_catch_up import JOURNAL, MIB, check_equal, load
 from tests.processes.test_leadership import Writers
 
@@ -125,41 +125,7 @@ def test_a_cluster_grows_to_five_and_shrinks_to_one_under_load(make_growing: Mak
     asyncio.run(scenario())
 
 
-def test_a_dead_node_is_removed_and_a_new_one_takes_its_place(make_growing: MakeGrowing) -> None:
-    async def scenario() -> None:
-        cluster = make_growing()
-        cluster.start("n1", "n2", "n3")
-        await all_vote(cluster, "n1", "n2", "n3")
-        async with Writers(cluster) as writers:
-            await writers.more()
-            leader = await cluster.leader()
-            dead = next(node_id for node_id in ("n1", "n2", "n3") if node_id != leader)
-            other = next(n for n in ("n1", "n2", "n3") if n not in (leader, dead))
-            cluster.kill(dead)
-            cluster[dead].wipe()
-            # With two of three up, the third is not given away.
-            await until(lambda: says_down(cluster, leader, dead), f"{dead} is missed")
-            refused = await run("cluster", "remove", other, "--server", cluster.addresses)
-            assert refused.status == 1
-            assert "which is no majority" in refused.complaint
-            await removed(cluster, dead)
-            come_by(cluster, "n4", "--join", cluster[leader].address)
-            cluster.start("n4")
-            await all_vote(cluster, leader, other, "n4")
-            await writers.more()
-            await writers.finish()
-            await same_records(cluster, writers, leader, other, "n4")
-
-    asyncio.run(scenario())
-
-
-async def says_down(cluster: ProcessCluster, leader: str, node_id: str) -> bool:
-    status = await cluster.status(leader)
-    assert status is not None
-    return any(m.node_id == node_id and not m.connected for m in status.members)
-
-
-def test_a_wiped_node_waits_until_its_old_self_is_removed_and_comes_back_under_its_name(
+def test_a_removed_or_wiped_node_says_what_to_do_and_comes_back_with_an_empty_disk(
     make_growing: MakeGrowing,
 ) -> None:
     async def scenario() -> None:
@@ -168,153 +134,61 @@ def test_a_wiped_node_waits_until_its_old_self_is_removed_and_comes_back_under_i
         await all_vote(cluster, "n1", "n2", "n3")
         async with Client(cluster.addresses) as client:
             await client.produce(b"kept")
-        before = (cluster["n3"].data_dir / "node.json").read_bytes()
-        cluster.kill("n3")
-        cluster["n3"].wipe()
-        cluster.start("n3")
-
-        async def says_what_to_do() -> bool:
-            return "remove that one first (distlog cluster remove)" in cluster["n3"].says()
-
-        await until(says_what_to_do, "the wiped node says what to do")
-        await removed(cluster, "n3")
+        name = (await cluster.followers())[0]
+        node = cluster[name]
+        before = (node.data_dir / "node.json").read_bytes()
+        cluster.kill(name)
+        node.wipe()
+        cluster.start(name)
+        await says(node, "remove that one first (distlog cluster remove)")
+        await removed(cluster, name)
         await all_vote(cluster, "n1", "n2", "n3")
-        assert (cluster["n3"].data_dir / "node.json").read_bytes() != before
+        assert (node.data_dir / "node.json").read_bytes() != before
         await cluster.reach(1)
 
+        await removed(cluster, name)
+        await says(node, "was removed from the cluster", "--join")
+        cluster.kill(name)
+        node.output.unlink()
+        # Its directory stays refused.
+        cluster.start(name)
+        await says(node, "was removed from the cluster", "--join")
+        assert name not in await members(cluster, voters=True)
+
     asyncio.run(scenario())
 
 
-def test_a_removed_node_says_what_to_do_and_its_directory_stays_refused(
+async def says(node: NodeProcess, *words: str) -> None:
+    async def has_said() -> bool:
+        return all(each in node.says() for each in words)
+
+    await until(has_said, f"{node.node_id} says {words}")
+
+
+def test_a_fixed_set_takes_a_node_that_joins_and_is_started_with_the_flags_of_one_that_grew(
     make_growing: MakeGrowing,
 ) -> None:
-    async def scenario() -> None:
-        cluster = make_growing(("n1", "n2", "n3"))
-        cluster.start()
-        await all_vote(cluster, "n1", "n2", "n3")
-        leader = await cluster.leader()
-        gone = next(node_id for node_id in ("n1", "n2", "n3") if node_id != leader)
-        await removed(cluster, gone)
+    """Then none of them has an address of the others; they ask at the client addresses that they are given."""
 
-        async def says_so() -> bool:
-            said = cluster[gone].says()
-            return "was removed from the cluster" in said and "--join" in said
-
-        await until(says_so, "the removed node says what to do")
-        cluster.kill(gone)
-        cluster[gone].output.unlink()
-        cluster.start(gone)
-        await until(says_so, "and says it again")
-        assert gone not in await members(cluster, voters=True)
-
-    asyncio.run(scenario())
-
-
-def test_a_node_with_a_wrong_address_tries_again_and_says_so_until_it_is_added_by_command(
-    make_growing: MakeGrowing,
-) -> None:
-    async def scenario() -> None:
-        cluster = make_growing(("n1", "n2", "n3"))
-        cluster.start("n1")
-        await cluster.leader("n1")
-        nobody = f"{cluster['n2'].host}:{free_ports(cluster['n2'].host, 1)[0]}"
-        come_by(cluster, "n2", "--join", nobody)
-        cluster.start("n2")
-
-        async def has_tried() -> bool:
-            lines = [
-                each for each in cluster["n2"].says().splitlines() if "cannot join yet" in each
-            ]
-            return len(lines) >= 3 and all(nobody in line for line in lines)
-
-        await until(has_tried, "it tries again")
-        assert await members(cluster, voters=True) == ["n1"]
-        added = await run(
-            *("cluster", "add", "n2", "--peer", cluster["n2"].peer_address),
-            *("--server", cluster["n1"].address),
-        )
-        assert (added.status, added.output) == (0, b"n2 is a voter now\n")
-        again = await run(
-            *("cluster", "add", "n2", "--peer", cluster["n2"].peer_address),
-            *("--server", cluster["n1"].address),
-        )
-        assert again.status == 1
-        assert "n2 is a member already" in again.complaint
-
-    asyncio.run(scenario())
-
-
-def test_a_member_that_comes_back_at_another_address_is_found_there(
-    make_growing: MakeGrowing,
-) -> None:
-    async def scenario() -> None:
-        cluster = make_growing(("n1", "n2", "n3"))
-        cluster.start()
-        await all_vote(cluster, "n1", "n2", "n3")
-        moved = cluster["n2"]
-        cluster.kill("n2")
-        client_port, peer_port = free_ports(moved.host, 2)
-        for flag, port in (("--listen", client_port), ("--peer-listen", peer_port)):
-            moved.arguments[moved.arguments.index(flag) + 1] = f"{moved.host}:{port}"
-        moved.client_port, moved.peer_port = client_port, peer_port
-        cluster.start("n2")
-
-        async def is_known() -> bool:
-            status = await cluster.status(await cluster.leader())
-            assert status is not None
-            (known,) = (member for member in status.members if member.node_id == "n2")
-            return (known.client_address, known.peer_address) == (moved.address, moved.peer_address)
-
-        await until(is_known, "the new address is known", describe=cluster.describe)
-        # All others forget what they heard; the log has it.
-        cluster.kill("n1", "n2", "n3")
-        cluster.start()
-        await cluster.leader()
-        await until(is_known, "the new address is remembered", describe=cluster.describe)
-
-    asyncio.run(scenario())
-
-
-def test_the_directories_of_a_fixed_set_are_started_with_the_flags_of_one_that_grew(
-    make_growing: MakeGrowing,
-) -> None:
-    """None of them has an address of the others; they ask at the client addresses that they are given."""
-
-    async def scenario() -> None:
-        cluster = make_growing(("n1", "n2", "n3"))
-        ways = {node.node_id: node.arguments[-2:] for node in cluster}
-        peers = ",".join(f"{node.node_id}={node.peer_address}" for node in cluster)
-        for node in cluster:
-            come_by(cluster, node.node_id, "--peers", peers)
-        cluster.start()
-        await cluster.leader("n1", "n2", "n3")
-        async with Client(cluster.addresses) as client:
-            await client.produce(b"kept")
-        await cluster.terminate()
-        for node_id, way in ways.items():
-            come_by(cluster, node_id, *(("--bootstrap",) if node_id == "n1" else way))
-        cluster.start()
-        await all_vote(cluster, "n1", "n2", "n3")
-        await cluster.leader("n1", "n2", "n3")
-        await cluster.reach(1)
-
-    asyncio.run(scenario())
-
-
-def test_a_fixed_set_takes_a_node_that_joins(make_growing: MakeGrowing) -> None:
     async def scenario() -> None:
         cluster = make_growing(SIX[:4])
+        ways = {node.node_id: node.arguments[-2:] for node in cluster}
         peers = ",".join(f"{each}={cluster[each].peer_address}" for each in SIX[:3])
         for node_id in SIX[:3]:
             come_by(cluster, node_id, "--peers", peers)
-        come_by(cluster, "n4", "--join", cluster["n2"].address)
         cluster.start("n1", "n2", "n3")
         await cluster.leader("n1", "n2", "n3")
         cluster.start("n4")
         await all_vote(cluster, *SIX[:4])
+        async with Client(cluster.addresses) as client:
+            await client.produce(b"kept")
         cluster.kill()
+        for node_id in SIX[:3]:
+            come_by(cluster, node_id, *(("--bootstrap",) if node_id == "n1" else ways[node_id]))
         cluster.start()
         await all_vote(cluster, *SIX[:4])
+        await cluster.leader()
+        await cluster.reach(1)
 
     asyncio.run(scenario())
 

@@ -58,11 +58,16 @@ async def test_a_cluster_of_one_grows_to_three(steps: Steps) -> None:
     steps.serve("n3", HOST_PORT=nobody)
 
     async def waits() -> bool:
-        return "cannot join yet" in cluster["n3"].says()
+        said = cluster["n3"].says().splitlines()
+        lines = [line for line in said if "cannot join yet" in line]
+        return len(lines) >= 3 and all(nobody in line for line in lines)
 
-    await until(waits, "its --join reaches nobody")
-    added = await steps.run(HOST_PEERPORT=cluster["n3"].peer_address)
+    await until(waits, "its --join reaches nobody, and it goes on trying")
+    address = cluster["n3"].peer_address
+    added = await steps.run(HOST_PEERPORT=address)
     assert added.output == b"n3 is a voter now\n"
+    again = await run("cluster", "add", "n3", "--peer", address, "--server", first.address)
+    assert (again.status, "n3 is a member already" in again.complaint) == (1, True)
     shown = (await steps.run()).output.decode()
     roles = [line.split()[1] for line in shown.splitlines() if line.startswith(("n1", "n2", "n3"))]
     assert sorted(roles) == ["follower", "follower", "leader"], shown
@@ -93,6 +98,11 @@ async def test_a_node_whose_disk_is_lost_comes_back_with_an_empty_one(steps: Ste
     node = cluster["n2"]
     cluster.kill("n2")
     node.wipe()
+    await until(lambda: _is_missed(cluster, "n2"), "it is missed")
+    # With two of three up, the third is not given away.
+    other = (await cluster.followers())[0]
+    refused = await run("cluster", "remove", other, "--server", cluster.addresses)
+    assert (refused.status, "which is no majority" in refused.complaint) == (1, True)
     await steps.run(NODE_ID="n2")
     empty = node.data_dir.with_name("another-disk")
     member = cluster[await cluster.leader_of_any()].address
@@ -100,6 +110,12 @@ async def test_a_node_whose_disk_is_lost_comes_back_with_an_empty_one(steps: Ste
     await all_vote(cluster, "n1", "n2", "n3")
     assert empty.is_dir()
     await have(cluster, records, "n1", "n2", "n3")
+
+
+async def _is_missed(cluster: ProcessCluster, node_id: str) -> bool:
+    status = await cluster.status(await cluster.leader_of_any())
+    assert status is not None
+    return any(each.node_id == node_id and not each.connected for each in status.members)
 
 
 @follows(LOST, 1)
@@ -121,6 +137,8 @@ async def test_a_node_whose_journal_cannot_be_read_comes_back_with_its_segments(
     assert b"is the directory of a new member n2" in done.output
     (backup,) = node.data_dir.glob("backup-*")
     assert any(backup.rglob("*.journal"))
+    kept = (node.data_dir / "groups/0/incoming/topics").glob("*/*.log")
+    assert sum(path.stat().st_size for path in kept) >= 3 * MIB
     await steps.run(NODE_ID="n2")
     steps.serve("n2", HOST_PORT=cluster[await cluster.leader_of_any()].address)
     await all_vote(cluster, "n1", "n2", "n3")
@@ -150,6 +168,11 @@ async def test_a_node_that_moved_is_found_at_its_new_address(steps: Steps) -> No
         return (known.client_address, known.peer_address) == (node.address, node.peer_address)
 
     await until(is_known, "the new address is known", describe=cluster.describe)
+    # All others forget what they heard; the log has it.
+    cluster.kill()
+    cluster.start()
+    await cluster.leader()
+    await until(is_known, "the new address is remembered", describe=cluster.describe)
     await have(cluster, records, "n1", "n2", "n3")
 
 
@@ -158,7 +181,7 @@ async def test_a_node_that_was_away_copies_and_says_how_far_it_is(steps: Steps) 
     cluster = await steps.grown(*JOURNAL, "--copy-rate-max", "4MiB")
     away = (await cluster.followers())[0]
     await cluster.terminate(away)
-    await load(cluster, 24 * MIB)
+    await load(cluster, 14 * MIB)
     cluster.start(away)
     await copies(cluster, away)
     shown = (await steps.run()).output.decode()
@@ -229,6 +252,8 @@ async def test_the_last_node_goes_on_alone(steps: Steps) -> None:
     assert str(len(records)).encode() in inspected.output
     await steps.run(DATA_DIR=str(directory), typed="n1")
     assert any(directory.glob("backup-*"))
+    verified = await run("verify", str(directory))
+    assert verified.status == 0, verified
     steps.serve("n1")
     await cluster.leader("n1")
     await have(cluster, records, "n1")
