@@ -198,6 +198,8 @@ class NewCluster:
     cluster_id: str
     # The last entry that this node had; what it was never told of is lost.
     last_index: int
+    # Segments that are missing or cut short, and their offsets: nobody is left who could give them.
+    damaged: tuple[str, ...]
 
 
 def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> NewCluster:
@@ -223,6 +225,13 @@ def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> New
             journal_file_size_max=FILE_SIZE_MAX,
             disk=disk,
         )
+        topics = recovered.state_machine.topics()
+        segments = [segment for topic in topics for segment in topic.log.describe()]
+        damaged = tuple(
+            f"{segment.path}: offsets {segment.base_offset} to {segment.next_offset - 1}"
+            for segment in segments
+            if segment.problem
+        )
         last_index = _checkpoint_everything(disk, directory, recovered, configuration)
         directory.become(
             Identity(
@@ -233,7 +242,12 @@ def force_new_cluster(disk: Disk, path: str, *, random: Random, now: str) -> New
             )
         )
     return NewCluster(
-        identity.node_id, backup, identity.cluster_id, configuration.cluster_id, last_index
+        node_id=identity.node_id,
+        backup_path=backup,
+        old_cluster_id=identity.cluster_id,
+        cluster_id=configuration.cluster_id,
+        last_index=last_index,
+        damaged=damaged,
     )
 
 

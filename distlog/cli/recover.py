@@ -46,6 +46,8 @@ def run(namespace: argparse.Namespace) -> int:
     print(
         f"{done.node_id} is cluster {done.cluster_id} now, with everything up to entry {done.last_index}"
     )
+    for each in done.damaged:
+        print(f"cannot be read, nor be had from another node: {each}")
     print(f"what it was, a member of {done.old_cluster_id}, is in {done.backup_path}")
     print(f"start it with: distlog serve --node-id {done.node_id} --data-dir {path} --bootstrap")
     return 0

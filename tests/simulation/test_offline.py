@@ -11,6 +11,7 @@ from distlog.catch_up.offline import force_new_cluster, rejoin
 from distlog.consensus.checkpoint import read_checkpoint
 from distlog.consensus.recovery import recover
 from distlog.errors import (
+    CorruptBatch,
     CorruptCheckpoint,
     CorruptJournal,
     DataDirectoryInUse,
@@ -250,6 +251,34 @@ def test_a_node_that_is_left_alone_becomes_a_cluster_with_all_that_it_has() -> N
         for name in ("node.json", "groups/0/checkpoint"):
             backup = files_of(disk, done.backup_path)[f"{done.backup_path}/{name.split('/')[-1]}"]
             assert backup == before[f"{PATH}/{name}"]
+
+    one_left(check)
+
+
+def test_a_node_that_is_left_alone_says_what_it_lost_and_has_the_rest() -> None:
+    async def check(cluster: SimulatedCluster, machine: Machine, records: list[bytes]) -> None:
+        store = f"{PATH}/groups/0/topics/{3:020d}/{4:020d}.log"
+        machine.disk.remove(store)
+        done = force_new_cluster(machine.disk, PATH, random=Random(5), now=NOW)
+        assert done.damaged == (f"{store}: offsets 4 to 5",)
+        directory = DataDirectory.open_offline(machine.disk, PATH)
+        recovered = recover(
+            machine.disk,
+            journal_path=directory.journal_path,
+            checkpoint_path=directory.checkpoint_path,
+            topics_path=directory.topics_path,
+        )
+        topic = recovered.state_machine.topic_by_name("events")
+        assert topic is not None
+        for offset, record in enumerate(records):
+            if offset in (4, 5):
+                with pytest.raises(CorruptBatch):
+                    topic.log.read_record(offset)
+            else:
+                assert topic.log.read_record(offset) == record
+        recovered.state_machine.close()
+        recovered.journal.close()
+        directory.close()
 
     one_left(check)
 
