@@ -134,6 +134,9 @@ class SparingDisk:
     def sync_directory(self, path: str) -> None:
         self.with_descriptor(lambda: self._disk.sync_directory(path))
 
+    def drop_cache(self, path: str) -> None:
+        self.with_descriptor(lambda: self._disk.drop_cache(path))
+
     def lock(self, path: str) -> DiskLock:
         return self.with_descriptor(lambda: self._disk.lock(path))
 

@@ -141,6 +141,9 @@ class Disk(Protocol):
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable.  Blocks."""
 
+    def drop_cache(self, path: str) -> None:
+        """Give back the memory that caches a durable file, which nobody will read soon.  Only a hint."""
+
     def lock(self, path: str) -> DiskLock:
         """Take the exclusive lock on a file, made if missing.  Raises DataDirectoryInUse if
         another process has it.
@@ -221,6 +224,14 @@ class RealDisk:
             raise _failure("sync directory", path, error) from error
         finally:
             os.close(descriptor)
+
+    def drop_cache(self, path: str) -> None:
+        if hasattr(os, "posix_fadvise"):
+            file = self.open(path, writable=False)
+            try:
+                os.posix_fadvise(file.descriptor(), 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                file.close()
 
     def lock(self, path: str) -> RealLock:
         try:
@@ -356,7 +367,7 @@ class RealFile:
             # Also for lack of space: what was written before may be lost, so it is no refusal.
             raise sync_failure(self.path, error) from error
 
-    def descriptor(self) -> int | None:
+    def descriptor(self) -> int:
         return self._descriptor
 
     def map(self, size: int, *, writable: bool) -> RealMap:

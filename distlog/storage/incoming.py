@@ -133,6 +133,8 @@ class Incoming:
                 segment_path(path, part.listing.base_offset, suffix) for path in (source, target)
             ]
             self.disk.rename(names[0], names[1])
+            # A copy may be larger than the memory, and what comes next takes the same place in it.
+            self.disk.drop_cache(names[1])
         self.disk.sync_directory(target)
 
     def take_place(self, topic_id: int, listing: SegmentListing) -> bool:

@@ -197,6 +197,9 @@ class ReservedDisk:
     def sync_directory(self, path: str) -> None:
         self._disk.sync_directory(path)
 
+    def drop_cache(self, path: str) -> None:
+        self._disk.drop_cache(path)
+
     def lock(self, path: str) -> DiskLock:
         return self._disk.lock(path)
 

@@ -187,6 +187,10 @@ class SimulatedDisk:
             raise DiskFailed(path=path, operation="sync directory", problem="Input/output error")
         directory.durable_names = dict(directory.names)
 
+    def drop_cache(self, path: str) -> None:
+        # There is no memory that caches anything.
+        self.open(path, writable=False).close()
+
     def lock(self, path: str) -> SimulatedLock:
         if path in self._locked:
             raise DataDirectoryInUse(path=path)

@@ -67,6 +67,10 @@ class LimitedDisk:
         self._pass(path)
         self.disk.sync_directory(path)
 
+    def drop_cache(self, path: str) -> None:
+        self._pass(path)
+        self.disk.drop_cache(path)
+
     def lock(self, path: str) -> DiskLock:
         self.take(path)
         try:

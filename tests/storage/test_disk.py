@@ -35,6 +35,18 @@ def test_what_is_written_is_read_and_short_at_the_end(place: tuple[Disk, str]) -
     assert disk.open(f"{top}/a", writable=False).read_at(8, 5) == b"three"
 
 
+def test_what_is_not_kept_in_memory_is_read_again(place: tuple[Disk, str]) -> None:
+    disk, top = place
+    file = disk.open(f"{top}/a", create=True)
+    data = os.urandom(3 * PAGE_SIZE + 5)
+    file.write_at(0, [data])
+    file.sync()
+    disk.drop_cache(f"{top}/a")
+    assert file.read_at(0, len(data) + 1) == data
+    with pytest.raises(DiskFailed, match="No such file"):
+        disk.drop_cache(f"{top}/b")
+
+
 def test_more_parts_than_one_system_call_takes_are_all_written(place: tuple[Disk, str]) -> None:
     disk, top = place
     parts = [b"%05d" % number for number in range(2 * PARTS_MAX + 7)]
