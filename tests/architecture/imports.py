@@ -54,6 +54,8 @@ LAYERS = (
         ("distlog.errors", "distlog.block", "distlog.runtime"),
         ("msgspec", "google_crc32c"),
     ),
+    # Views of the nodes.  Knows nothing of Raft, files or gRPC.
+    Layer("distlog.discovery", ("distlog.errors", "distlog.runtime"), ("msgspec",)),
     # The protocol, the journal and the state machine are sync; these modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
