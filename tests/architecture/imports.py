@@ -64,7 +64,15 @@ LAYERS = (
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
     Layer(
-        "distlog.consensus.membership", ("distlog.errors", "distlog.runtime", "distlog.consensus")
+        "distlog.consensus.membership",
+        ("distlog.errors", "distlog.runtime", "distlog.discovery.view", "distlog.consensus"),
+    ),
+    # What is done about the members is a pure function of what is known of them.
+    Layer(
+        "distlog.consensus.reconcile",
+        ("distlog.discovery.view", "distlog.consensus.configuration"),
+        (),
+        NO_LOOP,
     ),
     Layer("distlog.consensus.node_status", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),
