@@ -286,6 +286,12 @@ class Group:
         self.kick()
         return removed
 
+    def set_target(self, target: int) -> asyncio.Future[None]:
+        """Have the cluster meant for so many voters, as `Membership.targeted` does."""
+        targeted = self.membership.targeted(target)
+        self.kick()
+        return targeted
+
     def _hand_over_to_leave(self) -> None:
         transferred = self.transfer_leadership()
         # Whether it succeeds is seen by who leads then.

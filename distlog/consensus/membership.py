@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from distlog.consensus.configuration import (
+    MEMBER_COUNT_MAX,
     Addresses,
     Configuration,
     encode_configuration_entry,
@@ -38,6 +40,7 @@ from distlog.consensus.space import Space
 from distlog.discovery.view import Member, MemberStatus
 from distlog.errors import (
     DescriptorsExhausted,
+    InvalidRequest,
     LeadershipNotTransferred,
     MemberNotFound,
     MembershipChangeRefused,
@@ -154,8 +157,11 @@ class Membership:
     def targeted(self, target: int) -> asyncio.Future[None]:
         """Have the cluster meant for so many voters; the future is fulfilled when that is committed, and raises OutcomeUnknown.
 
-        Raises MembershipChangeUnderWay, StorageFull; nothing was proposed then.
+        Raises InvalidRequest, MembershipChangeUnderWay, StorageFull; nothing was proposed then.
         """
+        if not 0 <= target <= MEMBER_COUNT_MAX:
+            problem = f"must be from 0 to {MEMBER_COUNT_MAX}, not {target}"
+            raise InvalidRequest(field="voter_count", problem=problem)
 
         def propose(done: Done) -> None:
             if not self.is_settled:
@@ -238,6 +244,18 @@ class Membership:
         except (StorageFull, DescriptorsExhausted, LeadershipNotTransferred):
             # What is to be done is seen again when there is space, or an heir.
             return
+
+    def planned(self) -> tuple[Intention, ...]:
+        """Return what the last step saw that is to be done; what it has proposed waits for that to be committed."""
+        found, held_up = self.plan, self._held_up()
+        if found.action is None and not held_up:
+            return found.intentions
+        return tuple(
+            replace(each, waits_for=each.waits_for or held_up or "its turn")
+            if each.change is not Change.KEEP and each is not found.action
+            else each
+            for each in found.intentions
+        )
 
     def give_up(self) -> None:
         """What is under way is the next leader's."""
