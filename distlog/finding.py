@@ -116,6 +116,11 @@ class Finding:
         self._discovery.changed = self._changed
         await self._discovery.start()
 
+    async def leave(self) -> None:
+        """Say good-bye for good."""
+        if self._discovery is not None:
+            await self._discovery.leave()
+
     async def close(self) -> None:
         if self._discovery is not None:
             await self._discovery.close()
@@ -140,6 +145,7 @@ class Finding:
             peer_address=hello.peer_address,
             client_address=hello.client_address,
             cluster_id=hello.cluster_id,
+            expect=hello.expect,
             version=__version__,
         )
 
@@ -176,6 +182,18 @@ class Finding:
     def members(self) -> Mapping[str, Member]:
         """Return the view; empty until the node has started."""
         return self._discovery.members() if self._discovery is not None else {}
+
+    def view(self) -> tuple[Mapping[str, Member], float]:
+        """Return the nodes as discovery sees them, and how many seconds ago that was certainly true."""
+        if self._discovery is None:
+            return {}, float("inf")
+        return self._discovery.members(), self._discovery.age_s()
+
+    def places(self) -> Sequence[tuple[str, int]]:
+        """Return where clients reach nodes that may be of this one's cluster, or form one with it."""
+        seen = (each for each in self.members().values() if each.status is MemberStatus.ALIVE)
+        found = (parse_address(each.description.client_address) for each in seen)
+        return list(dict.fromkeys((*self._settings.join, *(each for each in found if each))))
 
     def itself(self) -> Member | None:
         """Return how this node sees itself; None until it has started."""
@@ -219,6 +237,17 @@ class Finding:
             return NOWHERE
         return Addresses(description.peer_address, description.client_address)
 
+    def _forget_removed(self) -> None:
+        """Have those counted as left that were removed from the cluster and are silent: nobody waits for them any more."""
+        group = self._group()
+        removed = group.membership.committed.removed if group is not None else ()
+        for node_id, member in self.members().items():
+            identity = (node_id, member.description.directory_id)
+            if member.status is MemberStatus.FAILED and identity in removed:
+                assert self._discovery is not None
+                self._discovery.forget(node_id)
+
     def _changed(self) -> None:
+        self._forget_removed()
         self._neighbours.found_again()
         self.changed()

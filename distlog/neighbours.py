@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group
+from distlog.discovery.view import Description
 from distlog.errors import InvalidRequest, PeerRefused
 from distlog.joining import parse_address
 from distlog.node_settings import Backend, NodePorts, NodeSettings
@@ -84,6 +85,7 @@ class Neighbours:
     def hello(self) -> Hello:
         """Return what this node says of itself."""
         base, group = self._formation.configuration, self._group()
+        agreement = self._formation.agreement if base is None else None
         addresses = self._own_addresses()
         return Hello(
             node_id=self._settings.node_id,
@@ -96,6 +98,9 @@ class Neighbours:
             durable_index=group.journal.promisable_index if group is not None else 0,
             client_address=addresses.client,
             peer_address=addresses.peer,
+            expect=agreement.expect if agreement is not None else 0,
+            proposal=dict(agreement.proposal.voters) if agreement is not None else {},
+            agreed=agreement is not None and agreement.proposal.is_agreed,
             gossips=self._settings.discovery.backend is Backend.GOSSIP,
         )
 
@@ -144,6 +149,33 @@ class Neighbours:
         if group is None:
             return False
         return all(self.addresses_of(each).peer for each in group.raft.replicas.others)
+
+    def is_in_touch(self) -> bool:
+        """Tell whether this node belongs to a cluster and need not look for its members: it follows or leads, or speaks with all."""
+        group = self._group()
+        if group is None or not self.knows_all():
+            return False
+        raft = group.raft
+        connected = set(self.peers.connected_ids)
+        has_leader = raft.is_ready_leader or raft.leader_id in connected
+        return has_leader or connected >= raft.replicas.others
+
+    def judge_found(self, found: Description) -> str | None:
+        """Return None if a node is one that this one looks for; otherwise why not, or "" if it may be one yet."""
+        base, group = self._formation.configuration, self._group()
+        agreement = self._formation.agreement
+        if base is not None:
+            if found.cluster_id not in ("", base.cluster_id):
+                return (
+                    f"it belongs to cluster {found.cluster_id}, and this node to {base.cluster_id}"
+                )
+            known = group.configuration.directory_of(found.node_id) if group is not None else None
+            return None if known == found.directory_id else ""
+        if found.cluster_id or agreement is None or found.expect == agreement.expect:
+            return None
+        if found.expect:
+            return f"it was started with --expect {found.expect}, and this node with --expect {agreement.expect}: give all the same"
+        return f"it waits to join a cluster, and this node for {agreement.expect} nodes to form one"
 
     @property
     def has_others(self) -> bool:

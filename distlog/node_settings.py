@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -21,9 +21,12 @@ from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
 
+# Returns when a node is no member any more; raises what the leader refuses with.
+RemoveMember = Callable[[tuple[str, int], str], Awaitable[None]]
 RESERVE_SIZE = 64 << 20
 # Bytes in a second that others copy from a node.
 COPY_RATE_MAX = 64 << 20
+DEAD_AFTER_S = 600.0
 
 
 class Backend(StrEnum):
@@ -62,6 +65,10 @@ class NodeSettings:
     # to a node that belongs to a cluster already.
     bootstrap: bool = False
     join: tuple[tuple[str, int], ...] = ()
+    # Of how many nodes like this one a cluster is formed, if there is none to join; 0: none is formed.
+    expect: int = 0
+    # So long a voter must have failed before another one takes its place.
+    dead_after_s: float = DEAD_AFTER_S
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     # Where the other nodes reach this one; None: where it listens.
     peer_advertise: tuple[str, int] | None = None
@@ -87,6 +94,10 @@ async def _nobody_answers(_address: tuple[str, int]) -> Mapping[str, str]:
     raise OSError("this node has no way to ask")
 
 
+async def _nobody_removes(_address: tuple[str, int], _node_id: str) -> None:
+    raise OSError("this node has no way to ask")
+
+
 async def _nobody_is_there(_address: tuple[str, int]) -> tuple[Description, int]:
     raise OSError("this node has no way to ask")
 
@@ -106,6 +117,8 @@ class NodePorts:
     make_worker: Callable[[str], Worker]
     # Ask the node at a client address who the members are, and where peers reach them.  Only who joins does.
     ask_members: AskMembers = _nobody_answers
+    # Ask the leader at a client address to remove a member.  Only who leaves does.
+    remove_member: RemoveMember = _nobody_removes
     # Ask the node at a client address who it is, and for the addresses of a name.  Only discovery by dns does.
     ask_node: AskNode = _nobody_is_there
     resolve: Resolve = _nothing_is_known

@@ -25,6 +25,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "bootstrap": ("true", True),
     "join": ("h1:8400, [::1]:8410", (Address("h1", 8400), Address("::1", 8410))),
     "peer_advertise": ("n2.example:8411", Address("n2.example", 8411)),
+    "expect": ("3", 3),
+    "dead_after_s": ("60", 60.0),
+    "leave_on_stop": ("true", True),
     "discovery": ("dns://nodes.example:8400", DiscoveryChoice("dns", "nodes.example", 8400)),
     "insecure": ("true", True),
     "record_size_max": ("2MiB", 2 * MIB),
@@ -45,6 +48,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
 }
 # What else must be said for a sample to be acceptable.
 BESIDE = {name: {"DISTLOG_NODE_ID": "n2"} for name in ("peers", "join", "discovery")}
+BESIDE["expect"] = {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -145,6 +149,9 @@ def test_a_fixed_set_is_its_own_discovery_and_other_nodes_tell_each_other(
         ({"peers": PEERS, "join": "h:1", "node_id": "n1"}, {}, "", "--peers and --join", "one of"),
         ({"bootstrap": "true", "join": "h:1"}, {}, "", "--bootstrap and --join", "one of"),
         ({"join": "h:1"}, {}, "", "--node-id", "required with --join"),
+        ({"expect": "3"}, {}, "", "--expect", "needs --join"),
+        ({"expect": "three"}, {}, "", "--expect", "whole number"),
+        ({"expect": "1"}, {}, "", "--expect", "from 2 to 15"),
         ({"discovery": "serf"}, {}, "", "--node-id", "required with --discovery serf"),
         ({"discovery": "dns://h:1"}, {}, "", "--node-id", "required with --discovery dns://h:1"),
         ({"discovery": "static"}, {}, "", "--discovery", "there is no --peers"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.attempts import read_error
+from distlog.client.attempts import read_error, write_error
 from distlog.client.routing import ASK_TIMEOUT_S, Node
 from distlog.discovery.view import Description
 from distlog.errors import Unreachable
+
+CHANGE_TIMEOUT_S = 5.0
 
 
 async def members_at(address: str) -> dict[str, str]:
@@ -39,6 +41,21 @@ async def node_at(address: str) -> tuple[Description, int]:
         version=node.version,
     )
     return description, node.run
+
+
+async def remove_member_at(address: str, node_id: str) -> None:
+    """Ask the node at `address` (for clients), which leads, once: return when a member is removed.
+
+    Raises Unreachable, and what it refuses with; OutcomeUnknown if the member may be removed.
+    """
+    node = Node(address)
+    request = log_pb2.RemoveMemberRequest(node_id=node_id)
+    try:
+        await node.cluster.RemoveMember(request, timeout=CHANGE_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        raise write_error(error, address) from None
+    finally:
+        await node.close()
 
 
 async def _asked(address: str) -> log_pb2.MembersResponse:

@@ -153,6 +153,15 @@ def show_bytes(size: int) -> str:
     return str(size)
 
 
+def parse_number(value: object) -> int:
+    """Parse a whole number, not negative."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not value.isdecimal():
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
 def parse_seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number of seconds")
@@ -195,5 +204,6 @@ PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)
 DISCOVERY = Kind("gossip|static|dns://NAME:PORT|serf|serf://HOST:PORT", parse_discovery)
 BYTES = Kind("BYTES", parse_bytes, show_bytes)
+NUMBER = Kind("NUMBER", parse_number)
 SECONDS = Kind("SECONDS", parse_seconds, lambda seconds: f"{seconds:g}")
 SWITCH = Kind("true|false", parse_switch, lambda switch: str(switch).lower())

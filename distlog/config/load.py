@@ -155,6 +155,9 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
             "static shows the nodes of --peers, and there is no --peers: give that, or take gossip"
         )
         raise ConfigurationInvalid("--discovery", problem)
+    if config.expect is not None and not joins:
+        problem = "needs --join: where clients reach the nodes that are expected, this one may be among them"
+        raise ConfigurationInvalid("--expect", problem)
     if config.peers is not None and config.peer_advertise is not None:
         problem = "means nothing with --peers, which says where each node is reached"
         raise ConfigurationInvalid("--peer-advertise", problem)

@@ -16,10 +16,12 @@ from distlog.config.kinds import (
     KIB,
     MIB,
     NODE,
+    NUMBER,
     PATH,
     PEERS,
     SECONDS,
     SWITCH,
+    VOTER_COUNT_MAX,
     Address,
     DiscoveryChoice,
     Kind,
@@ -129,6 +131,27 @@ class ServeConfig:
         None,
         "the address at which the other members reach this node; not with --peers",
         derived="--peer-listen",
+    )
+    expect: int | None = setting(
+        NUMBER,
+        None,
+        "with --join, the same on all of them: form a cluster of so many nodes, once, if there is none to join; further ones join it. It "
+        "is also how many voters the cluster is meant to have. Means nothing once the node belongs to a cluster",
+        derived="none: join only",
+        minimum=2,
+        maximum=VOTER_COUNT_MAX,
+    )
+    dead_after_s: float = setting(
+        SECONDS,
+        600.0,
+        "so long a voter must have failed before a learner takes its place; the same on every node",
+        minimum=1,
+        maximum=30 * 86400,
+    )
+    leave_on_stop: bool = setting(
+        SWITCH,
+        False,
+        "a stop is for good: have the node removed from the cluster first, so that its directory never comes back",
     )
     discovery: DiscoveryChoice = setting(  # noqa: RUF009 (its values are immutable)
         DISCOVERY,

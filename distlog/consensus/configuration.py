@@ -123,6 +123,11 @@ class Configuration:
         located = dict(sorted({**self.addresses, node_id: addresses}.items()))
         return replace(self, addresses=located)
 
+    def located(self, addresses: Mapping[str, Addresses]) -> Configuration:
+        """Return it with the addresses of members that have none in it."""
+        known = {**addresses, **self.addresses}
+        return replace(self, addresses={each: known[each] for each in sorted(known)})
+
     def meant_for(self, target: int) -> Configuration:
         """Return it with another number of voters that it is meant to have."""
         assert 0 <= target <= MEMBER_COUNT_MAX

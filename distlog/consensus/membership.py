@@ -337,7 +337,7 @@ class Membership:
                 self.hand_over()
                 return
             case Change.SET_TARGET:
-                changed = configuration.meant_for(action.target)
+                changed = configuration.meant_for(action.target).located(self._heard())
             case Change.REMOVE:
                 changed = configuration.without(node_id)
             case Change.LOCATE:
@@ -345,11 +345,14 @@ class Membership:
             case Change.PROMOTE:
                 changed = configuration.with_voter(node_id)
             case _:
-                heard = {each: self.heard_at(each) for each in configuration.members}
-                addresses = {each: where for each, where in heard.items() if where is not None}
-                addresses[node_id] = action.addresses
+                addresses = {**self._heard(), node_id: action.addresses}
                 changed = configuration.with_learner(node_id, action.directory_id, addresses)
         self._propose(changed, f"{action.change}: {action.why}", node_id, _nobody)
+
+    def _heard(self) -> dict[str, Addresses]:
+        """Return where the members are reached, as they have said themselves."""
+        heard = {each: self.heard_at(each) for each in self._raft.configuration.members}
+        return {each: where for each, where in heard.items() if where is not None}
 
     def _propose(self, configuration: Configuration, change: str, node_id: str, done: Done) -> None:
         payload = encode_configuration_entry(configuration, self._clock.wall_ms())

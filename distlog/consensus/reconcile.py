@@ -240,7 +240,9 @@ def _no_majority_without(situation: Situation, node_id: str) -> str:
 
 def _moved(situation: Situation) -> Iterator[Intention]:
     configuration = situation.configuration
-    for node_id, known in configuration.addresses.items():
+    # A fixed set has none: everybody was given them at start.
+    for node_id in configuration.members if configuration.addresses else ():
+        known = configuration.addresses_of(node_id)
         standing = situation.standings.get(node_id)
         heard_at = standing.heard_at if standing is not None else None
         if heard_at is not None and all(heard_at) and heard_at != known:

@@ -120,6 +120,10 @@ LAYERS = (
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
+    Layer(
+        "distlog.meeting",
+        ("distlog.errors", "distlog.peer", "distlog.discovery.view", "distlog.joining"),
+    ),
     *(
         Layer(
             name,
@@ -137,8 +141,24 @@ LAYERS = (
             ("distlog.neighbours", ("distlog.node_settings",)),
             ("distlog.finding", ("distlog.node_settings", "distlog.neighbours")),
             (
+                "distlog.arrival",
+                (
+                    "distlog.node_settings",
+                    "distlog.neighbours",
+                    "distlog.finding",
+                    "distlog.meeting",
+                ),
+            ),
+            ("distlog.departure", ("distlog.node_settings", "distlog.finding")),
+            (
                 "distlog.node",
-                ("distlog.node_settings", "distlog.neighbours", "distlog.finding"),
+                (
+                    "distlog.departure",
+                    "distlog.node_settings",
+                    "distlog.neighbours",
+                    "distlog.finding",
+                    "distlog.arrival",
+                ),
             ),
         )
     ),

@@ -45,12 +45,15 @@ class SimulatedCluster:
         power_cuts: bool = True,
         spares: tuple[str, ...] = (),
         is_fixed: bool = True,
+        expect: int = 0,
+        dead_after_s: float = 600.0,
         discovery: DiscoverySettings = DiscoverySettings(Backend.GOSSIP),  # noqa: B008 (frozen)
     ) -> None:
         """names: the nodes that the cluster begins with; spares: machines for those that join later.
 
         durabilities: of the machines, in turn.  power_cuts: if False every crash only ends the process.
         is_fixed: they are given as a fixed set; otherwise the first one bootstraps, and the others join it.
+        expect: of how many nodes all of them, spares too, would form a cluster; 0: is_fixed says.
         discovery: of all of them.  With dns their name stands for the machines that are up, unless it `lacks_name_server`.
         """
         self.loop = loop
@@ -69,6 +72,8 @@ class SimulatedCluster:
         # What went wrong, in sentences; a run is good when this stays empty.
         self.failures: list[str] = []
         self.watch = Watch(self.counts, self.failures)
+        self.expect = expect
+        self.dead_after_s = dead_after_s
         self.discovery = discovery
         self.lacks_name_server = False
         self.spares = spares
@@ -77,7 +82,9 @@ class SimulatedCluster:
         self.machines = {name: Machine(self, name) for name in (*names, *spares)}
         for machine in self.machines.values():
             self.watch.add(machine.name)
-            if not is_fixed or machine.name in spares:
+            if expect:
+                machine.way = "join"
+            elif not is_fixed or machine.name in spares:
                 machine.way = "bootstrap" if machine.name == names[0] else "join"
 
     async def start(self) -> None:

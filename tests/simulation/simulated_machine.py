@@ -131,6 +131,7 @@ class Machine:
             make_worker=lambda _name: SimulatedWorker(self),
             ask_members=self._ask_members,
             ask_node=self._ask_node,
+            remove_member=self._remove_member,
             resolve=self._resolve,
         )
         try:
@@ -152,7 +153,10 @@ class Machine:
         cluster = self.cluster
         is_fixed = self.way == "fixed"
         members = cluster.names if is_fixed else (self.node_id,)
-        others = [each.name for each in cluster.machines.values() if each is not self]
+        # Where all are started alike, each finds itself in the list, too.
+        others = [
+            each.name for each in cluster.machines.values() if cluster.expect or each is not self
+        ]
         return NodeSettings(
             node_id=self.node_id,
             data_dir="data",
@@ -160,6 +164,8 @@ class Machine:
             peers={name: (name if is_fixed else self.name, PEER_PORT) for name in members},
             bootstrap=self.way == "bootstrap",
             join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
+            expect=cluster.expect if self.way == "join" else 0,
+            dead_after_s=cluster.dead_after_s,
             discovery=cluster.discovery,
             reserve_size=RESERVE_SIZE,
             durability=cluster.durability_of(self.name),
@@ -187,6 +193,12 @@ class Machine:
         if itself is None:
             raise ConnectionRefusedError(f"{machine.name} is about to start")
         return itself.description, itself.run
+
+    async def _remove_member(self, address: tuple[str, int], node_id: str) -> None:
+        """Ask the leader to remove a member."""
+        log = (await self._reached(address)).log
+        assert log is not None
+        await log.remove_member(node_id)
 
     async def _resolve(self, _name: str) -> list[str]:
         if self.cluster.lacks_name_server:

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from distlog.consensus.rules import complete_rules
-from distlog.errors import LeadershipNotTransferred, NoLeader, NotLeader, OutcomeUnknown
+from distlog.errors import (
+    LeadershipNotTransferred,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+)
 from tests.consensus.missing_rules import without
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import THREE, block, followers, led, log_of, records_of, simulated
@@ -49,7 +55,7 @@ class Load:
                 self.refused.append(error)
                 at = names.index(error.leader_id)
                 await asyncio.sleep(0.001)
-            except NoLeader as error:
+            except (NoLeader, ShuttingDown) as error:
                 self.refused.append(error)
                 at = (at + 1) % len(names)
                 await asyncio.sleep(0.005)
