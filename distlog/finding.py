@@ -18,7 +18,14 @@ from distlog.discovery.dns import DnsDiscovery
 from distlog.discovery.gossip import GossipDiscovery
 from distlog.discovery.gossip_rows import MalformedRows
 from distlog.discovery.static import StaticDiscovery
-from distlog.discovery.view import Description, Discovery, Member, MemberStatus
+from distlog.discovery.view import (
+    NOTHING_SEEN,
+    Description,
+    Discovery,
+    Member,
+    MemberStatus,
+    Sight,
+)
 from distlog.errors import ConfigurationInvalid
 from distlog.joining import parse_address
 from distlog.neighbours import Neighbours
@@ -183,11 +190,12 @@ class Finding:
         """Return the view; empty until the node has started."""
         return self._discovery.members() if self._discovery is not None else {}
 
-    def view(self) -> tuple[Mapping[str, Member], float]:
-        """Return the nodes as discovery sees them, and how many seconds ago that was certainly true."""
+    def view(self) -> Sight:
+        """Return the nodes as discovery sees them now."""
         if self._discovery is None:
-            return {}, float("inf")
-        return self._discovery.members(), self._discovery.age_s()
+            return NOTHING_SEEN
+        now = self._ports.clock.monotonic()
+        return Sight(self._discovery.members(), self._discovery.age_s(), now)
 
     def places(self) -> Sequence[tuple[str, int]]:
         """Return where clients reach nodes that may be of this one's cluster, or form one with it."""

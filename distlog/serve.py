@@ -120,6 +120,7 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         random_bytes=secrets.token_bytes,
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
+        view=node.finding.view,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"

@@ -37,7 +37,7 @@ from distlog.consensus.reconcile import (
 )
 from distlog.consensus.rules import Rules
 from distlog.consensus.space import Space
-from distlog.discovery.view import Member, MemberStatus
+from distlog.discovery.view import NOTHING_SEEN, Member, MemberStatus, Sight
 from distlog.errors import (
     DescriptorsExhausted,
     InvalidRequest,
@@ -58,8 +58,6 @@ ASKING_AGE_MAX_S = 10.0
 RETRY_DELAY_S = 0.5
 # The reason that `done` gets when nobody can tell any more.
 OUTCOME_UNKNOWN = -1
-# The age of a view that nobody has.
-NEVER_S = float("inf")
 NOTHING = Plan((), None)
 
 
@@ -86,8 +84,8 @@ class Membership:
         self._announced = (0, 0)
         # Whether changes must wait for something else.
         self.is_held_up: Callable[[], bool] = lambda: False
-        # What discovery sees, and how many seconds ago that was certainly true.
-        self.view: Callable[[], tuple[Mapping[str, Member], float]] = lambda: ({}, NEVER_S)
+        # What discovery sees.
+        self.view: Callable[[], Sight] = lambda: NOTHING_SEEN
         # Has another voter lead.  Raises LeadershipNotTransferred.
         self.hand_over: Callable[[], None] = lambda: None
         self.policy = Policy()
@@ -227,8 +225,8 @@ class Membership:
 
     def step(self) -> None:
         """Call a few times in a second: do the next thing that is to be done, if this node leads and nothing else is under way."""
-        view, view_age_s = self.view()
-        self._note_failures(view)
+        view = self.view()
+        self._note_failures(view.members)
         if not self._raft.is_leader:
             self.give_up()
             self._asking.clear()
@@ -236,7 +234,7 @@ class Membership:
             return
         if self._raft.term != self._leads_in:
             self._leads_in, self._leads_since = self._raft.term, self._raft.now
-        self.plan = plan(self._situation(view, view_age_s), self.policy)
+        self.plan = plan(self._situation(view), self.policy)
         if self.plan.action is None:
             return
         try:
@@ -277,7 +275,7 @@ class Membership:
         for node_id in self._voters_at_failure.keys() - voters.keys():
             del self._voters_at_failure[node_id]
 
-    def _situation(self, view: Mapping[str, Member], view_age_s: float) -> Situation:
+    def _situation(self, view: Sight) -> Situation:
         raft, now = self._raft, self._clock.monotonic()
         self._asking = {
             node_id: asking
@@ -302,8 +300,6 @@ class Membership:
             },
             asking={node_id: asking for node_id, (asking, _) in self._asking.items()},
             view=view,
-            view_age_s=view_age_s,
-            now=now,
             voters_at_failure=dict(self._voters_at_failure),
             expect=self.expect,
         )

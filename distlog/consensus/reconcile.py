@@ -21,7 +21,7 @@ from distlog.consensus.configuration import (
     Addresses,
     Configuration,
 )
-from distlog.discovery.view import Member, MemberStatus
+from distlog.discovery.view import NOTHING_SEEN, Member, MemberStatus, Sight
 
 
 class Change(StrEnum):
@@ -82,11 +82,8 @@ class Situation:
     # Of the other members.
     standings: Mapping[str, Standing]
     asking: Mapping[str, Asking] = field(default_factory=dict)
-    # What discovery sees; `view_age_s` is how long ago that was certainly true.
-    view: Mapping[str, Member] = field(default_factory=dict)
-    view_age_s: float = 0.0
-    # The clock of `Member.since`.
-    now: float = 0.0
+    # What discovery sees.
+    view: Sight = NOTHING_SEEN
     # How many voters there were when each of the voters that have failed was first seen to.
     voters_at_failure: Mapping[str, int] = field(default_factory=dict)
     # Of how many voters this node was told that the cluster would be formed; 0: it was not.
@@ -161,7 +158,7 @@ def _first_target(situation: Situation) -> Iterator[Intention]:
 
 def _seen(situation: Situation, node_id: str, status: MemberStatus) -> Member | None:
     """Return what discovery says of a member, if that is its status."""
-    seen = seen_as(situation.view, situation.configuration, node_id)
+    seen = seen_as(situation.view.members, situation.configuration, node_id)
     return seen if seen is not None and seen.status is status else None
 
 
@@ -190,7 +187,7 @@ def _failed(situation: Situation, policy: Policy) -> Iterator[Intention]:
         seen = _seen(situation, node_id, MemberStatus.FAILED)
         if seen is None or node_id == situation.node_id:
             continue
-        failed_s = situation.now - seen.since
+        failed_s = situation.view.now - seen.since
         why = f"it is not heard of for {_duration(failed_s)}"
         if node_id in configuration.learners:
             yield Intention(Change.KEEP, node_id, why, "it to come back: it has no vote")
@@ -223,9 +220,9 @@ def _wanted(situation: Situation, node_id: str) -> int:
 
 
 def _old_view(situation: Situation, policy: Policy) -> str:
-    if situation.view_age_s <= policy.view_age_max_s:
+    if situation.view.age_s <= policy.view_age_max_s:
         return ""
-    return f"discovery, of which nothing is known for {_duration(situation.view_age_s)}"
+    return f"discovery, of which nothing is known for {_duration(situation.view.age_s)}"
 
 
 def _no_majority_without(situation: Situation, node_id: str) -> str:
@@ -266,7 +263,7 @@ def _promotions(situation: Situation, policy: Policy) -> Iterator[Intention]:
         for each in sorted(configuration.voters)
         if (seen := _seen(situation, each, MemberStatus.FAILED)) is not None
         and each != situation.node_id
-        and not _not_dead_yet(situation, policy, each, situation.now - seen.since)
+        and not _not_dead_yet(situation, policy, each, situation.view.now - seen.since)
     ]
     for node_id in configuration.learners:
         if node_id == situation.node_id:
@@ -305,7 +302,7 @@ def _newcomers(situation: Situation) -> Iterator[Intention]:
             addresses=asking.addresses,
             directory_id=asking.directory_id,
         )
-    for node_id, seen in sorted(situation.view.items()):
+    for node_id, seen in sorted(situation.view.members.items()):
         description = seen.description
         if seen.status is not MemberStatus.ALIVE or node_id in situation.asking:
             continue

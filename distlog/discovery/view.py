@@ -64,6 +64,21 @@ class Sighting:
     run: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The nodes as one node sees them at one moment."""
+
+    # By node id, this one included.
+    members: Mapping[str, Member]
+    # Seconds since the view was certainly true.
+    age_s: float
+    # Clock.monotonic() of the observer, which `Member.since` is compared with.
+    now: float
+
+
+NOTHING_SEEN = Sight({}, float("inf"), 0.0)
+
+
 class Discovery(Protocol):
     """One node's view of the nodes.  Everything happens on the event loop of `start`."""
 

@@ -17,7 +17,7 @@ from distlog.consensus.reconcile import (
     Standing,
     plan,
 )
-from distlog.discovery.view import Description, Member, MemberStatus
+from distlog.discovery.view import Description, Member, MemberStatus, Sight
 
 ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
 NOW = 10_000.0
@@ -65,9 +65,9 @@ def situation(configuration: Configuration, silent: str = "", **known: Any) -> S
         held_up="",
         up=configuration.voters.keys() - set(silent),
         standings={each: SILENT if each in silent else WELL for each in others},
-        now=NOW,
     )
-    return replace(made, **known)
+    view = Sight(known.pop("view", {}), known.pop("view_age_s", 0.0), NOW)
+    return replace(made, view=view, **known)
 
 
 def action(made: Situation, policy: Policy | None = None) -> tuple[Change, str] | None:

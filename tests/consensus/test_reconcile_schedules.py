@@ -22,7 +22,7 @@ from distlog.consensus.reconcile import (
     leaves_majority,
     plan,
 )
-from distlog.discovery.view import Description, Member, MemberStatus
+from distlog.discovery.view import Description, Member, MemberStatus, Sight
 
 DETECTION_S, START_S = 6, 2
 ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
@@ -35,7 +35,7 @@ def planned(situation: Situation, policy: Policy) -> Intention | None:
 
 def eager(situation: Situation, policy: Policy) -> Intention | None:
     """Do as many do: remove a member as soon as it is seen to have failed."""
-    for node_id, seen in situation.view.items():
+    for node_id, seen in situation.view.members.items():
         is_member = situation.configuration.directory_of(node_id) is not None
         if is_member and seen.status is FAILED and node_id != situation.node_id:
             return Intention(Change.REMOVE, node_id, "failed")
@@ -205,8 +205,11 @@ class Life:
                 if each != leader
             },
             asking=asking,
-            view={name: each.seen for name, each in self.machines.items() if each.seen},
-            now=self.now,
+            view=Sight(
+                {name: each.seen for name, each in self.machines.items() if each.seen},
+                0.0,
+                self.now,
+            ),
             voters_at_failure=dict(self.at_failure),
         )
 

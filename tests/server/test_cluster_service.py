@@ -9,7 +9,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from distlog import __version__
 from distlog.api.log.v1 import log_pb2
-from distlog.consensus.views import MemberStatus
+from distlog.consensus.views import MemberStatus, PlannedChange
+from distlog.discovery.view import Description, Member
+from distlog.discovery.view import MemberStatus as SeenAs
+from distlog.server.cluster_service import seen_message
 from tests.server.fake_replicated_log import TIMESTAMP_MS
 from tests.server.serving import Serving, serve
 
@@ -101,6 +104,44 @@ def test_the_members_are_said_without_a_leader_and_without_topics() -> None:
             ("n2", ""),
         ]
         assert [each.learner for each in response.members] == [False, True]
+
+    serve(body)
+
+
+def test_what_discovery_sees_is_said_beside_the_members() -> None:
+    async def body(server: Serving) -> None:
+        response = await server.cluster.Members(log_pb2.MembersRequest())
+        assert not response.HasField("seen_age_s")
+        description = Description("n4", "d4", "h4:8401", "h4:8400", expect=3, version="1")
+        seen = Member(description, SeenAs.FAILED, 7, 10.0)
+        said = seen_message(seen, 12.5)
+        assert (said.status, said.for_s) == ("failed", 2.5)
+        assert said.description.node_id == "n4"
+        assert (said.description.expect, said.description.run) == (3, 7)
+
+    serve(body)
+
+
+def test_what_is_planned_is_part_of_the_status_and_the_target_can_be_set() -> None:
+    async def body(server: Serving) -> None:
+        server.fake.planned = (PlannedChange("remove", "n3", "it failed", "a node in its place"),)
+        await server.cluster.SetTarget(log_pb2.SetTargetRequest(voter_count=3))
+        status = await server.cluster.Status(log_pb2.StatusRequest())
+        assert status.target == 3
+        (planned,) = status.planned
+        assert (planned.change, planned.node_id) == ("remove", "n3")
+        assert (planned.why, planned.waits_for) == ("it failed", "a node in its place")
+
+    serve(body)
+
+
+def test_only_the_node_that_is_meant_leaves() -> None:
+    async def body(server: Serving) -> None:
+        with pytest.raises(grpc.aio.AioRpcError, match="this is n1, and n2 was named"):
+            await server.cluster.Leave(log_pb2.LeaveRequest(node_id="n2"))
+        assert not server.fake.has_left
+        await server.cluster.Leave(log_pb2.LeaveRequest(node_id="n1"))
+        assert server.fake.has_left
 
     serve(body)
 
