@@ -78,6 +78,25 @@ def test_a_client_that_is_in_use_knows_a_new_node_within_a_second_and_outlives_a
     run(scenario())
 
 
+def test_parity_b17_a_client_lists_addresses_with_their_roles_and_learns_when_they_change() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster, client_of(cluster) as client:
+
+            async def leaders() -> list[str]:
+                return [each.address for each in await client.servers() if each.is_leader]
+
+            assert [each.address for each in await client.servers()] == cluster.addresses
+            assert await leaders() == [cluster.addresses[0]]
+            cluster.move_leader()
+            assert await leaders() == [cluster.addresses[1]]
+            new = FakeNode(cluster, "n9")
+            await new.start()
+            cluster.nodes.append(new)
+            assert new.address in [each.address for each in await client.servers()]
+
+    run(scenario())
+
+
 def test_a_client_asks_another_node_when_the_leader_does_not_say_who_the_nodes_are() -> None:
     async def scenario() -> None:
         async with FakeCluster(node_count=2) as cluster, client_of(cluster) as client:
