@@ -53,7 +53,7 @@ class Agreement:
         self._write = write
         # What this node proposes.  Invariant: it is written down.
         self.proposal = proposal
-        # Every node that was ever heard of: node id -> directory id, as it said last.
+        # The smallest names that were ever heard of: node id -> directory id, as it said last.  More are of no use, and have no limit.
         self._heard = {**proposal.voters, node_id: directory_id}
         # What each has proposed last, and the directory under which it did.
         self._said: dict[str, tuple[str, Proposal]] = {}
@@ -63,7 +63,10 @@ class Agreement:
         """Take what another node that was started alike says.  Raises StorageFull, DiskFailed: hear it again."""
         self._heard[node_id] = directory_id
         self._said[node_id] = (directory_id, proposal)
-        self._advance()
+        try:
+            self._advance()
+        finally:
+            self._forget_the_others()
 
     def outcome(self) -> Mapping[str, str] | None:
         """Return the voters when all of them have agreed to each other; None: not yet."""
@@ -103,14 +106,19 @@ class Agreement:
             if self._all_propose_it():
                 self._propose(Proposal(smallest, is_agreed=True))
 
+    def _forget_the_others(self) -> None:
+        kept = {*sorted(self._heard)[: self.expect], self._node_id}
+        self._heard = {each: self._heard[each] for each in sorted(kept)}
+        kept |= self.proposal.voters.keys()
+        self._said = {each: self._said[each] for each in self._said if each in kept}
+
     def _propose(self, proposal: Proposal) -> None:
         self._write(proposal)
         self.proposal = proposal
 
     def _smallest(self) -> Mapping[str, str]:
-        if len(self._heard) < self.expect:
-            return {}
-        return {each: self._heard[each] for each in sorted(self._heard)[: self.expect]}
+        names = sorted(self._heard)[: self.expect]
+        return {each: self._heard[each] for each in names} if len(names) == self.expect else {}
 
     def _all_propose_it(self) -> bool:
         return self._node_id in self.proposal.voters and all(

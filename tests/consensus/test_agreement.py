@@ -99,6 +99,16 @@ def test_after_a_restart_a_node_proposes_nothing_greater_and_keeps_what_it_has_a
     assert kept.proposal == those("bcd", agreed=True)
 
 
+def test_however_many_nodes_greet_it_keeps_what_it_needs() -> None:
+    node = agreement("b")
+    for number in range(1000):
+        tell(f"c{number:03}", node, NOTHING)
+    assert len(node._heard) <= 4
+    assert len(node._said) <= 4
+    tell("a", node, NOTHING)
+    assert list(node.proposal.voters) == ["a", "b", "c000"]
+
+
 def test_nothing_is_said_that_could_not_be_written_down() -> None:
     def full(_proposal: Proposal) -> None:
         raise StorageFull(path="node.json")

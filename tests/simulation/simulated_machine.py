@@ -164,7 +164,7 @@ class Machine:
             peers={name: (name if is_fixed else self.name, PEER_PORT) for name in members},
             bootstrap=self.way == "bootstrap",
             join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
-            expect=cluster.expect if self.way == "join" else 0,
+            expect=cluster.expect if self.way in ("join", "alone") else 0,
             dead_after_s=cluster.dead_after_s,
             discovery=cluster.discovery,
             reserve_size=RESERVE_SIZE,

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from distlog.node_settings import Backend, DiscoverySettings
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
+from tests.simulation.simulated_machine import CLIENT_PORT
 from tests.simulation.stories import block, led, records_of, simulated
 from tests.simulation.test_membership import voters
 from tests.simulation.virtual_loop import VirtualLoop
@@ -116,6 +118,18 @@ def test_who_comes_later_joins_as_a_learner_and_forms_nothing() -> None:
         assert planned["n4"].waits_for == "a place: 3 of 3 voters are there"
 
     simulated(story, expect=3, spares=("n0", "n4"))
+
+
+def test_machines_that_find_each_other_by_a_name_need_no_list() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        for machine in cluster.machines.values():
+            machine.way = "alone"
+            await start(cluster, machine)
+        await all_belong(cluster)
+        assert voters(cluster) == ["n1", "n2", "n3"]
+
+    by_name = DiscoverySettings(Backend.DNS, "cluster", CLIENT_PORT)
+    unstarted(story, 1, ("n1", "n2", "n3"), discovery=by_name)
 
 
 def test_machines_that_expect_different_numbers_say_so_and_form_nothing(
