@@ -1,7 +1,7 @@
 """The rows that one node has: the state of gossip, without a clock, a connection or randomness of its own.
 
     beat(now)                     the own row with its next heartbeat
-    message(now) -> bytes         everything, for a peer       receive(bytes, now) -> an answer, or None
+    message(now) -> bytes         everything, for a peer        receive(bytes, now) -> an answer, or None
     sightings(now)                who is alive, failed, left
 
 A node is failed when its heartbeat has stood still for `fail_after_s`, as seen from here.  A node that was itself held up for a while
@@ -43,9 +43,9 @@ CONFLICT_LASTS_S = 60.0
 class GossipSettings:
     """Times in seconds."""
 
-    # Between two heartbeats and exchanges; each is up to a tenth shorter or longer.
+    # Between two heartbeats; each is up to a tenth shorter or longer.
     interval_s: float = 1.0
-    # Peers that it exchanges rows with each time.
+    # Peers that are told each time.
     peer_count_max: int = 3
     # A node is failed when its heartbeat has stood still for so long, and forgotten when it has for so long.
     fail_after_s: float = 5.0
@@ -128,9 +128,9 @@ class GossipTable:
 
     # --- What is said and heard --------------------------------------------------------------------
 
-    def message(self, now: float) -> bytes:
-        """Return everything that this node knows, for a peer that shall answer with what it knows better."""
-        return encode_rows(self._told(now, lambda _row: True), wants_answer=True)
+    def message(self, now: float, *, wants_answer: bool) -> bytes:
+        """Return everything that this node knows.  wants_answer: the peer shall answer with what it knows better."""
+        return encode_rows(self._told(now, lambda _row: True), wants_answer=wants_answer)
 
     def receive(self, payload: bytes, now: float) -> bytes | None:
         """Take what a peer knows; return what to answer.  Raises MalformedRows, and nothing has changed then."""
@@ -169,7 +169,7 @@ class GossipTable:
         if known is None:
             if now - made_at > self._settings.forget_after_s:
                 return
-            if len(self._rows) >= ROW_COUNT_MAX:
+            if len(self._rows) >= ROW_COUNT_MAX and not self._make_room(row, made_at, now):
                 self.left_out_count += 1
                 return
             self._rows[node_id], self._made_at[node_id] = row, made_at
@@ -182,6 +182,21 @@ class GossipTable:
             return
         self._rows[node_id] = row
         self._made_at[node_id] = max(made_at, self._made_at[node_id])
+
+    def _make_room(self, row: Row, made_at: float, now: float) -> bool:
+        """Forget the node that is not alive for longest, for one that is; False if there is no such pair."""
+        if row.status != ALIVE or now - made_at > self._settings.fail_after_s:
+            return False
+        gone = [
+            each.node_id
+            for each in self._rows.values()
+            if self._status_of(each, now) is not MemberStatus.ALIVE
+        ]
+        if not gone:
+            return False
+        oldest = min(gone, key=self._made_at.__getitem__)
+        del self._rows[oldest], self._made_at[oldest]
+        return True
 
     def _outdo(self, row: Row, own: Row) -> None:
         """Let this node's own row count more than one that the others have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -39,17 +40,20 @@ def lose_gossip(machine: Machine, share: float) -> None:
     """Lose a share of the frames of gossip that a node sends from now on."""
     assert machine.node is not None
     peers, random = machine.node.finding._peers, machine.cluster.random
-    send = peers.send
 
-    def lossy(node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
-        if channel is Channel.GOSSIP:
-            machine.cluster.counts["gossip"] += 1
-            if random.random() < share:
-                machine.cluster.counts["gossip lost"] += 1
-                return True
-        return send(node_id, channel, group, *payload)
+    def lossy(send: Callable[..., bool]) -> Callable[..., bool]:
+        def sent(node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
+            if channel is Channel.GOSSIP:
+                machine.cluster.counts["gossip"] += 1
+                if random.random() < share:
+                    machine.cluster.counts["gossip lost"] += 1
+                    return True
+            return send(node_id, channel, group, *payload)
 
-    peers.send = lossy  # type: ignore[method-assign]
+        return sent
+
+    peers.send = lossy(peers.send)  # type: ignore[method-assign]
+    peers.send_later = lossy(peers.send_later)  # type: ignore[method-assign]
 
 
 def test_members_see_each_other_as_they_come_go_and_are_killed() -> None:
