@@ -9,6 +9,12 @@ Three nodes with their default settings, of which one began the cluster and the 
 - replace: a node is killed and its disk emptied; from `remove` to the moment at which its successor votes, its start included.
 - rolling restart: each of the three is stopped in order, started again and waited for, one after the other, while clients write one
   record after the other; the longest time without any acknowledgement.  A call that fails ends the program.
+
+And nodes that are all started with the same --join and --expect 3, each time on fresh directories:
+
+- form: from the start of the first process until a record is acknowledged, and until all answer at other addresses after a kill of all.
+- detect and replace: a voter is killed while a fourth node stands by; until the leader's view says that it has failed, and until the
+  spare votes and the dead one is no member, with --dead-after-s 1.
 """
 
 from __future__ import annotations
@@ -45,9 +51,11 @@ QUICK_HISTORY_SIZE = 16 << 20
 
 
 class GrowingCluster:
-    """Nodes on fresh directories below `root`; the first begins the cluster, the others join it."""
+    """Nodes on fresh directories below `root`; the first begins the cluster, the others join it, or all are started alike."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, alike: Sequence[str] = ()) -> None:
+        """alike: what all nodes are started with beside the same --join; empty: the first one begins."""
+        self._alike = alike
         names = (*NAMES, NEW)
         ports = free_ports(2 * len(names))
         self._root = root
@@ -62,9 +70,16 @@ class GrowingCluster:
     def addresses(self) -> list[str]:
         return [self.address(name) for name in NAMES]
 
+    def move(self) -> None:
+        """Have all nodes at other addresses from their next start on."""
+        ports = free_ports(2 * len(self._ports))
+        self._ports = {name: (ports.pop(), ports.pop()) for name in self._ports}
+
     def start(self, name: str) -> None:
         """Start a node that does not run."""
-        way = ["--join", ",".join(self.addresses)] if name != NAMES[0] else ["--bootstrap"]
+        joins = self._alike or name != NAMES[0]
+        way = ["--join", ",".join(self.addresses)] if joins else ["--bootstrap"]
+        way += self._alike
         command = [sys.executable, "-m", "distlog", "serve", "--node-id", name, *way]
         command += ["--data-dir", str(self._root / name), "--listen", self.address(name)]
         command += ["--peer-listen", f"127.0.0.1:{self._ports[name][1]}"]
@@ -73,11 +88,15 @@ class GrowingCluster:
                 command, stdout=output, stderr=subprocess.STDOUT
             )
 
-    def lose(self, name: str) -> None:
-        """End a node with -9, and lose its disk."""
+    def kill(self, name: str) -> None:
+        """End a node with -9."""
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+
+    def lose(self, name: str) -> None:
+        """End a node with -9, and lose its disk."""
+        self.kill(name)
         shutil.rmtree(self._root / name)
 
     async def stop(self, name: str) -> None:
@@ -90,10 +109,8 @@ class GrowingCluster:
 
     def close(self) -> None:
         """Leave no process behind."""
-        for process in self._processes.values():
-            process.kill()
-        for process in self._processes.values():
-            process.wait()
+        for name in list(self._processes):
+            self.kill(name)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -229,6 +246,74 @@ async def measure(cluster: GrowingCluster, history_size: int, trials: int) -> li
     ]
 
 
+async def form(cluster: GrowingCluster) -> tuple[float, float]:
+    """Return how long empty nodes take until one acknowledges a record, and the same for all of them at other addresses."""
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        for name in NAMES:
+            cluster.start(name)
+        async with Client(cluster.addresses, random=Random()) as client:
+            await client.produce(RECORD)
+            seconds.append(time.perf_counter() - begin)
+            await level(client, cluster, NAMES)
+        if len(seconds) == 1:
+            for name in NAMES:
+                cluster.kill(name)
+            cluster.move()
+    return seconds[0], seconds[1]
+
+
+async def detect_and_replace(cluster: GrowingCluster) -> tuple[float, float]:
+    """Return how long after its kill a voter is seen to have failed, and until a spare votes in its place."""
+    async with Client(cluster.addresses, random=Random()) as client:
+        await client.transfer_leadership(NAMES[0])
+        cluster.start(NEW)
+
+        async def is_spare() -> bool:
+            status = await client.node_status(cluster.address(NAMES[0]))
+            return any("a place:" in each.waits_for for each in status.planned)
+
+        await until(is_spare, f"{NEW} has everything")
+        dead = NAMES[-1]
+        cluster.kill(dead)
+        begin = time.perf_counter()
+
+        async def is_detected() -> bool:
+            seen = (await client.membership(cluster.address(NAMES[0]))).seen
+            return any(each.node_id == dead and each.status == "failed" for each in seen)
+
+        async def is_replaced() -> bool:
+            members = {each.node_id: each.is_voter for each in await client.members()}
+            return dead not in members and members.get(NEW, False)
+
+        await until(is_detected, f"{dead} is seen to have failed")
+        detected = time.perf_counter() - begin
+        await until(is_replaced, f"{NEW} votes in its place")
+        return detected, time.perf_counter() - begin
+
+
+def measure_alike(directory: Path, trials: int) -> list[Figure]:
+    """Return the figures of nodes that are all started alike."""
+    runs: list[tuple[float, ...]] = []
+    for trial in range(trials):
+        root = directory / f"alike-{trial}"
+        root.mkdir()
+        cluster = GrowingCluster(root, ["--expect", "3", "--dead-after-s", "1"])
+        try:
+            formed = asyncio.run(form(cluster))
+            runs.append((*formed, *asyncio.run(detect_and_replace(cluster))))
+        finally:
+            cluster.close()
+    names = (
+        "three empty nodes form a cluster, from their start to a record",
+        "the same after a kill of all, at other addresses",
+        "a dead voter is seen to have failed, from its kill",
+        "a spare votes in its place, from the kill, --dead-after-s 1",
+    )
+    return [Figure(name, "s", [run[place] for run in runs]) for place, name in enumerate(names)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--history", type=parse_size, default=256 << 20)
@@ -242,6 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cluster = GrowingCluster(root)
     try:
         figures = asyncio.run(measure(cluster, history, trials))
+        cluster.close()
+        figures += measure_alike(root, trials)
     finally:
         cluster.close()
         shutil.rmtree(root)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group
+from distlog.discovery.view import Description
 from distlog.errors import InvalidRequest, PeerRefused
 from distlog.joining import parse_address
-from distlog.node_settings import NodePorts, NodeSettings
+from distlog.node_settings import Backend, NodePorts, NodeSettings
 from distlog.peer.events import PeerEvents
 from distlog.peer.handshake import Hello
 from distlog.peer.network import PeerNetwork
@@ -44,6 +45,8 @@ class Neighbours:
         self._group = group
         # Directory id of each node that was heard, and where it is reached, as it said in its last hello.
         self._heard: dict[str, tuple[str, Addresses]] = {}
+        # Where discovery sees a node, if that is alive and the one that the configuration means; otherwise NOWHERE.
+        self.found: Callable[[str], Addresses] = lambda _node_id: NOWHERE
         # Where clients are told to connect to this node.
         self.client_address = ""
         self._is_listening = False
@@ -82,6 +85,7 @@ class Neighbours:
     def hello(self) -> Hello:
         """Return what this node says of itself."""
         base, group = self._formation.configuration, self._group()
+        agreement = self._formation.agreement if base is None else None
         addresses = self._own_addresses()
         return Hello(
             node_id=self._settings.node_id,
@@ -94,6 +98,10 @@ class Neighbours:
             durable_index=group.journal.promisable_index if group is not None else 0,
             client_address=addresses.client,
             peer_address=addresses.peer,
+            expect=agreement.expect if agreement is not None else 0,
+            proposal=dict(agreement.proposal.voters) if agreement is not None else {},
+            agreed=agreement is not None and agreement.proposal.is_agreed,
+            gossips=self._settings.discovery.backend is Backend.GOSSIP,
         )
 
     def _own_addresses(self) -> Addresses:
@@ -124,7 +132,10 @@ class Neighbours:
 
     def addresses_of(self, node_id: str) -> Addresses:
         """Return where a node is reached, as far as this one knows."""
-        heard = self._heard.get(node_id)
+        heard, found = self._heard.get(node_id), self.found(node_id)
+        # What it said on a connection that stands is the newest that there is.
+        if found.client and node_id not in self.peers.connected_ids:
+            return found
         if heard is not None:
             return heard[1]
         if node_id == self._settings.node_id:
@@ -138,6 +149,33 @@ class Neighbours:
         if group is None:
             return False
         return all(self.addresses_of(each).peer for each in group.raft.replicas.others)
+
+    def is_in_touch(self) -> bool:
+        """Tell whether this node belongs to a cluster and need not look for its members: it follows or leads, or speaks with all."""
+        group = self._group()
+        if group is None or not self.knows_all():
+            return False
+        raft = group.raft
+        connected = set(self.peers.connected_ids)
+        has_leader = raft.is_ready_leader or raft.leader_id in connected
+        return has_leader or connected >= raft.replicas.others
+
+    def judge_found(self, found: Description) -> str | None:
+        """Return None if a node is one that this one looks for; otherwise why not, or "" if it may be one yet."""
+        base, group = self._formation.configuration, self._group()
+        agreement = self._formation.agreement
+        if base is not None:
+            if found.cluster_id not in ("", base.cluster_id):
+                return (
+                    f"it belongs to cluster {found.cluster_id}, and this node to {base.cluster_id}"
+                )
+            known = group.configuration.directory_of(found.node_id) if group is not None else None
+            return None if known == found.directory_id else ""
+        if found.cluster_id or agreement is None or found.expect == agreement.expect:
+            return None
+        if found.expect:
+            return f"it was started with --expect {found.expect}, and this node with --expect {agreement.expect}: give all the same"
+        return f"it waits to join a cluster, and this node for {agreement.expect} nodes to form one"
 
     @property
     def has_others(self) -> bool:
@@ -184,11 +222,19 @@ class Neighbours:
             raise InvalidRequest(field="peer_address", problem=problem)
         self.peers.locate(node_id, place)
 
+    def found_again(self) -> None:
+        """Dial members where discovery sees them now."""
+        group = self._group()
+        for node_id in group.configuration.members if group is not None else ():
+            place = parse_address(self.found(node_id).peer)
+            if place is not None:
+                self.peers.locate(node_id, place)
+
     def members_changed(self, newest: Configuration, committed: Configuration) -> None:
         """Have connections with those who are members now, and with those no more who were removed for certain."""
         own_id = self._settings.node_id
         for node_id in newest.members:
-            place = parse_address(newest.addresses_of(node_id).peer)
+            place = parse_address(self.found(node_id).peer or newest.addresses_of(node_id).peer)
             if place is not None and node_id != own_id:
                 self.peers.locate(node_id, place)
         for node_id, directory_id in committed.removed:

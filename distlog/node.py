@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from distlog.arrival import Arrival, make_agreement
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.files import Files, FilesPorts
 from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
@@ -23,15 +24,17 @@ from distlog.consensus.formation import Formation
 from distlog.consensus.group import Group, GroupPorts
 from distlog.consensus.journal import FILE_SIZE_MAX
 from distlog.consensus.messages import Message
+from distlog.consensus.reconcile import Policy
 from distlog.consensus.recovery import Recovered
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.consensus.rules import Rules, complete_rules
+from distlog.departure import Departure
 from distlog.errors import (
     DistlogError,
     PeerRefused,
     StorageFull,
 )
-from distlog.joining import Joining
+from distlog.finding import Finding
 from distlog.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings, stored_configuration
 from distlog.peer.frames import Channel
@@ -84,10 +87,10 @@ class Node:
         self._formation = Formation(
             settings.node_id,
             self._directory.directory_id,
-            set() if settings.join else settings.peers.keys(),
+            set() if settings.joins else settings.peers.keys(),
             stored_configuration(settings, self._directory),
+            make_agreement(settings, self._directory),
         )
-        self._joining: asyncio.Task[None] | None = None
         self._group: Group | None = None
         self._neighbours = Neighbours(
             settings,
@@ -98,6 +101,8 @@ class Node:
             events=self,
         )
         self._peers = self._neighbours.peers
+        self.finding = Finding(settings, ports, self._neighbours, lambda: self._group)
+        self._arrival = Arrival(settings, ports, self._formation, self._neighbours, self.finding)
         # Set when the node cannot go on; carries why.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._read_worker = self._worker("read")
@@ -107,10 +112,14 @@ class Node:
             read_worker=self._read_worker,
             settings=settings.replicated_log,
             addresses_of=self._neighbours.addresses_of,
-            waiting_for=self._waiting_for,
+            waiting_for=self._arrival.waiting_for,
             durability=settings.durability,
         )
         self.replicated_log.invite = self._neighbours.invite
+        self.departure = Departure(
+            settings, ports, self.replicated_log, self.finding, lambda: self._group
+        )
+        self.replicated_log.leave = self.departure.leave
         self._files: Files | None = None
         # The change to a copied state that is under way.
         self._switching: asyncio.Task[bool] | None = None
@@ -138,23 +147,10 @@ class Node:
         if configuration is not None:
             self._take_part(configuration)
         has_others = self._neighbours.has_others
-        if len(settings.peers) > 1 or settings.bootstrap or settings.join or has_others:
+        if len(settings.peers) > 1 or settings.bootstrap or settings.joins or has_others:
             await self._neighbours.listen()
-        if self._formation.joins:
-            logger.info("waiting to join the cluster of %s", self._waiting_for()[0])
-        knows_all = self._neighbours.knows_all
-        if settings.join and not knows_all():
-            ask, random = self._ports.ask_members, self._ports.random
-            joining = Joining(settings.join, ask, self._peers, random, knows_all)
-            self._joining = self._loop.create_task(joining.run())
-        elif not self.is_formed:
-            missing = ",".join(self._formation.missing())
-            logger.info("waiting for all nodes, once, to form the cluster missing=%s", missing)
-
-    def _waiting_for(self) -> list[str]:
-        if self._formation.joins:
-            return [", ".join(f"{host}:{port}" for host, port in self._settings.join)]
-        return self._formation.missing()
+        await self.finding.start()
+        self._arrival.start()
 
     async def hand_over(self, timeout_s: float) -> None:
         """Have another node lead, if this one does and there is another: clients go there without an election."""
@@ -172,7 +168,7 @@ class Node:
 
     async def stop(self) -> None:
         """Leave nothing undone: everything durable, a checkpoint, connections and files closed."""
-        self._stop_joining()
+        self._arrival.stop()
         self.replicated_log.close()
         if self._files is not None:
             self._files.close()
@@ -181,23 +177,20 @@ class Node:
             await asyncio.wait([self._switching])
         if self._group is not None:
             await self._group.stop()
+        await self.finding.close()
         await self._peers.stop()
         self._close()
 
     def abandon(self) -> None:
         """Stop as a crash does: nothing more is written or sent."""
-        self._stop_joining()
+        self._arrival.stop()
         if self._files is not None:
             self._files.close()
         if self._group is not None:
             self._group.abandon()
+        self.finding.abandon()
         self._peers.abandon()
         self.replicated_log.close()
-
-    def _stop_joining(self) -> None:
-        if self._joining is not None:
-            self._joining.cancel()
-            self._joining = None
 
     def _close(self) -> None:
         for worker in self._workers:
@@ -214,7 +207,7 @@ class Node:
         directory = self._directory
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
-            if not self._settings.join:
+            if self._settings.node_id in configuration.voters:
                 logger.info(
                     "cluster formed cluster_id=%s voters=%s",
                     configuration.cluster_id,
@@ -226,6 +219,7 @@ class Node:
         self.replicated_log.files_status = self._files.status
         self._begin(configuration, self._open_state())
         self._files.start()
+        self.finding.announce()
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""
@@ -275,6 +269,9 @@ class Node:
         )
         membership = self._group.membership
         membership.heard_at = self._neighbours.heard_at
+        membership.view = self.finding.view
+        membership.policy = Policy(self._settings.dead_after_s)
+        membership.expect = self._settings.expect
         membership.changed = self._neighbours.members_changed
         self._formation.members = lambda: (self._neighbours.configuration, membership.committed)
         self._group.raft.checkpoint_needed = self._files.catch_up.needed
@@ -376,10 +373,15 @@ class Node:
         """Learn from a peer's hello where it is and, until the cluster is formed, who the voters are."""
         if not self._neighbours.admit(hello) or self.is_formed:
             return
-        configuration = self._formation.hear(hello)
-        if configuration is None:
-            return
+        agreement = self._formation.agreement
+        before = agreement.proposal if agreement is not None else None
         try:
+            configuration = self._formation.hear(hello)
+            if configuration is None:
+                if agreement is not None and agreement.proposal is not before:
+                    # The others shall hear what this node proposes now.
+                    self._peers.restart_connections()
+                return
             self._take_part(configuration)
         except Exception as error:
             if isinstance(error, StorageFull) and self._directory.cluster_id is None:
@@ -389,15 +391,16 @@ class Node:
                 return
             self._fail(error)
             return
-        if self._joining is not None:
+        if self._settings.node_id not in configuration.voters:
             logger.info("joined the cluster cluster_id=%s", configuration.cluster_id)
-            self._stop_joining()
+        self._arrival.arrived()
         # From now on the handshake must prove the cluster.
         self._peers.restart_connections()
 
     def peer_connected(self, node_id: str) -> None:
         if self._group is not None:
             self._group.peer_connected(node_id, self._peers.directory_of(node_id))
+        self.finding.peer_connected(node_id)
 
     def peer_disconnected(self, node_id: str) -> None:
         if self._files is not None:
@@ -414,6 +417,9 @@ class Node:
         elif is_known and channel is Channel.FILES:
             assert self._files is not None
             self._files.frame_received(node_id, payload)
+        elif is_known and channel is Channel.GOSSIP:
+            if problem := self.finding.frame_received(node_id, payload):
+                self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
         else:
             problem = f"it sent a frame of channel {channel}, group {group}, which this node does not have"
             self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))

@@ -19,7 +19,7 @@ import uvloop
 
 from distlog import __version__
 from distlog.catch_up.scrub import ScrubSettings
-from distlog.client.members import members_at
+from distlog.client.members import members_at, node_at, remove_member_at
 from distlog.config import ServeConfig
 from distlog.config.kinds import Address
 from distlog.consensus.commands import COMMAND_COUNT_MAX
@@ -29,11 +29,18 @@ from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
+from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.node import Node
-from distlog.node_settings import RESERVE_SIZE, NodePorts, NodeSettings
+from distlog.node_settings import (
+    RESERVE_SIZE,
+    Backend,
+    DiscoverySettings,
+    NodePorts,
+    NodeSettings,
+)
 from distlog.peer.limits import ChannelLimits, PeerLimits
-from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
+from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -46,6 +53,8 @@ CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
+# With --leave-on-stop, before that.
+LEAVE_TIMEOUT_S = 10.0
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
@@ -110,6 +119,8 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
         limits=server_limits(config, open_max),
+        itself=node.finding.itself,
+        view=node.finding.view,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
@@ -125,14 +136,29 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         await listener.stop(0)
         raise
     _announce_when_ready(node, config.node_id, address, announce)
-    await _first(stopping, node.failed)
+    await _first(stopping, node.failed, node.departure.left)
+    if config.leave_on_stop and not node.failed.done():
+        await _leave(node)
     return await _shut_down(node, listener, Durability(config.durability))
 
 
-async def _first(stopping: asyncio.Event, failed: asyncio.Future[None]) -> None:
-    """Return when the process is told to stop, or the node cannot go on."""
-    failed.add_done_callback(lambda _: stopping.set())
+async def _first(
+    stopping: asyncio.Event, failed: asyncio.Future[None], left: asyncio.Future[None]
+) -> None:
+    """Return when the process is told to stop, the node cannot go on, or it has left its cluster."""
+    for reason in (failed, left):
+        reason.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
+
+
+async def _leave(node: Node) -> None:
+    """Have the node removed from its cluster, if that goes; it stops in any case."""
+    if node.departure.left.done():
+        return
+    try:
+        await node.departure.leave(LEAVE_TIMEOUT_S)
+    except DistlogError as error:
+        logger.warning("stopping as a member, since it could not leave problem=%s", error)
 
 
 async def _shut_down(node: Node, listener: Listener, durability: Durability) -> int:
@@ -193,11 +219,22 @@ def real_ports() -> NodePorts:
         network=TcpNetwork(),
         make_worker=ThreadWorker,
         ask_members=_ask_members,
+        ask_node=_ask_node,
+        remove_member=_remove_member,
+        resolve=resolve,
     )
 
 
 async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
     return await members_at(str(Address(*address)))
+
+
+async def _remove_member(address: tuple[str, int], node_id: str) -> None:
+    await remove_member_at(str(Address(*address)), node_id)
+
+
+async def _ask_node(address: tuple[str, int]) -> tuple[Description, int]:
+    return await node_at(str(Address(*address)))
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:
@@ -222,6 +259,11 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         peers={node_id: (address.host, address.port) for node_id, address in peers.items()},
         bootstrap=config.bootstrap,
         join=tuple((address.host, address.port) for address in config.join or ()),
+        expect=config.expect or 0,
+        dead_after_s=config.dead_after_s,
+        discovery=DiscoverySettings(
+            Backend(config.discovery.backend), config.discovery.host, config.discovery.port
+        ),
         peer_advertise=(config.peer_advertise.host, config.peer_advertise.port)
         if config.peer_advertise
         else None,

@@ -9,9 +9,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli import rejoin, wait
-from distlog.cli.arguments import add_server_argument, seconds
+from distlog.cli import leave, members, rejoin, wait
+from distlog.cli.arguments import add_server_argument, count, seconds
 from distlog.cli.connecting import connected
+from distlog.cli.table import table
 from distlog.errors import DistlogError, MemberNotAdded
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(status)
     status.add_argument("--json", action="store_true", help="print JSON")
+    shown = actions.add_parser(
+        "members",
+        help="show who is a member and who is seen by discovery",
+        description=members.__doc__,
+    )
+    members.add_arguments(shown)
     waiting = actions.add_parser(
         "wait",
         help="return when the nodes agree on a leader",
@@ -40,6 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(waiting)
     wait.add_arguments(waiting)
+    _add_changes(actions)
+    rejoining = actions.add_parser(
+        "rejoin",
+        help="make the directory of a stopped node that of a new member",
+        description=rejoin.__doc__,
+    )
+    rejoin.add_arguments(rejoining)
+
+
+def _add_changes(actions: Any) -> None:
+    """Add what changes who is a member, and who leads."""
     adding = actions.add_parser(
         "add",
         help="have a node that waits to join become a member",
@@ -66,6 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also if the voters that are up would be no majority of those that are left: no write succeeds then",
     )
     _add_timeout_argument(removing)
+    leaving = actions.add_parser(
+        "leave",
+        help="have a node leave for good, and stop",
+        description=leave.__doc__,
+    )
+    leave.add_arguments(leaving)
+    target = actions.add_parser(
+        "target",
+        help="say how many voters there are meant to be",
+        description="Say how many voters there are meant to be. Further members learn, and one of them takes the place of a voter that has "
+        "failed for --dead-after-s. 0: whoever joins votes. Nobody is removed by it.",
+    )
+    add_server_argument(target)
+    target.add_argument("voter_count", type=count, metavar="N", help="0 to 32")
     transfer = actions.add_parser(
         "transfer-leadership",
         help="have another node lead",
@@ -79,19 +111,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the node that shall lead (default: the one that is closest behind the leader)",
     )
 
-    rejoining = actions.add_parser(
-        "rejoin",
-        help="make the directory of a stopped node that of a new member",
-        description=rejoin.__doc__,
-    )
-    rejoin.add_arguments(rejoining)
-
 
 def run(namespace: argparse.Namespace) -> int:
     if namespace.action == "rejoin":
         return rejoin.run(namespace)
     if namespace.action == "wait":
         return wait.run(namespace)
+    if namespace.action == "members":
+        return members.run(namespace)
+    if namespace.action == "leave":
+        return leave.run(namespace)
+    if namespace.action == "target":
+        asyncio.run(set_target(namespace))
+        print(
+            f"the cluster is meant to have {namespace.voter_count} voters"
+            if namespace.voter_count
+            else "whoever joins votes"
+        )
+        return 0
     if namespace.action == "transfer-leadership":
         print(f"{asyncio.run(transfer_leadership(namespace))} leads now")
         return 0
@@ -106,13 +143,17 @@ def run(namespace: argparse.Namespace) -> int:
         )
         return 0
     nodes = asyncio.run(look(namespace))
-    leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
+    leading = next((node for node in nodes if node["role"] == "leader"), None)
+    leader = leading["node_id"] if leading else None
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
     else:
         print(table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]))
         print()
         print(table(topic_columns(nodes), topic_rows(nodes)))
+        if leading and leading["planned"]:
+            print()
+            print(table(PLAN_COLUMNS, plan_rows(leading["planned"])))
     return 0 if leader else 1
 
 
@@ -162,6 +203,12 @@ async def remove_member(namespace: argparse.Namespace) -> None:
         await client.remove_member(namespace.node_id, force=namespace.force)
 
 
+async def set_target(namespace: argparse.Namespace) -> None:
+    """Say how many voters there are meant to be.  Raises InvalidRequest, NoLeader, Unreachable."""
+    async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
+        await client.set_target(namespace.voter_count)
+
+
 async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what `--json` prints of each node, by node id.  Raises Unreachable if no node answers."""
     async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
@@ -192,6 +239,8 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "damaged": list(status.damaged) if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
+                "target": status.target if status else None,
+                "planned": [dataclasses.asdict(each) for each in status.planned] if status else [],
             }
         )
     return nodes
@@ -260,6 +309,17 @@ def copy_cell(copy: dict[str, Any] | None) -> str:
     return f"{share}{source}{', waits' if copy['problem'] else ''}"
 
 
+PLAN_COLUMNS = ("MEMBER", "PLANNED", "BECAUSE", "WAITS FOR")
+
+
+def plan_rows(planned: Sequence[dict[str, str]]) -> list[list[str]]:
+    """Return what the leader would do about the members, and what it waits for."""
+    return [
+        [each["node_id"], each["change"], each["why"], each["waits_for"] or "nothing: it is next"]
+        for each in planned
+    ]
+
+
 def topic_columns(nodes: Sequence[dict[str, Any]]) -> list[str]:
     return ["TOPIC", "START OFFSET", *(f"HIGH WATERMARK {node['node_id']}" for node in nodes)]
 
@@ -277,13 +337,3 @@ def topic_rows(nodes: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def cell(number: int | None) -> str:
     return UNKNOWN if number is None else str(number)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return lines with aligned columns."""
-    lines = [columns, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -35,7 +35,10 @@ COMMANDS = (
     Command("serve", "distlog.cli.serve", "run a node"),
     Command("produce", "distlog.cli.produce", "append each line of a file or a pipe as a record"),
     Command("consume", "distlog.cli.consume", "print records"),
-    Command("cluster", "distlog.cli.cluster", "show the nodes, or wait until they have a leader"),
+    Command(
+        "cluster", "distlog.cli.cluster", "show the nodes and the members, and change who is one"
+    ),
+    Command("leave", "distlog.cli.leave", "have a node leave its cluster for good, and stop"),
     Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
     Command("bench", "distlog.cli.bench", "measure a cluster: throughput and latency"),
     Command(

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distlog.cli.arguments import add_server_argument, seconds
-from distlog.cli.cluster import table
 from distlog.cli.connecting import connected
+from distlog.cli.table import table
 from distlog.cli.terminal import is_terminal, print_error, write_line
 from distlog.cli.units import (
     ALL,

@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.values import CopyProgress, Member, NodeStatus, Record, Server, TopicRange
+from distlog.client.values import (
+    CopyProgress,
+    Member,
+    Membership,
+    NodeStatus,
+    PlannedChange,
+    Record,
+    SeenNode,
+    Server,
+    TopicRange,
+)
 
 
 def record_of(answer: log_pb2.ConsumeResponse) -> Record:
@@ -54,6 +64,36 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         durability=answer.durability or "fsync",
         copy=copy_progress_of(answer.copy) if answer.HasField("copy") else None,
         damaged=tuple(answer.scrub.damaged),
+        target=answer.target,
+        planned=tuple(
+            PlannedChange(each.change, each.node_id, each.why, each.waits_for)
+            for each in answer.planned
+        ),
+    )
+
+
+def membership_of(answer: log_pb2.MembersResponse) -> Membership:
+    return Membership(
+        cluster_id=answer.cluster_id,
+        leader_id=answer.leader_id,
+        members=tuple(member_of(member) for member in answer.members),
+        seen=tuple(seen_node_of(each) for each in answer.seen),
+        seen_age_s=answer.seen_age_s if answer.HasField("seen_age_s") else None,
+    )
+
+
+def seen_node_of(seen: log_pb2.SeenNode) -> SeenNode:
+    node = seen.description
+    return SeenNode(
+        node_id=node.node_id,
+        directory_id=node.directory_id,
+        address=node.client_address,
+        peer_address=node.peer_address,
+        cluster_id=node.cluster_id,
+        expect=node.expect,
+        version=node.version,
+        status=seen.status,
+        for_s=seen.for_s,
     )
 
 

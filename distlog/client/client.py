@@ -10,7 +10,14 @@ from typing import Any, Self
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.answers import member_of, merged, node_status_of, record_of, topic_range_of
+from distlog.client.answers import (
+    member_of,
+    membership_of,
+    merged,
+    node_status_of,
+    record_of,
+    topic_range_of,
+)
 from distlog.client.attempts import (
     AMBIGUOUS,
     PAUSE_FIRST_S,
@@ -27,6 +34,7 @@ from distlog.client.unary import UnaryProducer, open_identity
 from distlog.client.values import (
     Headers,
     Member,
+    Membership,
     NodeStatus,
     Record,
     Server,
@@ -352,6 +360,34 @@ class Client:
         deadline = self._deadline()
         answer = await self._routing.write(call, deadline)
         return tuple(member_of(member) for member in answer.members)
+
+    async def membership(self, address: str) -> Membership:
+        """Return who is a member and who is seen, as the node at `address` knows it.  One attempt.  Raises Unreachable."""
+        try:
+            answer = await self._routing.node(address).cluster.Members(
+                log_pb2.MembersRequest(), timeout=ASK_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise read_error(error, address) from None
+        return membership_of(answer)
+
+    async def leave(self, address: str) -> str:
+        """Have the node at `address` leave the cluster for good, after which it stops; return its id.
+
+        Raises Unreachable, MembershipChangeRefused, LeadershipNotTransferred, NoLeader, and OutcomeUnknown if it may have left.
+        """
+        node_id = (await self.node_status(address)).node_id
+        request = log_pb2.LeaveRequest(node_id=node_id)
+        try:
+            await self._routing.node(address).cluster.Leave(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise write_error(error, address) from None
+        return node_id
+
+    async def set_target(self, voter_count: int) -> None:
+        """Have the cluster meant for so many voters: further members learn; 0: whoever joins votes.  Raises InvalidRequest."""
+        request = log_pb2.SetTargetRequest(voter_count=voter_count)
+        await self._change_members(lambda node: node.cluster.SetTarget, request)
 
     async def add_member(self, node_id: str, peer_address: str) -> None:
         """Have the leader greet a node that waits to join, at its address for peers; whether it has joined the members say.

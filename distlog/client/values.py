@@ -91,6 +91,49 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenNode:
+    """A node as discovery sees it from the node that was asked."""
+
+    node_id: str
+    directory_id: str
+    # host:port for clients and for the other nodes.
+    address: str
+    peer_address: str
+    # "" while it belongs to none.
+    cluster_id: str
+    # Of how many nodes it would form a cluster; 0: it would not.
+    expect: int
+    version: str
+    # "alive", "failed" (not heard for a while) or "left" (for good), and for how many seconds.
+    status: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who the members of a cluster are, and who is seen, as one node knows it."""
+
+    # "" until the cluster has formed, and while no leader is known.
+    cluster_id: str
+    leader_id: str
+    members: tuple[Member, ...]
+    seen: tuple[SeenNode, ...]
+    # Seconds since `seen` was certainly true; None: nothing was seen yet.
+    seen_age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """Something that the leader would do about the members, or deliberately does not."""
+
+    change: str
+    node_id: str
+    why: str
+    # What must happen first; "": it is done next.
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
 class CopyProgress:
     """How far a node is that copies the state of another one."""
 
@@ -134,3 +177,7 @@ class NodeStatus:
     copy: CopyProgress | None = None
     # Segments that the disk has changed and that were not replaced yet, in words.
     damaged: tuple[str, ...] = ()
+    # How many voters there are meant to be; 0: whoever joins votes.
+    target: int = 0
+    # What is to be done about the members, in that order; nothing unless the node leads.
+    planned: tuple[PlannedChange, ...] = ()

@@ -11,15 +11,19 @@ from distlog.config.kinds import (
     ADDRESS,
     ADDRESSES,
     BYTES,
+    DISCOVERY,
     GIB,
     KIB,
     MIB,
     NODE,
+    NUMBER,
     PATH,
     PEERS,
     SECONDS,
     SWITCH,
+    VOTER_COUNT_MAX,
     Address,
+    DiscoveryChoice,
     Kind,
     one_of,
 )
@@ -127,6 +131,35 @@ class ServeConfig:
         None,
         "the address at which the other members reach this node; not with --peers",
         derived="--peer-listen",
+    )
+    expect: int | None = setting(
+        NUMBER,
+        None,
+        "with --join, the same on all of them: form a cluster of so many nodes, once, if there is none to join; further ones join it. It "
+        "is also how many voters the cluster is meant to have. Means nothing once the node belongs to a cluster",
+        derived="none: join only",
+        minimum=2,
+        maximum=VOTER_COUNT_MAX,
+    )
+    dead_after_s: float = setting(
+        SECONDS,
+        600.0,
+        "so long a voter must have failed before a learner takes its place; the same on every node",
+        minimum=1,
+        maximum=30 * 86400,
+    )
+    leave_on_stop: bool = setting(
+        SWITCH,
+        False,
+        "a stop is for good: have the node removed from the cluster first, so that its directory never comes back",
+    )
+    discovery: DiscoveryChoice = setting(  # noqa: RUF009 (its values are immutable)
+        DISCOVERY,
+        DiscoveryChoice("gossip"),
+        "how the nodes find each other: gossip: members tell each other, over the connections they have; static: who is in --peers; dns: "
+        "those that the addresses of a name lead to, PORT being that for clients; serf: those that a Serf agent knows. Where dns or serf "
+        "finds a member, no --join is needed",
+        derived="static with --peers, otherwise gossip",
     )
     insecure: bool = setting(
         SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"

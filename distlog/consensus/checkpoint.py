@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import google_crc32c
 
 from distlog.block import crc32c
 from distlog.consensus.configuration import (
+    MEMBER_COUNT_MAX,
     Configuration,
     decode_configuration,
     encode_configuration,
@@ -34,11 +35,12 @@ from distlog.storage.segment_files import SegmentLimits
 
 MAGIC = b"distlogC"
 # Version 1 had no retention: all of every topic was kept.  Before version 3 there were voters only, since the cluster was formed.
-VERSION, FIRST_VERSION = 3, 1
+# Version 4 is written where the configuration has a target, which version 3 does not know.
+VERSION, VERSION_WITHOUT_TARGET, FIRST_VERSION = 4, 3, 1
 # magic, version, zero, durable_sequence, body_size, body_crc32c; then the CRC32C of these.
 HEADER = struct.Struct("<8sIIQQI")
 HEADER_CRC = struct.Struct("<I")
-# now_ms, before version 3 the number of voters, topic_count, producer_count, zero
+# now_ms, before version 3 the number of voters, topic_count, producer_count, before version 4 zero: the configuration's target
 BODY_HEAD = struct.Struct("<qIIII")
 # raft_index, term, payload size; then the payload.
 ENTRY_HEAD = struct.Struct("<QQQ")
@@ -153,13 +155,14 @@ def encode_checkpoint(image: CheckpointImage) -> list[bytes]:
     checksum = 0
     for part in parts:
         checksum = google_crc32c.extend(checksum, part)
-    header = HEADER.pack(MAGIC, VERSION, 0, image.durable_sequence, sum(map(len, parts)), checksum)
+    version = VERSION if image.configuration.target else VERSION_WITHOUT_TARGET
+    header = HEADER.pack(MAGIC, version, 0, image.durable_sequence, sum(map(len, parts)), checksum)
     return [header, HEADER_CRC.pack(crc32c(header)), *parts]
 
 
 def _body_parts(image: CheckpointImage) -> Iterator[bytes]:
     topics, rows = image.topics, image.producer_rows
-    yield BODY_HEAD.pack(image.now_ms, 0, len(topics), len(rows), 0)
+    yield BODY_HEAD.pack(image.now_ms, 0, len(topics), len(rows), image.configuration.target)
     for entry in (image.previous, image.last):
         yield ENTRY_HEAD.pack(entry.raft_index, entry.term, len(entry.payload))
         yield entry.payload
@@ -214,9 +217,9 @@ def decode_checkpoint(data: bytes, path: str) -> CheckpointImage:
 
 
 def _decode_body(reader: _Reader, durable_sequence: int) -> CheckpointImage:
-    now_ms, voter_count, topic_count, producer_count, _ = reader.unpack(BODY_HEAD)
+    now_ms, voter_count, topic_count, producer_count, target = reader.unpack(BODY_HEAD)
     previous, last = reader.entry(), reader.entry()
-    configuration = reader.configuration(voter_count)
+    configuration = reader.configuration(voter_count, target)
     topics = tuple([reader.topic() for _ in range(topic_count)])
     rows = [reader.producer_row() for _ in range(producer_count)]
     reader.finish()
@@ -258,14 +261,18 @@ class _Reader:
         (size,) = self.unpack(STRING_SIZE)
         return self.take(size).decode()
 
-    def configuration(self, voter_count: int) -> Configuration:
+    def configuration(self, voter_count: int, target: int) -> Configuration:
+        if self._version < 4:
+            target = 0
+        if target > MEMBER_COUNT_MAX:
+            raise ValueError(f"{target} voters")
         if self._version < 3:
             cluster_id = self.string()
             voters = {self.string(): self.string() for _ in range(voter_count)}
             return Configuration(cluster_id, voters)
         (raft_index,) = self.unpack(CONFIGURATION_HEAD)
         found, self._position = decode_configuration(self._body, self._position, raft_index)
-        return found
+        return replace(found, target=target)
 
     def topic(self) -> TopicImage:
         topic_id, store_size_max, row_count_max, *mark = self.unpack(TOPIC)

@@ -56,6 +56,8 @@ class Configuration:
     removed: tuple[tuple[str, str], ...] = ()
     # The entry that it comes from; 1: it is what the cluster was formed with.
     raft_index: int = 1
+    # How many voters there are meant to be: further members learn, and take the place of one that has failed.  0: whoever joins votes.
+    target: int = 0
 
     @classmethod
     def form(cls, voters: Mapping[str, str]) -> Configuration:
@@ -121,6 +123,16 @@ class Configuration:
         located = dict(sorted({**self.addresses, node_id: addresses}.items()))
         return replace(self, addresses=located)
 
+    def located(self, addresses: Mapping[str, Addresses]) -> Configuration:
+        """Return it with the addresses of members that have none in it."""
+        known = {**addresses, **self.addresses}
+        return replace(self, addresses={each: known[each] for each in sorted(known)})
+
+    def meant_for(self, target: int) -> Configuration:
+        """Return it with another number of voters that it is meant to have."""
+        assert 0 <= target <= MEMBER_COUNT_MAX
+        return replace(self, target=target)
+
 
 def _without(known: Mapping[str, Value], node_id: str) -> dict[str, Value]:
     return {each: value for each, value in known.items() if each != node_id}
@@ -136,7 +148,7 @@ def is_configuration(payload: bytes) -> bool:
 
 def encode_configuration_entry(configuration: Configuration, timestamp_ms: int) -> bytes:
     """Return the payload of the entry by which `configuration` comes into force."""
-    header = ENTRY_HEADER.pack(*PREFIX, 0, 0, timestamp_ms)
+    header = ENTRY_HEADER.pack(*PREFIX, 0, configuration.target, timestamp_ms)
     return header + encode_configuration(configuration)
 
 
@@ -147,20 +159,20 @@ def decode_configuration_entry(payload: bytes, raft_index: int) -> tuple[Configu
     """
     if len(payload) < ENTRY_HEADER.size:
         raise EntryCorrupt(position=len(payload), problem="shorter than its header")
-    _, _, _, zero, count, timestamp_ms = ENTRY_HEADER.unpack_from(payload)
-    if zero or count:
-        raise EntryUnknown(found=f"a configuration with reserved {zero}, {count}")
+    _, _, _, zero, target, timestamp_ms = ENTRY_HEADER.unpack_from(payload)
+    if zero or target > MEMBER_COUNT_MAX:
+        raise EntryUnknown(found=f"a configuration with reserved {zero}, {target}")
     try:
         configuration, end = decode_configuration(payload, ENTRY_HEADER.size, raft_index)
     except (struct.error, ValueError) as error:
         raise EntryCorrupt(position=ENTRY_HEADER.size, problem=f"configuration: {error}") from error
     if end != len(payload):
         raise EntryCorrupt(position=end, problem="bytes after the last member")
-    return configuration, timestamp_ms
+    return replace(configuration, target=target), timestamp_ms
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """Return the bytes of a configuration, as an entry and the checkpoint have them: all but its raft index."""
+    """Return the bytes of a configuration, as an entry and the checkpoint have them: all but its raft index and target."""
     members, removed = configuration.members, configuration.removed
     parts = [_string(configuration.cluster_id), COUNTS.pack(len(members), len(removed))]
     for node_id, directory_id in members.items():

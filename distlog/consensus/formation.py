@@ -6,6 +6,7 @@ hash of it, so two nodes that heard different directories can never take each ot
 adopts the configuration of one that is, if that names its own directory.  A set of one forms by itself.
 
 A node that joins forms nothing.  It waits until a member's hello has it among the members under its own directory, and adopts the base.
+One that was also told how many nodes to expect agrees meanwhile with others like it (agreement.py), and the first of the two decides.
 
 From then on a known node id with another directory is no member: a wiped node cannot vote away what it had acknowledged, not even
 together with a voter that had never met it.  An identity that was removed is refused for ever.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 
+from distlog.consensus.agreement import Agreement, Proposal
 from distlog.consensus.configuration import Configuration
 from distlog.errors import PeerRefused
 from distlog.peer.handshake import Hello
@@ -47,8 +49,9 @@ class Formation:
         directory_id: str,
         voters: Set[str],
         configuration: Configuration | None,
+        agreement: Agreement | None = None,
     ) -> None:
-        """voters: the fixed set, this node included; empty: this node joins a cluster that there is."""
+        """voters: the fixed set, this node included; empty: this node joins a cluster that there is, or agrees on one."""
         self._node_id = node_id
         self._directory_id = directory_id
         self._voters = frozenset(voters)
@@ -58,6 +61,8 @@ class Formation:
         self.members: Callable[[], tuple[Configuration, Configuration]] | None = None
         # Directory ids heard from nodes that are not formed either.
         self._heard: dict[str, str] = {node_id: directory_id}
+        # What this node has agreed with others like it; None: it forms nothing with them.
+        self.agreement = agreement
 
     @property
     def joins(self) -> bool:
@@ -71,7 +76,7 @@ class Formation:
         elif self.configuration is not None:
             problem = self._judge_formed(hello, self.configuration)
         elif self.joins:
-            problem = "" if hello.cluster_id else "this node waits to join a cluster"
+            problem = self._judge_waiting(hello)
         else:
             problem = self._judge_unformed(hello)
         return PeerRefused(peer=hello.node_id, problem=problem) if problem else None
@@ -94,6 +99,22 @@ class Formation:
         if hello.cluster_id not in ("", base.cluster_id):
             return self._wrong_cluster(hello, base)
         return ""
+
+    def _judge_waiting(self, hello: Hello) -> str:
+        expect = self.agreement.expect if self.agreement is not None else 0
+        if hello.cluster_id or (expect and hello.expect == expect):
+            return ""
+        if expect and hello.expect:
+            return (
+                f"this node was started with --expect {expect}, and that one with --expect {hello.expect}: give all nodes the same "
+                "number, that of the voters which the cluster shall begin with"
+            )
+        if expect:
+            return (
+                f"this node waits for {expect} nodes with --expect {expect} to form a cluster, and that one was started without: it joins "
+                "when there is one"
+            )
+        return "this node waits to join a cluster"
 
     def _judge_unformed(self, hello: Hello) -> str:
         if hello.node_id not in self._voters:
@@ -119,6 +140,11 @@ class Formation:
         if self.joins:
             if hello.members.get(self._node_id) == self._directory_id:
                 self.configuration = _adopted(hello.cluster_id, hello.voters)
+            elif self.agreement is not None and not hello.cluster_id:
+                said = Proposal(hello.proposal, hello.agreed)
+                self.agreement.hear(hello.node_id, hello.directory_id, said)
+                voters = self.agreement.outcome()
+                self.configuration = Configuration.form(voters) if voters else None
         elif hello.cluster_id:
             self.configuration = _adopted(hello.cluster_id, hello.voters)
         else:
@@ -137,7 +163,9 @@ class Formation:
         return self.configuration
 
     def missing(self) -> list[str]:
-        """Return the voters that were not heard yet, sorted."""
+        """Return the voters that were not heard yet, sorted; or in words what an agreement waits for."""
+        if self.agreement is not None:
+            return [self.agreement.missing()]
         return sorted(self._voters - self._heard.keys())
 
     def _form_if_complete(self) -> None:

@@ -201,6 +201,7 @@ class Group:
             self.raft, self._rules, self.space, self._ports.clock, settings.election_timeout_max_s
         )
         membership.is_held_up = lambda: self._transfer.is_under_way
+        membership.hand_over = self._hand_over_to_leave
         return membership
 
     def _make_checkpoints(self, image: CheckpointImage | None, path: str) -> Checkpoints:
@@ -284,6 +285,17 @@ class Group:
         removed = self.membership.removed(node_id, force=force)
         self.kick()
         return removed
+
+    def set_target(self, target: int) -> asyncio.Future[None]:
+        """Have the cluster meant for so many voters, as `Membership.targeted` does."""
+        targeted = self.membership.targeted(target)
+        self.kick()
+        return targeted
+
+    def _hand_over_to_leave(self) -> None:
+        transferred = self.transfer_leadership()
+        # Whether it succeeds is seen by who leads then.
+        transferred.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _hand_over_for_space(self) -> None:
         if not self.raft.voters:

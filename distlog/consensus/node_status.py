@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from distlog.consensus.configuration import Addresses
 from distlog.consensus.group import Group
-from distlog.consensus.views import MemberStatus, NodeStatus, TopicDescription
+from distlog.consensus.views import MemberStatus, NodeStatus, PlannedChange, TopicDescription
 
 
 def describe_node(
@@ -53,6 +53,11 @@ def describe_node(
         is_storage_full=group.space.is_full,
         stalls=group.stalls.report(),
         durability=durability,
+        target=group.configuration.target,
+        planned=tuple(
+            PlannedChange(each.change, each.node_id, each.why, each.waits_for)
+            for each in group.membership.planned()
+        ),
     )
 
 

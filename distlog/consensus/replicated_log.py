@@ -11,7 +11,7 @@ read index has proven it, so a read is linearizable unless the caller asks for L
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -129,6 +129,8 @@ class ReplicatedLog:
         self._closing = False
         # Dials a node at an address for peers; raises InvalidRequest if that is none.
         self.invite: Callable[[str, str], None] = lambda _node_id, _peer_address: None
+        # Has this node be a member no more, for good, and then stop: Node.leave.
+        self.leave: Callable[[], Awaitable[None]] = self.confirm
         # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
         self.files_status: Callable[[], dict[str, Any]] = dict
 
@@ -470,6 +472,14 @@ class ReplicatedLog:
             await group.transfer_leadership(None)
             raise self._refusal()
         await group.remove_member(node_id, force=force)
+
+    async def set_target(self, voter_count: int) -> None:
+        """Have the cluster meant for so many voters; 0: whoever joins votes.
+
+        Raises NotLeader, NoLeader, ShuttingDown, and what Membership.targeted and its future do.
+        """
+        self._require_leadership()
+        await self._group.set_target(voter_count)
 
     def on_role_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever leader, term or readiness changed, on the loop."""

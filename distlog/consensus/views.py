@@ -20,6 +20,7 @@ __all__ = [
     "CopyStatus",
     "MemberStatus",
     "NodeStatus",
+    "PlannedChange",
     "Retention",
     "ScrubStatus",
     "SegmentLimits",
@@ -115,6 +116,18 @@ class MemberStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """Something that a leader would do about the members, or deliberately does not."""
+
+    # "add learner", "promote", "locate", "remove", "hand over", "set target" or "keep".
+    change: str
+    node_id: str
+    why: str
+    # What must happen first; "": it is done next.
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What one node knows, without asking anybody."""
 
@@ -147,3 +160,7 @@ class NodeStatus:
     # None while it copies nothing.
     copy: CopyStatus | None = None
     scrub: ScrubStatus = ScrubStatus()
+    # How many voters there are meant to be; 0: whoever joins votes.
+    target: int = 0
+    # What is to be done about the members, in that order; nothing unless this node leads.
+    planned: tuple[PlannedChange, ...] = ()

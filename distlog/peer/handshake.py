@@ -52,6 +52,13 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.  None: an older
     # version does not say.
     durable_index: Unsigned | None = None
+    # It takes part in gossip: whoever does not may be of a version that knows no such frames.
+    gossips: bool = False
+    # Of how many nodes this one, which belongs to no cluster, would form one; 0: it forms none.
+    expect: Unsigned = 0
+    # node id -> directory id of those with whom it would, and whether it has agreed to that for good.
+    proposal: Annotated[dict[Name, Name], msgspec.Meta(max_length=VOTER_COUNT_MAX)] = {}
+    agreed: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):

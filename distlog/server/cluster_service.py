@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from distlog.consensus.views import (
     SegmentLimits,
     TopicDescription,
 )
+from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import InvalidRequest, NoLeader
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
@@ -28,10 +30,20 @@ TOPICS_PER_STEP = 200
 class ClusterService:
     """One method for each rpc."""
 
-    def __init__(self, log: ServedLog, limits: ServerLimits, version: str) -> None:
+    def __init__(
+        self,
+        log: ServedLog,
+        limits: ServerLimits,
+        version: str,
+        itself: Callable[[], Member | None] = lambda: None,
+        view: Callable[[], Sight] = lambda: NOTHING_SEEN,
+    ) -> None:
+        """itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well."""
         self._log = log
         self._limits = limits
         self._version = version
+        self._itself = itself
+        self._view = view
 
     async def status(self, request: log_pb2.StatusRequest, context: Any) -> log_pb2.StatusResponse:
         """Describe this node and what it knows, without asking anybody: it answers also without a leader."""
@@ -56,6 +68,16 @@ class ClusterService:
             durability=status.durability,
             copy=copy_message(status.copy),
             scrub=log_pb2.ScrubStatus(**asdict(status.scrub)),
+            target=status.target,
+            planned=[
+                log_pb2.PlannedChange(
+                    change=each.change,
+                    node_id=each.node_id,
+                    why=each.why,
+                    waits_for=each.waits_for,
+                )
+                for each in status.planned
+            ],
         )
         # A node that waits for its cluster, or is between two states, has none to show.
         with contextlib.suppress(NoLeader):
@@ -90,11 +112,14 @@ class ClusterService:
         self, request: log_pb2.MembersRequest, context: Any
     ) -> log_pb2.MembersResponse:
         """Say who the members are, without asking anybody: who joins may ask any of them."""
-        status = self._log.status(with_topics=False)
+        status, view = self._log.status(with_topics=False), self._view()
         return log_pb2.MembersResponse(
             cluster_id=status.cluster_id,
             leader_id=status.leader_id,
             members=[member_message(member) for member in status.members],
+            answering=description_message(self._itself()),
+            seen=[seen_message(view.members[each], view.now) for each in sorted(view.members)],
+            seen_age_s=view.age_s if view.members else None,
         )
 
     async def add_member(
@@ -114,6 +139,23 @@ class ClusterService:
         async with write_deadline(self._limits.write_timeout_s):
             await self._log.remove_member(request.node_id, force=request.force)
         return log_pb2.RemoveMemberResponse()
+
+    async def set_target(
+        self, request: log_pb2.SetTargetRequest, context: Any
+    ) -> log_pb2.SetTargetResponse:
+        """Have the cluster meant for so many voters."""
+        async with write_deadline(self._limits.write_timeout_s):
+            await self._log.set_target(request.voter_count)
+        return log_pb2.SetTargetResponse()
+
+    async def leave(self, request: log_pb2.LeaveRequest, context: Any) -> log_pb2.LeaveResponse:
+        """Have this node removed from the cluster, for good; it stops then."""
+        own_id = self._log.status(with_topics=False).node_id
+        if request.node_id != own_id:
+            problem = f"this is {own_id}, and {request.node_id or 'nobody'} was named"
+            raise InvalidRequest(field="node_id", problem=problem)
+        await self._log.leave()
+        return log_pb2.LeaveResponse()
 
     async def list_topics(
         self, request: log_pb2.ListTopicsRequest, context: Any
@@ -194,6 +236,32 @@ def member_message(member: MemberStatus) -> log_pb2.MemberStatus:
         storage_full=member.is_storage_full,
         learner=not member.is_voter,
         peer_address=member.peer_address,
+    )
+
+
+def description_message(member: Member | None) -> log_pb2.NodeDescription | None:
+    """Return what a node says of itself as a message."""
+    if member is None:
+        return None
+    description = member.description
+    return log_pb2.NodeDescription(
+        node_id=description.node_id,
+        directory_id=description.directory_id,
+        peer_address=description.peer_address,
+        client_address=description.client_address,
+        cluster_id=description.cluster_id,
+        expect=description.expect,
+        version=description.version,
+        run=member.run,
+    )
+
+
+def seen_message(member: Member, now: float) -> log_pb2.SeenNode:
+    """Return what discovery sees of a node as a message."""
+    return log_pb2.SeenNode(
+        description=description_message(member),
+        status=member.status.value,
+        for_s=max(0.0, now - member.since),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from distlog.block import Block
@@ -115,6 +115,13 @@ class ServedLog(Protocol):
 
     async def remove_member(self, node_id: str, *, force: bool = False) -> None:
         """Remove a member; MemberNotFound, MembershipChangeUnderWay, MembershipChangeRefused, NotLeader, NoLeader, OutcomeUnknown."""
+
+    async def set_target(self, voter_count: int) -> None:
+        """Have the cluster meant for so many voters; InvalidRequest, MembershipChangeUnderWay, NotLeader, NoLeader, OutcomeUnknown."""
+
+    @property
+    def leave(self) -> Callable[[], Awaitable[None]]:
+        """Have this node removed from its cluster, and stop; MembershipChangeRefused, NoLeader.  It has its own deadline."""
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others."""

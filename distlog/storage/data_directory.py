@@ -40,6 +40,8 @@ TEMPORARY = ".tmp"
 DIRECTORY_ID_SIZE = 16
 IDENTITY_SIZE_MAX = 1 << 20
 IDENTITY_KEYS = frozenset({"node_id", "directory_id", "cluster_id", "voters"})
+# Of node.json, and only while an agreement is looked for (consensus/agreement.py).
+PROPOSAL_KEY = "proposal"
 # Of node.json: the checksum of the other keys.
 CHECKSUM_KEY = "crc32c"
 # What may be there before FORMAT is: an interrupted first start, or a file system's own.
@@ -57,6 +59,8 @@ class Identity:
     cluster_id: str | None = None
     # Directory id by node id, of all voters.
     voters: dict[str, str] | None = None
+    # Until then: with whom the node has proposed to form one, and whether it has agreed to that for good; None: with nobody.
+    proposal: tuple[dict[str, str], bool] | None = None
 
 
 class DataDirectory:
@@ -227,10 +231,24 @@ class DataDirectory:
 
     def form(self, cluster_id: str, voters: Mapping[str, str]) -> None:
         """Write down, once and durably, which cluster this is and who its voters are.  Blocks."""
-        identity = replace(self._identity, cluster_id=cluster_id, voters=dict(voters))
+        identity = replace(
+            self._identity, cluster_id=cluster_id, voters=dict(voters), proposal=None
+        )
         if identity == self._identity:
             return
         assert self.cluster_id is None, "a node belongs to one cluster for life"
+        _write_identity(self._disk, self.path, identity)
+        self._identity = identity
+
+    @property
+    def proposal(self) -> tuple[Mapping[str, str], bool]:
+        """With whom the node has proposed to form a cluster, and whether it has agreed to that; nobody, if it has not."""
+        return self._identity.proposal or ({}, False)
+
+    def propose(self, voters: Mapping[str, str], *, is_agreed: bool) -> None:
+        """Write down, durably, with whom the node would form a cluster.  Blocks.  Raises StorageFull, DiskFailed."""
+        assert self.cluster_id is None, "a node that belongs to a cluster proposes no other"
+        identity = replace(self._identity, proposal=(dict(voters), is_agreed))
         _write_identity(self._disk, self.path, identity)
         self._identity = identity
 
@@ -327,6 +345,7 @@ def _decode_identity(data: bytes) -> Identity:
     checksum = values.pop(CHECKSUM_KEY, None)
     if checksum is not None and checksum != _checksum(values):
         raise ValueError("its checksum is wrong")
+    proposal = _decode_proposal(values.pop(PROPOSAL_KEY, None))
     if values.keys() != IDENTITY_KEYS:
         raise ValueError(f"its keys are not {', '.join(sorted(IDENTITY_KEYS))}")
     node_id, directory_id = values["node_id"], values["directory_id"]
@@ -336,7 +355,7 @@ def _decode_identity(data: bytes) -> Identity:
     if len(bytes.fromhex(directory_id)) != DIRECTORY_ID_SIZE:
         raise ValueError(f"directory_id has {2 * DIRECTORY_ID_SIZE} digits")
     if cluster_id is None and voters is None:
-        return Identity(node_id, directory_id)
+        return Identity(node_id, directory_id, proposal=proposal)
     if not (isinstance(cluster_id, str) and cluster_id and isinstance(voters, dict) and voters):
         raise ValueError("cluster_id and voters are both null, or a string and an object")
     if not all(isinstance(voter, str) for voter in voters.values()):
@@ -344,8 +363,21 @@ def _decode_identity(data: bytes) -> Identity:
     return Identity(node_id, directory_id, cluster_id, voters)
 
 
+def _decode_proposal(value: object) -> tuple[dict[str, str], bool] | None:
+    if value is None:
+        return None
+    voters, is_agreed = value if isinstance(value, list) and len(value) == 2 else (None, None)
+    if not isinstance(voters, dict) or not isinstance(is_agreed, bool):
+        raise ValueError("a proposal is an object and true or false")
+    if not all(isinstance(voter, str) for voter in voters.values()):
+        raise ValueError("voters are directory ids")
+    return voters, is_agreed
+
+
 def _write_identity(disk: Disk, path: str, identity: Identity) -> None:
     values = asdict(identity)
+    if identity.proposal is None:
+        del values[PROPOSAL_KEY]
     values[CHECKSUM_KEY] = _checksum(values)
     text = json.dumps(values, indent=2, sort_keys=True)
     _replace(disk, path, IDENTITY_NAME, f"{text}\n".encode())

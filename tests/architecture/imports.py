@@ -54,6 +54,8 @@ LAYERS = (
         ("distlog.errors", "distlog.block", "distlog.runtime"),
         ("msgspec", "google_crc32c"),
     ),
+    # Views of the nodes.  Knows nothing of Raft, files or gRPC.
+    Layer("distlog.discovery", ("distlog.errors", "distlog.runtime"), ("msgspec",)),
     # The protocol, the journal and the state machine are sync; these modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
@@ -62,7 +64,15 @@ LAYERS = (
     Layer("distlog.consensus.reads", ("distlog.errors", "distlog.runtime", "distlog.consensus")),
     Layer("distlog.consensus.transfer", ("distlog.errors", "distlog.consensus")),
     Layer(
-        "distlog.consensus.membership", ("distlog.errors", "distlog.runtime", "distlog.consensus")
+        "distlog.consensus.membership",
+        ("distlog.errors", "distlog.runtime", "distlog.discovery.view", "distlog.consensus"),
+    ),
+    # What is done about the members is a pure function of what is known of them.
+    Layer(
+        "distlog.consensus.reconcile",
+        ("distlog.discovery.view", "distlog.consensus.configuration"),
+        (),
+        NO_LOOP,
     ),
     Layer("distlog.consensus.node_status", (*CONSENSUS, "distlog.consensus")),
     Layer("distlog.consensus.tails", ("distlog.errors",)),
@@ -93,24 +103,63 @@ LAYERS = (
             "distlog.consensus.replicated_log",
             "distlog.consensus.results",
             "distlog.consensus.views",
+            # What this node says of itself.
+            "distlog.discovery.view",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    # What a node asks another one as a client.
+    Layer(
+        "distlog.client.members",
+        ("distlog.errors", "distlog.api", "distlog.client", "distlog.discovery.view"),
+        GRPC,
+    ),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
+    Layer(
+        "distlog.meeting",
+        ("distlog.errors", "distlog.peer", "distlog.discovery.view", "distlog.joining"),
+    ),
     *(
         Layer(
             name,
-            (*CONSENSUS, "distlog.consensus", "distlog.catch_up", "distlog.joining", *above),
+            (
+                *CONSENSUS,
+                "distlog.consensus",
+                "distlog.catch_up",
+                "distlog.discovery",
+                "distlog.joining",
+                *above,
+            ),
         )
         for name, above in (
             ("distlog.node_settings", ()),
             ("distlog.neighbours", ("distlog.node_settings",)),
-            ("distlog.node", ("distlog.node_settings", "distlog.neighbours")),
+            ("distlog.finding", ("distlog.node_settings", "distlog.neighbours")),
+            (
+                "distlog.arrival",
+                (
+                    "distlog.node_settings",
+                    "distlog.neighbours",
+                    "distlog.finding",
+                    "distlog.meeting",
+                ),
+            ),
+            ("distlog.departure", ("distlog.node_settings", "distlog.finding")),
+            (
+                "distlog.node",
+                (
+                    "distlog.departure",
+                    "distlog.node_settings",
+                    "distlog.neighbours",
+                    "distlog.finding",
+                    "distlog.arrival",
+                ),
+            ),
         )
     ),
     # A node as a process: the one place that sees every layer of it.
@@ -124,6 +173,7 @@ LAYERS = (
             # For a node that joins, which is a client of the members before it is one of them.
             "distlog.client.members",
             "distlog.config",
+            "distlog.discovery",
             "distlog.node",
             "distlog.node_settings",
         ),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from distlog.api.log.v1 import log_pb2
 from distlog.cli import cluster as cluster_module
+from distlog.cli import members
 from distlog.cli.cluster import (
     NODE_COLUMNS,
     add_member,
@@ -15,11 +17,11 @@ from distlog.cli.cluster import (
     node_cells,
     node_columns,
     remove_member,
-    table,
     topic_columns,
     topic_rows,
     transfer_leadership,
 )
+from distlog.cli.table import table
 from distlog.errors import (
     LeadershipNotTransferred,
     MemberExists,
@@ -149,6 +151,68 @@ def test_a_removal_that_would_do_harm_is_refused_unless_forced() -> None:
                 await changed(cluster, "remove", "n2")
             await changed(cluster, "remove", "n2", "--force")
             assert "n2" not in cluster.members
+
+    run(scenario())
+
+
+def test_members_and_what_discovery_sees_stand_side_by_side() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            server = cluster.addresses[1]
+            finished = await distlog("cluster", "members", "--server", server)
+            assert (finished.code, finished.error) == (0, "")
+            lines = finished.output.decode().splitlines()
+            assert [line.split() for line in (lines[0], lines[1], lines[4])] == [
+                list(members.COLUMNS),
+                ["n1", "voter", "-", "-", "-", "n1:1", "-"],
+                ["n9", "-", "alive", "2", "s", "n9:2", "-", "1"],
+            ]
+            finished = await distlog("cluster", "members", "--server", server, "--json")
+            shown = json.loads(finished.output)
+            assert shown["seen_age_s"] == 0.5
+            assert [each["role"] for each in shown["nodes"]] == ["voter"] * 3 + [None]
+            assert shown["nodes"][3]["seen"]["status"] == "alive"
+            nowhere = await distlog("cluster", "members", "--server", "127.0.0.1:1")
+            assert (nowhere.code, "no answer from 127.0.0.1:1" in nowhere.error) == (1, True)
+
+    run(scenario())
+
+
+def test_a_node_is_told_to_leave_at_its_own_address() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            finished = await distlog("leave", "--server", cluster.addresses[1])
+            assert finished.code == 0
+            assert finished.output.decode().startswith("n2 is no member any more, and stops.")
+            finished = await distlog("cluster", "leave", "--server", cluster.addresses[2])
+            assert (finished.code, cluster.left) == (0, ["n2", "n3"])
+            finished = await distlog("leave", "--server", ",".join(cluster.addresses))
+            assert (finished.code, "one address" in finished.error) == (2, True)
+
+    run(scenario())
+
+
+def test_the_target_is_set_and_what_is_planned_is_shown_with_what_it_waits_for() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            cluster.leader = 1
+            server = ",".join(cluster.addresses)
+            finished = await distlog("cluster", "target", "3", "--server", server)
+            assert (finished.code, cluster.target) == (0, 3)
+            assert finished.output == b"the cluster is meant to have 3 voters\n"
+            cluster.planned = [
+                log_pb2.PlannedChange(
+                    change="remove", node_id="n3", why="it failed", waits_for="its place"
+                ),
+                log_pb2.PlannedChange(change="promote", node_id="n4", why="it has all"),
+            ]
+            finished = await distlog("cluster", "status", "--server", server)
+            assert finished.output.decode().splitlines()[-3:] == [
+                "MEMBER  PLANNED  BECAUSE     WAITS FOR",
+                "n3      remove   it failed   its place",
+                "n4      promote  it has all  nothing: it is next",
+            ]
+            assert (await looked(cluster))[1]["target"] == 3
 
     run(scenario())
 

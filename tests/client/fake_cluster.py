@@ -77,6 +77,10 @@ class FakeCluster:
         # Index of the leader, None during an election; how many more questions it takes.
         # Node id -> whether it is a learner.
         self.members = {"n1": False, "n2": False, "n3": False}
+        self.target = 0
+        self.planned: list[log_pb2.PlannedChange] = []
+        # Who was told to leave.
+        self.left: list[str] = []
         # Removals that are refused since another change is under way, and those whose answer is lost.
         self.changes_under_way = 0
         self.loses_answers = 0

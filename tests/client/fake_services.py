@@ -247,6 +247,8 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
             topics=[self._topic_status(name) for name in sorted(self._cluster.topics)],
             version="0.1.0",
             durability=self._node.durability,
+            target=self._cluster.target,
+            planned=self._cluster.planned,
         )
 
     async def TransferLeadership(
@@ -275,7 +277,23 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
         for node_id in self._cluster.members:
             # A learner has caught up by the next time that somebody asks.
             self._cluster.members[node_id] = False
-        return log_pb2.MembersResponse(members=members)
+        description = log_pb2.NodeDescription(node_id="n9", client_address="n9:2", version="1")
+        seen = log_pb2.SeenNode(description=description, status="alive", for_s=1.5)
+        return log_pb2.MembersResponse(members=members, seen=[seen], seen_age_s=0.5)
+
+    async def SetTarget(self, request: log_pb2.SetTargetRequest, context: Any) -> Any:
+        await self._node.enter("SetTarget", context)
+        try:
+            self._cluster.require_leader(self._node)
+        except DistlogError as error:
+            await fail(context, error)
+        self._cluster.target = request.voter_count
+        return log_pb2.SetTargetResponse()
+
+    async def Leave(self, request: log_pb2.LeaveRequest, context: Any) -> Any:
+        await self._node.enter("Leave", context)
+        self._cluster.left.append(request.node_id)
+        return log_pb2.LeaveResponse()
 
     async def AddMember(self, request: log_pb2.AddMemberRequest, context: Any) -> Any:
         await self._node.enter("AddMember", context)

@@ -20,4 +20,5 @@ def configurations(draw: st.DrawFn) -> Configuration:
     addresses = {each: draw(located) for each in sorted(ids) if draw(st.booleans())}
     removed = tuple(draw(st.lists(st.tuples(texts, texts), max_size=3)))
     raft_index = draw(st.integers(1, (1 << 64) - 1))
-    return Configuration(draw(texts), voters, learners, addresses, removed, raft_index)
+    target = draw(st.integers(0, 32))
+    return Configuration(draw(texts), voters, learners, addresses, removed, raft_index, target)

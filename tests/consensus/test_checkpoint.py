@@ -56,6 +56,7 @@ IMAGE = CheckpointImage(
         {"n4": Addresses("h4:8401", "h4:8400")},
         (("n3", "cc"),),
         6,
+        target=3,
     ),
     durable_sequence=40,
     now_ms=1000,
@@ -161,10 +162,10 @@ def test_a_file_with_something_after_its_end_is_refused() -> None:
 
 def test_a_newer_version_is_named_and_not_called_corrupt() -> None:
     whole = encoded(IMAGE)
-    newer = sealed(whole[:8] + b"\4\0\0\0" + whole[12:32], whole[40:])
-    with pytest.raises(FormatUnsupported, match="format 4") as error:
+    newer = sealed(whole[:8] + b"\5\0\0\0" + whole[12:32], whole[40:])
+    with pytest.raises(FormatUnsupported, match="format 5") as error:
         decode_checkpoint(newer, PATH)
-    assert error.value.supported == "3"
+    assert error.value.supported == "4"
 
 
 FORMED = Configuration("00112233aabbccdd", {"n1": "aa", "n2": "bb"})
@@ -210,6 +211,32 @@ e803000000000000 02000000 02000000 01000000 00000000
 def test_a_checkpoint_of_the_second_version_is_read_and_has_voters_only() -> None:
     expected = replace(IMAGE, configuration=FORMED)
     assert decode_checkpoint(bytes.fromhex(VERSION_2), PATH) == expected
+
+
+VERSION_3 = """
+64 69 73 74 6c 6f 67 43  03000000 00000000  2800000000000000  7601000000000000  bc24e921 24881822
+e803000000000000 00000000 02000000 01000000 00000000
+0600000000000000 0200000000000000 0100000000000000  01
+0700000000000000 0300000000000000 0500000000000000  64 6c617374
+0600000000000000
+   1000 30303131323233336161626263636464  03000000 01000000
+   01 0200 6e31 0200 6161 0000 0000  01 0200 6e32 0200 6262 0000 0000
+   02 0200 6e34 0200 6464 0700 68343a38343031 0700 68343a38343030
+   0200 6e33 0200 6363
+0100000000000000  0000000400000000 0000100000000000
+0000000000000000 0500000000000000 e703000000000000 0000000000000000 3c00000000000000  0700 64656661756c74
+0000000000000000 0000000000000000
+0700000000000000  0010000000000000 1000000000000000
+0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000  0600 6f7264657273
+0000004000000000 00840c2400000000
+0000020000000000 0000000000000000 00000000 00000000
+"""
+
+
+def test_a_checkpoint_of_the_third_version_is_read_and_written_where_there_is_no_target() -> None:
+    expected = replace(IMAGE, configuration=replace(IMAGE.configuration, target=0))
+    assert decode_checkpoint(bytes.fromhex(VERSION_3), PATH) == expected
+    assert encoded(expected) == bytes.fromhex(VERSION_3)
 
 
 @pytest.mark.parametrize("version", [0, 255])

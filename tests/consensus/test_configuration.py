@@ -111,6 +111,7 @@ EXAMPLE = Configuration(
     {"n2": "bb"},
     {"n1": Addresses("h1:8401", "h1:8400"), "n2": Addresses("h2:8401", "h2:8400")},
     (("n3", "cc"),),
+    target=3,
 )
 PAYLOAD = encode_configuration_entry(EXAMPLE, 1000)
 
@@ -145,6 +146,15 @@ def test_a_configuration_without_voters_or_with_a_member_twice_is_refused() -> N
     twice = PAYLOAD.replace(b"n2", b"n1")
     assert refused(twice)
     assert refused(PAYLOAD + b"\0")
+
+
+def test_a_configuration_of_an_older_version_has_no_target() -> None:
+    older = replace(EXAMPLE, target=0)
+    payload = encode_configuration_entry(older, 1000)
+    assert payload[5:9] == bytes(4)
+    assert decode_configuration_entry(payload, 1) == (older, 1000)
+    with pytest.raises(EntryUnknown):
+        decode_configuration_entry(PAYLOAD[:5] + b"\x21" + PAYLOAD[6:], 1)
 
 
 def test_a_command_entry_is_no_configuration() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
+from distlog.consensus.agreement import NOTHING, Agreement, Proposal
 from distlog.consensus.configuration import Addresses, Configuration
 from distlog.consensus.formation import Formation
 from distlog.peer.handshake import Hello
@@ -190,3 +193,58 @@ def test_a_stranger_needs_more_than_the_name_of_the_cluster() -> None:
         Hello(node_id="n9", directory_id="d9", cluster_id=FORMED.cluster_id, joins=True),
     ):
         assert "--peers" in str(changed(FORMED).judge(stranger))
+
+
+# --- Nodes that agree -----------------------------------------------------------------------------
+
+
+def expecting(name: str, directory: str, expect: int = 3) -> Formation:
+    agreement = Agreement(name, directory, expect, NOTHING, lambda _proposal: None)
+    return Formation(name, directory, set(), None, agreement)
+
+
+def waiting(name: str, directory: str, expect: int = 3, **others: Any) -> Hello:
+    return Hello(node_id=name, directory_id=directory, joins=True, expect=expect, **others)
+
+
+def test_nodes_that_were_started_alike_form_a_cluster_when_they_agree() -> None:
+    formation = expecting("n1", "d1")
+    heard = [waiting("n2", "d2"), waiting("n3", "d3")]
+    assert [formation.judge(each) for each in heard] == [None, None]
+    assert [formation.hear(each) for each in heard] == [None, None]
+    agreement = formation.agreement
+    assert agreement is not None
+    assert agreement.proposal == Proposal(FORMED.voters)
+    said: dict[str, Any] = {"proposal": dict(FORMED.voters), "agreed": True}
+    assert formation.hear(waiting("n2", "d2", **said)) is None
+    assert formation.missing() == ["n3 with data directory d3 to agree"]
+    assert formation.hear(waiting("n3", "d3", **said)) == FORMED
+
+
+def test_a_node_that_finds_a_cluster_joins_it_and_forms_none() -> None:
+    formation = expecting("n4", "d4")
+    member = replace_members(hello("n1", "d1", FORMED), {**FORMED.voters, "n4": "d4"})
+    assert formation.judge(hello("n1", "d1", FORMED)) is None
+    assert formation.hear(hello("n1", "d1", FORMED)) is None
+    assert formation.hear(member) == FORMED
+
+
+def replace_members(heard: Hello, members: dict[str, str]) -> Hello:
+    return msgspec.structs.replace(heard, members=members)
+
+
+def test_nodes_that_expect_different_numbers_refuse_each_other_in_words() -> None:
+    refused = expecting("n1", "d1").judge(waiting("n2", "d2", expect=5))
+    assert refused is not None
+    assert "started with --expect 3, and that one with --expect 5: give all nodes the same" in str(
+        refused
+    )
+
+
+def test_a_node_that_only_joins_is_told_what_it_waits_for() -> None:
+    refused = expecting("n1", "d1").judge(waiting("n2", "d2", expect=0))
+    assert refused is not None
+    assert "waits for 3 nodes with --expect 3" in str(refused)
+    refused = Formation("n1", "d1", set(), None).judge(waiting("n2", "d2"))
+    assert refused is not None
+    assert "this node waits to join a cluster" in str(refused)

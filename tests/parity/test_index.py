@@ -26,7 +26,9 @@ BEHAVIOURS = {
     10: "unary and streaming calls round-trip with their offsets",
     11: "consuming past the end gives no record, but the out-of-range status with its details",
     13: "health says SERVING",
-    15: "three nodes replicate each append to all, and list each other with one leader",
+    14: "who joins is seen to, nobody is seen to leave who did not, and whoever left stays seen as left",
+    15: "three nodes replicate each append to all, and list each other with one leader; who left is not listed, and gets nothing",
+    17: "the client knows the addresses with their roles, and learns when they change",
 }
 
 

@@ -79,18 +79,18 @@ class Steps:
         self._settings: tuple[str, ...] = ()
         self.cluster: ProcessCluster
 
-    def stopped(self, *settings: str) -> ProcessCluster:
-        """Have three nodes with these settings that have not been started."""
+    def stopped(self, *settings: str, spares: Sequence[str] = ()) -> ProcessCluster:
+        """Have three nodes with these settings that have not been started, and places for others."""
         self._settings = settings
-        self.cluster = self._make_cluster(("n1", "n2", "n3"), *settings)
+        self.cluster = self._make_cluster(("n1", "n2", "n3", *spares), *settings)
         come_by(self.cluster, "n1", "--bootstrap")
         for node_id in ("n2", "n3"):
             come_by(self.cluster, node_id, "--join", self.cluster["n1"].address)
         return self.cluster
 
-    async def grown(self, *settings: str) -> ProcessCluster:
-        """Have a cluster of three nodes with these settings, of which the first began it."""
-        self.stopped(*settings).start()
+    async def grown(self, *settings: str, spares: Sequence[str] = ()) -> ProcessCluster:
+        """Have a cluster of three nodes with these settings, of which the first began it, and places for others."""
+        self.stopped(*settings, spares=spares).start("n1", "n2", "n3")
         await all_vote(self.cluster, "n1", "n2", "n3")
         return self.cluster
 

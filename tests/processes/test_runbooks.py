@@ -45,6 +45,60 @@ async def have(cluster: ProcessCluster, records: list[tuple[int, bytes]], *node_
     await cluster.reach(len(more), *node_ids)
 
 
+@follows("Begin, with the same command on every node")
+async def test_nodes_that_are_started_alike_become_a_cluster(steps: Steps) -> None:
+    cluster = steps.stopped()
+    command = steps.left[0]
+    for node_id in ("n1", "n2", "n3"):
+        steps.left[0] = command
+        steps.serve(node_id, HOST_PORT=cluster.addresses)
+        steps.left.insert(0, command)
+    del steps.left[0]
+    waited = await steps.run()
+    assert b"leads" in waited.output
+    await all_vote(cluster, "n1", "n2", "n3")
+    listed = (await steps.run()).output.decode().splitlines()
+    assert [line.split()[0] for line in listed] == ["NODE", "n1", "n2", "n3"]
+    assert "cluster formed" in cluster["n1"].says()
+    await have(cluster, await write(cluster), "n1", "n2", "n3")
+
+
+@follows("A node leaves for good")
+async def test_the_leader_leaves_and_its_process_ends(steps: Steps) -> None:
+    cluster = await steps.grown()
+    records = await write(cluster)
+    gone = await cluster.leader()
+    left = await steps.run(HOST_PORT=cluster[gone].address)
+    assert left.output.decode().startswith(f"{gone} is no member any more, and stops.")
+    assert await cluster[gone].wait_for_exit() == 0
+    others = sorted({"n1", "n2", "n3"} - {gone})
+    await all_vote(cluster, *others)
+    await have(cluster, records, *others)
+
+
+@follows("A dead node is replaced")
+async def test_a_spare_takes_the_place_of_a_dead_node(steps: Steps) -> None:
+    cluster = await steps.grown("--dead-after-s", "2", spares=("n4",))
+    records = await write(cluster)
+    await steps.run()
+    steps.serve("n4", HOST_PORT=",".join(cluster[each].address for each in ("n1", "n2", "n3")))
+
+    async def is_spare() -> bool:
+        status = await cluster.status(await cluster.leader())
+        return status is not None and "a place:" in " ".join(
+            each.waits_for for each in status.planned
+        )
+
+    await until(is_spare, "n4 has everything", describe=cluster.describe)
+    shown = (await steps.run()).output.decode()
+    assert "a place: 3 of 3 voters are there" in shown
+    dead = next(each for each in await cluster.followers() if each != "n4")
+    cluster.kill(dead)
+    left = sorted({"n1", "n2", "n3", "n4"} - {dead})
+    await all_vote(cluster, *left)
+    await have(cluster, records, *left)
+
+
 @follows("Grow")
 async def test_a_cluster_of_one_grows_to_three(steps: Steps) -> None:
     cluster = steps.stopped()

@@ -26,6 +26,7 @@ from distlog.consensus.views import (
     Consistency,
     MemberStatus,
     NodeStatus,
+    PlannedChange,
     Retention,
     SegmentLimits,
     TimePosition,
@@ -107,6 +108,9 @@ class FakeReplicatedLog:
         self.members: tuple[MemberStatus, ...] = ()
         self.added: list[tuple[str, str]] = []
         self.removed: list[tuple[str, bool]] = []
+        self.target = 0
+        self.planned: tuple[PlannedChange, ...] = ()
+        self.has_left = False
 
     # --- What the services call ----------------------------------------------------------------
 
@@ -268,6 +272,14 @@ class FakeReplicatedLog:
         self._ask("remove_member")
         self.removed.append((node_id, force))
 
+    async def set_target(self, voter_count: int) -> None:
+        self._ask("set_target")
+        self.target = voter_count
+
+    async def leave(self) -> None:
+        self._ask("leave")
+        self.has_left = True
+
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         return NodeStatus(
             node_id="n1",
@@ -285,6 +297,8 @@ class FakeReplicatedLog:
             topics=tuple(topic.describe() for topic in self.topics.values() if with_topics),
             stalls=replace(NO_STALLS, longest_s=0.0415, count=3),
             durability="os",
+            target=self.target,
+            planned=self.planned,
         )
 
     def on_role_change(self, callback: Callable[[], None]) -> None:

@@ -85,6 +85,29 @@ def test_forming_is_durable_and_happens_once() -> None:
         assert (survivor.cluster_id, survivor.voters) == ("cluster", VOTERS)
 
 
+def test_what_was_proposed_is_durable_until_the_cluster_is_formed() -> None:
+    disk = SimulatedDisk()
+    directory = opened(disk)
+    assert directory.proposal == ({}, False)
+    directory.propose(VOTERS, is_agreed=True)
+    survivor = disk.crash(Random(1))
+    again = opened(survivor)
+    assert again.proposal == (VOTERS, True)
+    again.form("abc", VOTERS)
+    assert "proposal" not in text(survivor, "node.json")
+
+
+@pytest.mark.parametrize("value", ['{"n1": "11"}', '[{"n1": 1}, true]', "[{}, 1]", "[]"])
+def test_a_proposal_that_is_none_is_refused(value: str) -> None:
+    disk = SimulatedDisk()
+    opened(disk).close()
+    values = json.loads(text(disk, "node.json"))
+    del values["crc32c"]
+    write(disk, "node.json", json.dumps({**values, "proposal": json.loads(value)}))
+    with pytest.raises(DataDirectoryUnusable, match="cannot be understood"):
+        opened(disk)
+
+
 def test_a_crash_at_any_operation_of_the_first_start_leaves_a_directory_that_starts() -> None:
     survivors: list[tuple[SimulatedDisk, str | None]] = []
     written: list[DataDirectory] = []

@@ -213,14 +213,50 @@ class MembersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MembersResponse(_message.Message):
-    __slots__ = ("cluster_id", "leader_id", "members")
+    __slots__ = ("cluster_id", "leader_id", "members", "answering", "seen", "seen_age_s")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERING_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    SEEN_AGE_S_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     leader_id: str
     members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
-    def __init__(self, cluster_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ...) -> None: ...
+    answering: NodeDescription
+    seen: _containers.RepeatedCompositeFieldContainer[SeenNode]
+    seen_age_s: float
+    def __init__(self, cluster_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., answering: _Optional[_Union[NodeDescription, _Mapping]] = ..., seen: _Optional[_Iterable[_Union[SeenNode, _Mapping]]] = ..., seen_age_s: _Optional[float] = ...) -> None: ...
+
+class SeenNode(_message.Message):
+    __slots__ = ("description", "status", "for_s")
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FOR_S_FIELD_NUMBER: _ClassVar[int]
+    description: NodeDescription
+    status: str
+    for_s: float
+    def __init__(self, description: _Optional[_Union[NodeDescription, _Mapping]] = ..., status: _Optional[str] = ..., for_s: _Optional[float] = ...) -> None: ...
+
+class NodeDescription(_message.Message):
+    __slots__ = ("node_id", "directory_id", "peer_address", "client_address", "cluster_id", "expect", "version", "run")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    directory_id: str
+    peer_address: str
+    client_address: str
+    cluster_id: str
+    expect: int
+    version: str
+    run: int
+    def __init__(self, node_id: _Optional[str] = ..., directory_id: _Optional[str] = ..., peer_address: _Optional[str] = ..., client_address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., expect: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[int] = ...) -> None: ...
 
 class AddMemberRequest(_message.Message):
     __slots__ = ("node_id", "peer_address")
@@ -246,12 +282,32 @@ class RemoveMemberResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SetTargetRequest(_message.Message):
+    __slots__ = ("voter_count",)
+    VOTER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    voter_count: int
+    def __init__(self, voter_count: _Optional[int] = ...) -> None: ...
+
+class SetTargetResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability", "copy", "scrub")
+    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability", "copy", "scrub", "target", "planned")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +328,8 @@ class StatusResponse(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     COPY_FIELD_NUMBER: _ClassVar[int]
     SCRUB_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: str
@@ -292,7 +350,21 @@ class StatusResponse(_message.Message):
     durability: str
     copy: CopyStatus
     scrub: ScrubStatus
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ..., copy: _Optional[_Union[CopyStatus, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStatus, _Mapping]] = ...) -> None: ...
+    target: int
+    planned: _containers.RepeatedCompositeFieldContainer[PlannedChange]
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ..., copy: _Optional[_Union[CopyStatus, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStatus, _Mapping]] = ..., target: _Optional[int] = ..., planned: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ...) -> None: ...
+
+class PlannedChange(_message.Message):
+    __slots__ = ("change", "node_id", "why", "waits_for")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    node_id: str
+    why: str
+    waits_for: str
+    def __init__(self, change: _Optional[str] = ..., node_id: _Optional[str] = ..., why: _Optional[str] = ..., waits_for: _Optional[str] = ...) -> None: ...
 
 class CopyStatus(_message.Message):
     __slots__ = ("source", "raft_index", "size", "done_size", "fetched_size", "problem")

@@ -505,6 +505,16 @@ class ClusterStub:
                 request_serializer=log_dot_v1_dot_log__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.SetTarget = channel.unary_unary(
+                '/log.v1.Cluster/SetTarget',
+                request_serializer=log_dot_v1_dot_log__pb2.SetTargetRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.SetTargetResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/log.v1.Cluster/Leave',
+                request_serializer=log_dot_v1_dot_log__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.LeaveResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -588,6 +598,20 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetTarget(self, request, context):
+        """How many voters there are meant to be: further members learn, and take the place of one that is dead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Have the answering node leave the cluster for good.  The answer means that it is no member any more; then it stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -645,6 +669,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=log_dot_v1_dot_log__pb2.RemoveMemberRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'SetTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTarget,
+                    request_deserializer=log_dot_v1_dot_log__pb2.SetTargetRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.SetTargetResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=log_dot_v1_dot_log__pb2.LeaveRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -945,6 +979,60 @@ class Cluster:
             '/log.v1.Cluster/RemoveMember',
             log_dot_v1_dot_log__pb2.RemoveMemberRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/SetTarget',
+            log_dot_v1_dot_log__pb2.SetTargetRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.SetTargetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/Leave',
+            log_dot_v1_dot_log__pb2.LeaveRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

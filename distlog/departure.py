@@ -1,0 +1,111 @@
+"""How a node leaves its cluster for good: the leader removes it, discovery is told, and its process ends.
+
+    it leads? hand over -> ask the leader to remove me -> committed -> discovery: left -> `left` is done, and whoever runs the node stops it
+
+It never removes itself, and until the removal is committed it goes on as a member: whatever fails before that leaves it one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from distlog.consensus.group import Group
+from distlog.consensus.reads import no_leader
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.errors import (
+    DistlogError,
+    MemberNotFound,
+    MembershipChangeRefused,
+    MembershipChangeUnderWay,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+    Unreachable,
+)
+from distlog.finding import Finding
+from distlog.joining import parse_address
+from distlog.node_settings import NodePorts, NodeSettings
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 20.0
+PAUSE_S = 0.2
+# What another leader, or the same one a moment later, may do.
+PASSING = (
+    MembershipChangeUnderWay,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    ShuttingDown,
+    Unreachable,
+)
+
+
+class Departure:
+    """One node that may leave."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        ports: NodePorts,
+        log: ReplicatedLog,
+        finding: Finding,
+        group: Callable[[], Group | None],
+    ) -> None:
+        """group(): the one that runs; None: this node belongs to no cluster."""
+        self._settings = settings
+        self._ports = ports
+        self._log = log
+        self._finding = finding
+        self._group = group
+        # Done when this node is no member any more, and is to be stopped.
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def leave(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Have this node removed, for good.
+
+        Raises MembershipChangeRefused, LeadershipNotTransferred, and NoLeader or what the leader was last refused with when the time is
+        up; it is a member then as before.
+        """
+        group = self._group()
+        if group is None:
+            raise no_leader("this node belongs to no cluster: stop it instead")
+        node_id = self._settings.node_id
+        last: DistlogError = no_leader("an election is under way")
+        if group.configuration.voters.keys() == {node_id}:
+            problem = "it is the only voter: stop it instead"
+            raise MembershipChangeRefused(node_id=node_id, problem=problem)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        await self._ask_the_leader()
+                        break
+                    except MemberNotFound:
+                        # Somebody has removed it, perhaps this node the time before.
+                        break
+                    except PASSING as error:
+                        last = error
+                    except OSError as error:
+                        last = no_leader(f"the leader does not answer: {error}")
+                    await asyncio.sleep(PAUSE_S)
+        except TimeoutError:
+            raise last from None
+        logger.info(
+            "this node is no member any more, and stops; its data directory never comes back"
+        )
+        await self._finding.leave()
+        if not self.left.done():
+            self.left.set_result(None)
+
+    async def _ask_the_leader(self) -> None:
+        log = self._log
+        if log.is_leader:
+            await log.transfer_leadership()
+        place = parse_address(log.status(with_topics=False).leader_address)
+        if place is None or log.is_leader:
+            raise no_leader("an election is under way")
+        await self._ports.remove_member(place, self._settings.node_id)
