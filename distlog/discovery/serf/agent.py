@@ -21,6 +21,7 @@ from distlog.discovery.serf.client import AgentAddress, SerfClient
 from distlog.discovery.serf.errors import (
     AgentFailed,
     AgentProgramUnusable,
+    AgentSilent,
     AgentUnreachable,
 )
 from distlog.errors import DistlogError
@@ -98,7 +99,7 @@ class ExternalAgent:
         """Look who answers: nobody may yet, but it must not be a stranger.  Raises AgentNotAuthenticated, AgentAnswerInvalid."""
         try:
             client = await SerfClient.open(self._network, self._address)
-        except AgentUnreachable as problem:
+        except (AgentUnreachable, AgentSilent) as problem:
             logger.warning("going on without the Serf agent, until it answers: %s", problem)
             return
         client.close()
@@ -288,7 +289,7 @@ class ManagedAgent:
                     client = await SerfClient.open(self._network, address)
                     client.close()
                     return
-                except AgentUnreachable as problem:
+                except (AgentUnreachable, AgentSilent) as problem:
                     last: DistlogError = problem
                 except DistlogError as problem:
                     # It has failed to listen, or will: somebody else has taken its port meanwhile.

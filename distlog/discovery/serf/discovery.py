@@ -26,7 +26,14 @@ from distlog.discovery.serf.sightings import Sightings, sightings_of
 from distlog.discovery.serf.stream import SerfStream
 from distlog.discovery.serf.tags import ALL_TAGS, NodeState, TaggedNode, check_room, tags_of
 from distlog.discovery.serf.values import AgentMember, AgentStatus
-from distlog.discovery.view import Description, Member, MemberStatus, Sighting, View
+from distlog.discovery.view import (
+    REPEAT_S,
+    Description,
+    Member,
+    MemberStatus,
+    Sighting,
+    View,
+)
 from distlog.errors import DistlogError
 from distlog.runtime import Clock, Network
 
@@ -249,7 +256,7 @@ class SerfDiscovery:
     # --- Errands ---------------------------------------------------------------------------------
 
     async def _run_errands(self, client: SerfClient) -> None:
-        complaint = ""
+        complained_at = -REPEAT_S
         while True:
             await self._errands_soon.wait()
             self._errands_soon.clear()
@@ -259,9 +266,9 @@ class SerfDiscovery:
                 await self._rejoin(client)
             except (AgentRefused, AgentSilent) as problem:
                 # The connection is as good as before, and the next look finds again what is to be done.
-                if str(problem) != complaint:
-                    logger.warning("the Serf agent did not do what it was asked for: %s", problem)
-                complaint = str(problem)
+                if self._clock.monotonic() - complained_at >= REPEAT_S:
+                    complained_at = self._clock.monotonic()
+                    logger.warning("the Serf agent cannot do what it was asked for: %s", problem)
 
     async def _keep_tags(self, client: SerfClient) -> None:
         wanted = tags_of(self._own)
@@ -301,12 +308,17 @@ class SerfDiscovery:
         is_due = self._joined_at is None or now - self._joined_at >= interval_s
         if not missing or not is_due:
             return
+        problem: DistlogError | None = None
         for each in missing:
-            # Most of them are not there: that is why they are tried.
-            with contextlib.suppress(AgentRefused, AgentSilent):
+            try:
                 await client.join([each])
                 self._look_soon.set()
+            except (AgentRefused, AgentSilent) as refused:
+                problem = refused
         self._joined_at = self._clock.monotonic()
+        # While others are there, those that are not are no news.
+        if problem is not None and len(alive) <= 1:
+            raise problem
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -37,7 +37,10 @@ class FakeAgent:
         # (command, seq, body) in the order of their arrival.
         self.requests: list[tuple[str, int, Any]] = []
         self.arrived = asyncio.Event()
+        # What it says before it is asked.
+        self.greeting = b""
         self._writers: list[asyncio.StreamWriter] = []
+        self._serving: list[asyncio.Task[None] | None] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -67,6 +70,12 @@ class FakeAgent:
             writer.close()
         self._writers.clear()
 
+    async def closed(self) -> None:
+        """Return when nobody is served any more."""
+        for task in self._serving:
+            if task is not None:
+                await asyncio.wait([task])
+
     async def until_asked(self, command: str) -> int:
         """Return the Seq of the last request for `command`, when there is one."""
         async with asyncio.timeout(10):
@@ -78,7 +87,9 @@ class FakeAgent:
                 await self.arrived.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.append(asyncio.current_task())
         self._writers.append(writer)
+        writer.write(self.greeting)
         unpacker = msgpack.Unpacker()
         command, seq = "", 0
         while data := await reader.read(65536):

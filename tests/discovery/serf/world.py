@@ -58,6 +58,7 @@ class SerfNode:
         clock = SystemClock()
         self.run = run or clock.wall_ms()
         self.network = CutNetwork()
+        self.programs = SystemPrograms()
         self.agent = ManagedAgent(
             AgentSettings(
                 program=program,
@@ -68,7 +69,7 @@ class SerfNode:
                 directory=str(directory),
                 encrypt_key=encrypt_key,
             ),
-            programs=SystemPrograms(),
+            programs=self.programs,
             network=self.network,
             clock=clock,
             random=Random(),
