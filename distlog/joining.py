@@ -1,4 +1,4 @@
-"""How a node that was started with --join finds the cluster: it asks any member where all of them are, and greets them.
+"""How a node that joins finds the cluster: it asks any member, of those that --join or discovery names, where all are, and greets them.
 
     a client address -> members and their peer addresses -> hello "I join" to each -> the leader adds it -> a hello that has it
 
@@ -22,6 +22,8 @@ DELAY_MIN_S = 0.25
 DELAY_MAX_S = 5.0
 # Between two times that the members are greeted: the leader may have been another one.
 GREETING_DELAY_S = 1.0
+# While discovery has found no member yet.
+FINDING_DELAY_S = 0.5
 # Node id -> HOST:PORT of the members that the node at a client address knows of.
 AskMembers = Callable[[tuple[str, int]], Awaitable[Mapping[str, str]]]
 
@@ -39,19 +41,18 @@ class Joining:
 
     def __init__(
         self,
-        addresses: Sequence[tuple[str, int]],
+        addresses: Callable[[], Sequence[tuple[str, int]]],
         ask_members: AskMembers,
         peers: PeerNetwork,
         random: Random,
         is_finished: Callable[[], bool] = lambda: False,
     ) -> None:
-        """addresses: where clients reach members, at least one of them.
+        """addresses(): where clients reach members, as far as that is known now.
 
         is_finished(): that all members are known, to a node that belongs to the cluster already and only looks for the others.
         """
-        assert addresses
         self._is_finished = is_finished
-        self._addresses = tuple(addresses)
+        self._addresses = addresses
         self._ask_members = ask_members
         self._peers = peers
         self._random = random
@@ -61,7 +62,12 @@ class Joining:
         """Ask and greet until this task is cancelled, which is when the node has joined, or all members are known."""
         failure_count = 0
         while not self._is_finished():
-            for host, port in self._addresses:
+            addresses = self._addresses()
+            if not addresses:
+                # Whoever finds none says so itself.
+                await asyncio.sleep(FINDING_DELAY_S * self._random.uniform(0.75, 1.0))
+                continue
+            for host, port in addresses:
                 problem = await self._try((host, port))
                 if not problem:
                     failure_count = 0

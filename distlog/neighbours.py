@@ -16,7 +16,7 @@ from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group
 from distlog.errors import InvalidRequest, PeerRefused
 from distlog.joining import parse_address
-from distlog.node_settings import NodePorts, NodeSettings
+from distlog.node_settings import Backend, NodePorts, NodeSettings
 from distlog.peer.events import PeerEvents
 from distlog.peer.handshake import Hello
 from distlog.peer.network import PeerNetwork
@@ -44,6 +44,8 @@ class Neighbours:
         self._group = group
         # Directory id of each node that was heard, and where it is reached, as it said in its last hello.
         self._heard: dict[str, tuple[str, Addresses]] = {}
+        # Where discovery sees a node, if that is alive and the one that the configuration means; otherwise NOWHERE.
+        self.found: Callable[[str], Addresses] = lambda _node_id: NOWHERE
         # Where clients are told to connect to this node.
         self.client_address = ""
         self._is_listening = False
@@ -94,6 +96,7 @@ class Neighbours:
             durable_index=group.journal.promisable_index if group is not None else 0,
             client_address=addresses.client,
             peer_address=addresses.peer,
+            gossips=self._settings.discovery.backend is Backend.GOSSIP,
         )
 
     def _own_addresses(self) -> Addresses:
@@ -124,7 +127,10 @@ class Neighbours:
 
     def addresses_of(self, node_id: str) -> Addresses:
         """Return where a node is reached, as far as this one knows."""
-        heard = self._heard.get(node_id)
+        heard, found = self._heard.get(node_id), self.found(node_id)
+        # What it said on a connection that stands is the newest that there is.
+        if found.client and node_id not in self.peers.connected_ids:
+            return found
         if heard is not None:
             return heard[1]
         if node_id == self._settings.node_id:
@@ -184,11 +190,19 @@ class Neighbours:
             raise InvalidRequest(field="peer_address", problem=problem)
         self.peers.locate(node_id, place)
 
+    def found_again(self) -> None:
+        """Dial members where discovery sees them now."""
+        group = self._group()
+        for node_id in group.configuration.members if group is not None else ():
+            place = parse_address(self.found(node_id).peer)
+            if place is not None:
+                self.peers.locate(node_id, place)
+
     def members_changed(self, newest: Configuration, committed: Configuration) -> None:
         """Have connections with those who are members now, and with those no more who were removed for certain."""
         own_id = self._settings.node_id
         for node_id in newest.members:
-            place = parse_address(newest.addresses_of(node_id).peer)
+            place = parse_address(self.found(node_id).peer or newest.addresses_of(node_id).peer)
             if place is not None and node_id != own_id:
                 self.peers.locate(node_id, place)
         for node_id, directory_id in committed.removed:

@@ -31,6 +31,7 @@ from distlog.errors import (
     PeerRefused,
     StorageFull,
 )
+from distlog.finding import Finding
 from distlog.joining import Joining
 from distlog.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings, stored_configuration
@@ -84,7 +85,7 @@ class Node:
         self._formation = Formation(
             settings.node_id,
             self._directory.directory_id,
-            set() if settings.join else settings.peers.keys(),
+            set() if settings.joins else settings.peers.keys(),
             stored_configuration(settings, self._directory),
         )
         self._joining: asyncio.Task[None] | None = None
@@ -98,6 +99,7 @@ class Node:
             events=self,
         )
         self._peers = self._neighbours.peers
+        self.finding = Finding(settings, ports, self._neighbours, lambda: self._group)
         # Set when the node cannot go on; carries why.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._read_worker = self._worker("read")
@@ -138,14 +140,15 @@ class Node:
         if configuration is not None:
             self._take_part(configuration)
         has_others = self._neighbours.has_others
-        if len(settings.peers) > 1 or settings.bootstrap or settings.join or has_others:
+        if len(settings.peers) > 1 or settings.bootstrap or settings.joins or has_others:
             await self._neighbours.listen()
+        await self.finding.start()
         if self._formation.joins:
             logger.info("waiting to join the cluster of %s", self._waiting_for()[0])
         knows_all = self._neighbours.knows_all
-        if settings.join and not knows_all():
+        if settings.joins and not knows_all():
             ask, random = self._ports.ask_members, self._ports.random
-            joining = Joining(settings.join, ask, self._peers, random, knows_all)
+            joining = Joining(self.finding.client_addresses, ask, self._peers, random, knows_all)
             self._joining = self._loop.create_task(joining.run())
         elif not self.is_formed:
             missing = ",".join(self._formation.missing())
@@ -153,7 +156,8 @@ class Node:
 
     def _waiting_for(self) -> list[str]:
         if self._formation.joins:
-            return [", ".join(f"{host}:{port}" for host, port in self._settings.join)]
+            places = [f"{host}:{port}" for host, port in self._settings.join]
+            return [", ".join(places) or "a member that discovery finds"]
         return self._formation.missing()
 
     async def hand_over(self, timeout_s: float) -> None:
@@ -181,6 +185,7 @@ class Node:
             await asyncio.wait([self._switching])
         if self._group is not None:
             await self._group.stop()
+        await self.finding.close()
         await self._peers.stop()
         self._close()
 
@@ -191,6 +196,7 @@ class Node:
             self._files.close()
         if self._group is not None:
             self._group.abandon()
+        self.finding.abandon()
         self._peers.abandon()
         self.replicated_log.close()
 
@@ -214,7 +220,7 @@ class Node:
         directory = self._directory
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
-            if not self._settings.join:
+            if not self._settings.joins:
                 logger.info(
                     "cluster formed cluster_id=%s voters=%s",
                     configuration.cluster_id,
@@ -226,6 +232,7 @@ class Node:
         self.replicated_log.files_status = self._files.status
         self._begin(configuration, self._open_state())
         self._files.scrub.start()
+        self.finding.announce()
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""
@@ -398,6 +405,7 @@ class Node:
     def peer_connected(self, node_id: str) -> None:
         if self._group is not None:
             self._group.peer_connected(node_id, self._peers.directory_of(node_id))
+        self.finding.peer_connected(node_id)
 
     def peer_disconnected(self, node_id: str) -> None:
         if self._files is not None:
@@ -414,6 +422,9 @@ class Node:
         elif is_known and channel is Channel.FILES:
             assert self._files is not None
             self._files.frame_received(node_id, payload)
+        elif is_known and channel is Channel.GOSSIP:
+            if problem := self.finding.frame_received(node_id, payload):
+                self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
         else:
             problem = f"it sent a frame of channel {channel}, group {group}, which this node does not have"
             self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))

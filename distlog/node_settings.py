@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from random import Random
 
 from distlog.catch_up.scrub import ScrubSettings
@@ -11,6 +12,8 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.discovery.dns import AskNode, Resolve
+from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid
 from distlog.joining import AskMembers
 from distlog.peer.limits import PeerLimits
@@ -21,6 +24,29 @@ from distlog.storage.disk import Disk
 RESERVE_SIZE = 64 << 20
 # Bytes in a second that others copy from a node.
 COPY_RATE_MAX = 64 << 20
+
+
+class Backend(StrEnum):
+    """What finds the other nodes."""
+
+    GOSSIP = "gossip"
+    STATIC = "static"
+    DNS = "dns"
+    SERF = "serf"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """Which backend, and where it looks: the name and the clients' port of dns, the agent of serf; for others "" and 0."""
+
+    backend: Backend = Backend.STATIC
+    host: str = ""
+    port: int = 0
+
+    @property
+    def finds_strangers(self) -> bool:
+        """Tell whether it shows nodes to one that belongs to no cluster yet."""
+        return self.backend in (Backend.DNS, Backend.SERF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +62,7 @@ class NodeSettings:
     # to a node that belongs to a cluster already.
     bootstrap: bool = False
     join: tuple[tuple[str, int], ...] = ()
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     # Where the other nodes reach this one; None: where it listens.
     peer_advertise: tuple[str, int] | None = None
     # Bytes of disk that are kept for what was promised: more than the largest entry costs (consensus/space.py).
@@ -49,9 +76,23 @@ class NodeSettings:
     replicated_log: ReplicatedLogSettings = field(default_factory=ReplicatedLogSettings)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
 
+    @property
+    def joins(self) -> bool:
+        """Tell whether this node, while its directory is empty, looks for a cluster to become a member of."""
+        is_found = self.discovery.finds_strangers and not self.bootstrap and len(self.peers) == 1
+        return bool(self.join) or is_found
+
 
 async def _nobody_answers(_address: tuple[str, int]) -> Mapping[str, str]:
     raise OSError("this node has no way to ask")
+
+
+async def _nobody_is_there(_address: tuple[str, int]) -> tuple[Description, int]:
+    raise OSError("this node has no way to ask")
+
+
+async def _nothing_is_known(_name: str) -> Sequence[str]:
+    raise OSError("this node has no way to resolve a name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +106,9 @@ class NodePorts:
     make_worker: Callable[[str], Worker]
     # Ask the node at a client address who the members are, and where peers reach them.  Only who joins does.
     ask_members: AskMembers = _nobody_answers
+    # Ask the node at a client address who it is, and for the addresses of a name.  Only discovery by dns does.
+    ask_node: AskNode = _nobody_is_there
+    resolve: Resolve = _nothing_is_known
 
 
 def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Configuration | None:
@@ -72,7 +116,7 @@ def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Co
     voters, cluster_id = directory.voters, directory.cluster_id
     if voters is None or cluster_id is None:
         return None
-    if settings.bootstrap or settings.join:
+    if settings.bootstrap or settings.joins:
         # Those mean nothing to who belongs to a cluster.
         return Configuration(cluster_id, voters)
     is_fixed = len(settings.peers) > 1

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -187,3 +188,9 @@ class TcpNetwork:
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> None:
         await asyncio.get_running_loop().create_connection(protocol_factory, host, port)
+
+
+async def resolve(name: str) -> Sequence[str]:
+    """Return the addresses that a name stands for, IPv4 and IPv6.  Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(place[0]) for *_, place in found))

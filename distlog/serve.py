@@ -19,7 +19,7 @@ import uvloop
 
 from distlog import __version__
 from distlog.catch_up.scrub import ScrubSettings
-from distlog.client.members import members_at
+from distlog.client.members import members_at, node_at
 from distlog.config import ServeConfig
 from distlog.config.kinds import Address
 from distlog.consensus.commands import COMMAND_COUNT_MAX
@@ -29,11 +29,18 @@ from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
+from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.node import Node
-from distlog.node_settings import RESERVE_SIZE, NodePorts, NodeSettings
+from distlog.node_settings import (
+    RESERVE_SIZE,
+    Backend,
+    DiscoverySettings,
+    NodePorts,
+    NodeSettings,
+)
 from distlog.peer.limits import ChannelLimits, PeerLimits
-from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker
+from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -110,6 +117,7 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
         limits=server_limits(config, open_max),
+        itself=node.finding.itself,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
@@ -193,11 +201,17 @@ def real_ports() -> NodePorts:
         network=TcpNetwork(),
         make_worker=ThreadWorker,
         ask_members=_ask_members,
+        ask_node=_ask_node,
+        resolve=resolve,
     )
 
 
 async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
     return await members_at(str(Address(*address)))
+
+
+async def _ask_node(address: tuple[str, int]) -> tuple[Description, int]:
+    return await node_at(str(Address(*address)))
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:
@@ -222,6 +236,9 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         peers={node_id: (address.host, address.port) for node_id, address in peers.items()},
         bootstrap=config.bootstrap,
         join=tuple((address.host, address.port) for address in config.join or ()),
+        discovery=DiscoverySettings(
+            Backend(config.discovery.backend), config.discovery.host, config.discovery.port
+        ),
         peer_advertise=(config.peer_advertise.host, config.peer_advertise.port)
         if config.peer_advertise
         else None,

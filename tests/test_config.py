@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distlog.config import SETTINGS, Address, ServeConfig, Setting, load, nearest, parse_address
-from distlog.config.kinds import MIB, parse_bytes, show_bytes
+from distlog.config.kinds import MIB, DiscoveryChoice, parse_bytes, show_bytes
 from distlog.errors import ConfigurationInvalid
 
 PEERS = "n1=127.0.0.1:8401,n2=127.0.0.1:8411,n3=127.0.0.1:8421"
@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "bootstrap": ("true", True),
     "join": ("h1:8400, [::1]:8410", (Address("h1", 8400), Address("::1", 8410))),
     "peer_advertise": ("n2.example:8411", Address("n2.example", 8411)),
+    "discovery": ("dns://nodes.example:8400", DiscoveryChoice("dns", "nodes.example", 8400)),
     "insecure": ("true", True),
     "record_size_max": ("2MiB", 2 * MIB),
     "election_timeout_min_s": ("0.5", 0.5),
@@ -43,7 +44,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "log_format": ("json", "json"),
 }
 # What else must be said for a sample to be acceptable.
-BESIDE = {"peers": {"DISTLOG_NODE_ID": "n2"}, "join": {"DISTLOG_NODE_ID": "n2"}}
+BESIDE = {name: {"DISTLOG_NODE_ID": "n2"} for name in ("peers", "join", "discovery")}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -117,6 +118,23 @@ def test_a_node_listens_for_peers_where_the_peers_expect_it() -> None:
     assert given.peer_listen == Address("127.0.0.1", 99)
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "gossip"),
+        ({"node_id": "n2", "peers": PEERS}, "static"),
+        ({"node_id": "n2", "peers": PEERS, "discovery": "gossip"}, "gossip"),
+        ({"node_id": "n2", "discovery": "serf"}, "serf"),
+        ({"node_id": "n2", "discovery": "serf://[::1]:7373"}, "serf://[::1]:7373"),
+        ({"discovery": "dns://h:1", "bootstrap": "true"}, "dns://h:1"),
+    ],
+)
+def test_a_fixed_set_is_its_own_discovery_and_other_nodes_tell_each_other(
+    flags: dict[str, str], expected: str
+) -> None:
+    assert str(load(flags, {}).discovery) == expected
+
+
 # --- What is refused, and in which words ---
 
 
@@ -127,6 +145,13 @@ def test_a_node_listens_for_peers_where_the_peers_expect_it() -> None:
         ({"peers": PEERS, "join": "h:1", "node_id": "n1"}, {}, "", "--peers and --join", "one of"),
         ({"bootstrap": "true", "join": "h:1"}, {}, "", "--bootstrap and --join", "one of"),
         ({"join": "h:1"}, {}, "", "--node-id", "required with --join"),
+        ({"discovery": "serf"}, {}, "", "--node-id", "required with --discovery serf"),
+        ({"discovery": "dns://h:1"}, {}, "", "--node-id", "required with --discovery dns://h:1"),
+        ({"discovery": "static"}, {}, "", "--discovery", "there is no --peers"),
+        ({"discovery": "dns"}, {}, "", "--discovery", "dns://NAME:PORT"),
+        ({"discovery": "dns://h:0"}, {}, "", "--discovery", "dns://NAME:PORT"),
+        ({"discovery": "gossip://h:1"}, {}, "", "--discovery", "must be gossip"),
+        ({"discovery": "serf://h"}, {}, "", "--discovery", "HOST:PORT"),
         ({"join": "h:0", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
         ({"join": "h", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
         ({"join": ",", "node_id": "n4"}, {}, "", "--join", "1 to 15"),

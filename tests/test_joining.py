@@ -46,7 +46,7 @@ def joined(answers: dict[str, Any], *addresses: str, seconds: float) -> tuple[Pe
 
     async def main() -> None:
         places = [(host, 8400) for host in addresses]
-        joining = Joining(places, ask, peers, Random(1))  # type: ignore[arg-type]
+        joining = Joining(lambda: places, ask, peers, Random(1))  # type: ignore[arg-type]
         task = asyncio.ensure_future(joining.run())
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)

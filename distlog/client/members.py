@@ -7,6 +7,8 @@ import grpc.aio
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import read_error
 from distlog.client.routing import ASK_TIMEOUT_S, Node
+from distlog.discovery.view import Description
+from distlog.errors import Unreachable
 
 
 async def members_at(address: str) -> dict[str, str]:
@@ -14,6 +16,32 @@ async def members_at(address: str) -> dict[str, str]:
 
     Raises Unreachable, and what the node refuses with.
     """
+    answer = await _asked(address)
+    return {member.node_id: member.peer_address for member in answer.members}
+
+
+async def node_at(address: str) -> tuple[Description, int]:
+    """Ask the node at `address` (for clients) once: return what it says of itself, and which run of it answered.
+
+    Raises Unreachable, also if it has not told, and what the node refuses with.
+    """
+    answer = await _asked(address)
+    if not answer.HasField("answering"):
+        raise Unreachable(addresses=address, problem="it does not say yet who it is")
+    node = answer.answering
+    description = Description(
+        node_id=node.node_id,
+        directory_id=node.directory_id,
+        peer_address=node.peer_address,
+        client_address=node.client_address,
+        cluster_id=node.cluster_id,
+        expect=node.expect,
+        version=node.version,
+    )
+    return description, node.run
+
+
+async def _asked(address: str) -> log_pb2.MembersResponse:
     node = Node(address)
     try:
         answer = await node.cluster.Members(log_pb2.MembersRequest(), timeout=ASK_TIMEOUT_S)
@@ -21,4 +49,5 @@ async def members_at(address: str) -> dict[str, str]:
         raise read_error(error, address) from None
     finally:
         await node.close()
-    return {member.node_id: member.peer_address for member in answer.members}
+    assert isinstance(answer, log_pb2.MembersResponse)
+    return answer

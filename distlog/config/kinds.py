@@ -46,6 +46,22 @@ class Address(NamedTuple):
             return False
 
 
+class DiscoveryChoice(NamedTuple):
+    """Which backend finds the other nodes, and where it looks, if it has to be told."""
+
+    backend: str
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.backend}://{Address(self.host, self.port)}" if self.host else self.backend
+
+    @property
+    def finds_strangers(self) -> bool:
+        """Tell whether it shows nodes to one that belongs to no cluster yet."""
+        return self.backend in ("dns", "serf")
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a setting is written.  `read` takes a flag's or variable's text, or a TOML value."""
@@ -107,6 +123,18 @@ def parse_addresses(value: object) -> tuple[Address, ...]:
     return addresses
 
 
+def parse_discovery(value: object) -> DiscoveryChoice:
+    """Parse gossip, static, dns://NAME:PORT, serf or serf://HOST:PORT."""
+    backend, colon, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    if (backend in ("gossip", "static") and not colon) or value == "serf":
+        return DiscoveryChoice(backend)
+    if backend in ("dns", "serf") and colon:
+        address = parse_address(rest)
+        if address.port:
+            return DiscoveryChoice(backend, *address)
+    raise ValueError("must be gossip, static, dns://NAME:PORT, serf or serf://HOST:PORT")
+
+
 def parse_bytes(value: object) -> int:
     """Parse a number of bytes: 1048576, 1MiB, "64 MiB"."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -165,6 +193,7 @@ PATH = Kind("DIR", parse_text)
 ADDRESS = Kind("HOST:PORT", parse_address)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)
+DISCOVERY = Kind("gossip|static|dns://NAME:PORT|serf|serf://HOST:PORT", parse_discovery)
 BYTES = Kind("BYTES", parse_bytes, show_bytes)
 SECONDS = Kind("SECONDS", parse_seconds, lambda seconds: f"{seconds:g}")
 SWITCH = Kind("true|false", parse_switch, lambda switch: str(switch).lower())

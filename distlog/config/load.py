@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distlog.config.kinds import show_bytes
+from distlog.config.kinds import DiscoveryChoice, show_bytes
 from distlog.config.table import ENVIRONMENT_PREFIX, SETTINGS, ServeConfig, Setting
 from distlog.errors import ConfigurationInvalid
 
@@ -89,6 +89,8 @@ def _derive(values: Mapping[str, Any]) -> ServeConfig:
         config = dataclasses.replace(config, data_dir=f"data/{config.node_id}")
     if "peer_listen" not in values and config.peers and config.node_id in config.peers:
         config = dataclasses.replace(config, peer_listen=config.peers[config.node_id])
+    if "discovery" not in values and config.peers:
+        config = dataclasses.replace(config, discovery=DiscoveryChoice("static"))
     return config
 
 
@@ -142,13 +144,21 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
     if len(ways) > 1:
         problem = "name different ways to come to a cluster: give one of them"
         raise ConfigurationInvalid(" and ".join(ways), problem)
-    if config.join is not None and "node_id" not in given:
-        problem = "is required with --join: a name that no member has"
+    is_found = config.discovery.finds_strangers and not (config.peers or config.bootstrap)
+    joins = config.join is not None or is_found
+    if joins and "node_id" not in given:
+        flag = "--join" if config.join is not None else f"--discovery {config.discovery}"
+        problem = f"is required with {flag}: a name that no member has"
         raise ConfigurationInvalid("--node-id", problem)
+    if config.discovery.backend == "static" and config.peers is None:
+        problem = (
+            "static shows the nodes of --peers, and there is no --peers: give that, or take gossip"
+        )
+        raise ConfigurationInvalid("--discovery", problem)
     if config.peers is not None and config.peer_advertise is not None:
         problem = "means nothing with --peers, which says where each node is reached"
         raise ConfigurationInvalid("--peer-advertise", problem)
     is_nowhere = config.peer_listen.is_wildcard and config.peer_advertise is None
-    if is_nowhere and (config.bootstrap or config.join is not None):
+    if is_nowhere and (config.bootstrap or joins):
         problem = f"is required because --peer-listen {config.peer_listen} is no address that a node could connect to"
         raise ConfigurationInvalid("--peer-advertise", problem)

@@ -11,6 +11,7 @@ from distlog.config.kinds import (
     ADDRESS,
     ADDRESSES,
     BYTES,
+    DISCOVERY,
     GIB,
     KIB,
     MIB,
@@ -20,6 +21,7 @@ from distlog.config.kinds import (
     SECONDS,
     SWITCH,
     Address,
+    DiscoveryChoice,
     Kind,
     one_of,
 )
@@ -127,6 +129,14 @@ class ServeConfig:
         None,
         "the address at which the other members reach this node; not with --peers",
         derived="--peer-listen",
+    )
+    discovery: DiscoveryChoice = setting(  # noqa: RUF009 (its values are immutable)
+        DISCOVERY,
+        DiscoveryChoice("gossip"),
+        "how the nodes find each other: gossip: members tell each other, over the connections they have; static: who is in --peers; dns: "
+        "those that the addresses of a name lead to, PORT being that for clients; serf: those that a Serf agent knows. Where dns or serf "
+        "finds a member, no --join is needed",
+        derived="static with --peers, otherwise gossip",
     )
     insecure: bool = setting(
         SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from distlog.discovery.gossip_rows import check_readable
 from distlog.discovery.view import (
     Description,
     Member,
@@ -173,6 +174,7 @@ class DnsDiscovery:
             try:
                 async with asyncio.timeout(self._settings.ask_timeout_s):
                     description, run = await self._ask(address)
+                check_readable(description, run)
             except (DistlogError, OSError, TimeoutError):
                 return None
         return Sighting(description, MemberStatus.ALIVE, run)

@@ -145,3 +145,8 @@ def own_row(description: Description, run: int, heartbeat: int, status: Status) 
             field=f"description of {description.node_id}", problem=problem
         ) from None
     return row
+
+
+def check_readable(description: Description, run: int) -> None:
+    """Raise InvalidRequest for a description that no node would tell in rows: too long, or with blanks, which would spoil a log."""
+    own_row(description, run, 0, ALIVE)

@@ -52,6 +52,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     # The last entry that its journal has durably; 0: none.  It never falls below what the node has acknowledged.  None: an older
     # version does not say.
     durable_index: Unsigned | None = None
+    # It takes part in gossip: whoever does not may be of a version that knows no such frames.
+    gossips: bool = False
 
 
 class Greeting(msgspec.Struct, frozen=True, tag_field="kind", tag="greeting"):

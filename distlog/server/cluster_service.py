@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2
@@ -14,6 +15,7 @@ from distlog.consensus.views import (
     SegmentLimits,
     TopicDescription,
 )
+from distlog.discovery.view import Member
 from distlog.errors import InvalidRequest
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
@@ -27,10 +29,18 @@ TOPICS_PER_STEP = 200
 class ClusterService:
     """One method for each rpc."""
 
-    def __init__(self, log: ServedLog, limits: ServerLimits, version: str) -> None:
+    def __init__(
+        self,
+        log: ServedLog,
+        limits: ServerLimits,
+        version: str,
+        itself: Callable[[], Member | None] = lambda: None,
+    ) -> None:
+        """itself(): how this node sees itself; None: it has only begun to start."""
         self._log = log
         self._limits = limits
         self._version = version
+        self._itself = itself
 
     async def status(self, request: log_pb2.StatusRequest, context: Any) -> log_pb2.StatusResponse:
         """Describe this node and what it knows, without asking anybody: it answers also without a leader."""
@@ -92,6 +102,7 @@ class ClusterService:
             cluster_id=status.cluster_id,
             leader_id=status.leader_id,
             members=[member_message(member) for member in status.members],
+            answering=description_message(self._itself()),
         )
 
     async def add_member(
@@ -211,6 +222,23 @@ def member_message(member: MemberStatus) -> log_pb2.MemberStatus:
         storage_full=member.is_storage_full,
         learner=not member.is_voter,
         peer_address=member.peer_address,
+    )
+
+
+def description_message(member: Member | None) -> log_pb2.NodeDescription | None:
+    """Return what a node says of itself as a message."""
+    if member is None:
+        return None
+    description = member.description
+    return log_pb2.NodeDescription(
+        node_id=description.node_id,
+        directory_id=description.directory_id,
+        peer_address=description.peer_address,
+        client_address=description.client_address,
+        cluster_id=description.cluster_id,
+        expect=description.expect,
+        version=description.version,
+        run=member.run,
     )
 
 

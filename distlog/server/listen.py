@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from distlog import __version__
 from distlog.api.log.v1 import log_pb2
+from distlog.discovery.view import Member
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
 from distlog.server.calls import Calls
 from distlog.server.cluster_service import ClusterService
@@ -53,11 +54,13 @@ class Listener:
         insecure: bool,
         random_bytes: Callable[[int], bytes],
         limits: ServerLimits | None = None,
+        itself: Callable[[], Member | None] = lambda: None,
     ) -> None:
         """Prepare to listen; must be called with the loop running.
 
         insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
         random_bytes: makes the ids of incidents.
+        itself(): how this node sees itself; None: it has only begun to start.
         """
         self._host = host
         self._port = port
@@ -65,6 +68,7 @@ class Listener:
         self._limits = limits or ServerLimits()
         self._streams = OpenStreams(self._limits.tail_count_max)
         self._calls = Calls(random_bytes)
+        self._itself = itself
         self._health = Health(log, self._streams)
         self._server = grpc.aio.server(
             handlers=self._handlers(log),
@@ -115,7 +119,7 @@ class Listener:
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
         service = LogService(log, self._limits, self._streams, self._calls.refused)
-        cluster = ClusterService(log, self._limits, __version__)
+        cluster = ClusterService(log, self._limits, __version__, self._itself)
         return [
             self._calls.handlers(LOG, service),
             self._calls.handlers(CLUSTER, cluster),

@@ -102,24 +102,43 @@ LAYERS = (
             "distlog.consensus.replicated_log",
             "distlog.consensus.results",
             "distlog.consensus.views",
+            # What this node says of itself.
+            "distlog.discovery.view",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    # What a node asks another one as a client.
+    Layer(
+        "distlog.client.members",
+        ("distlog.errors", "distlog.api", "distlog.client", "distlog.discovery.view"),
+        GRPC,
+    ),
     Layer("distlog.config", ("distlog.errors",)),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
     *(
         Layer(
             name,
-            (*CONSENSUS, "distlog.consensus", "distlog.catch_up", "distlog.joining", *above),
+            (
+                *CONSENSUS,
+                "distlog.consensus",
+                "distlog.catch_up",
+                "distlog.discovery",
+                "distlog.joining",
+                *above,
+            ),
         )
         for name, above in (
             ("distlog.node_settings", ()),
             ("distlog.neighbours", ("distlog.node_settings",)),
-            ("distlog.node", ("distlog.node_settings", "distlog.neighbours")),
+            ("distlog.finding", ("distlog.node_settings", "distlog.neighbours")),
+            (
+                "distlog.node",
+                ("distlog.node_settings", "distlog.neighbours", "distlog.finding"),
+            ),
         )
     ),
     # A node as a process: the one place that sees every layer of it.
@@ -133,6 +152,7 @@ LAYERS = (
             # For a node that joins, which is a client of the members before it is one of them.
             "distlog.client.members",
             "distlog.config",
+            "distlog.discovery",
             "distlog.node",
             "distlog.node_settings",
         ),

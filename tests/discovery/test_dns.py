@@ -12,8 +12,8 @@ import pytest
 from distlog.discovery.dns import DnsDiscovery, DnsSettings
 from distlog.discovery.view import Description, MemberStatus
 from distlog.errors import Unreachable
-from tests.discovery.worlds import description_of
-from tests.simulation.virtual_loop import VirtualClock, VirtualLoop, pass_time
+from tests.discovery.worlds import description_of, pass_time
+from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 SETTINGS = DnsSettings()
 

@@ -18,7 +18,7 @@ from distlog.discovery.gossip_rows import MalformedRows
 from distlog.discovery.static import StaticDiscovery
 from distlog.discovery.view import Description, Discovery
 from distlog.errors import PeerRefused
-from tests.simulation.virtual_loop import VirtualClock, VirtualLoop, pass_time
+from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 NODE_IDS = ("n1", "n2", "n3")
 CLUSTER_ID = "c0ffee"
@@ -87,6 +87,13 @@ def description_of(node_id: str, place: str = "") -> Description:
         cluster_id=CLUSTER_ID,
         version="1",
     )
+
+
+async def pass_time(seconds: float) -> None:
+    """Let virtual time pass."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    await loop.pass_time(seconds)
 
 
 def on_virtual_time(world: Callable[[], World], story: Callable[[World], Awaitable[None]]) -> None:

@@ -15,6 +15,8 @@ import msgspec
 
 from distlog.consensus import messages
 from distlog.consensus.messages import AppendEntries, Message
+from distlog.discovery.gossip_rows import ALIVE, encode_rows, own_row
+from distlog.discovery.view import Description
 from distlog.peer.frames import CONTROL, HEADER, HEADER_SIZE, Channel, encode_frame
 
 INTERESTING = (
@@ -25,6 +27,14 @@ INTERESTING = (
     b"\xc1",
     b"\xdf\xff\xff\xff\xff",
     b"\xdb\xff\xff",
+)
+# A message of gossip about two nodes.
+ROWS = encode_rows(
+    [
+        own_row(Description(node_id, f"d-{node_id}", "h:8401", "h:8400", "c1"), 5, 6, ALIVE)
+        for node_id in ("n2", "n4")
+    ],
+    wants_answer=True,
 )
 EDGES = (0, 1, 2, (1 << 31) - 1, 1 << 32, (1 << 63) - 1)
 
@@ -75,8 +85,9 @@ def raw(frames: Sequence[bytes], source: Random) -> bytes:
 
 def reframed(frames: Sequence[bytes], source: Random) -> bytes:
     """Return a frame with the right size and checksum around a changed payload."""
-    payload = mutated(source.choice(frames)[HEADER_SIZE:], source)
-    channel = Channel.RAFT if source.random() < 0.85 else source.choice([CONTROL, 2, 3, 4, 255])
+    channel = Channel.RAFT if source.random() < 0.8 else source.choice([CONTROL, 2, 2, 3, 4, 255])
+    is_gossip = channel == Channel.GOSSIP and source.random() < 0.8
+    payload = mutated(ROWS if is_gossip else source.choice(frames)[HEADER_SIZE:], source)
     group = 0 if source.random() < 0.95 else source.getrandbits(32)
     return encode_frame(channel, group, payload)
 

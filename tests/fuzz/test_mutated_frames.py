@@ -29,6 +29,7 @@ from distlog.consensus.messages import (
     VoteRequest,
 )
 from distlog.consensus.rules import ConsensusViolated
+from distlog.discovery.gossip_rows import MalformedRows, decode_rows
 from distlog.errors import EntryCorrupt, EntryUnknown, PeerRefused
 from distlog.peer.connection import Connection, VersionDiffers, Violated
 from distlog.peer.frames import Channel, Frame, FrameDecoder
@@ -88,16 +89,20 @@ class Judge:
                 connection.greet(Greeting(1, 1, self._own))
                 connection.accept()
             elif isinstance(event, Frame):
-                if event.channel not in (Channel.RAFT, Channel.FILES) or event.group:
+                if event.group:
                     return legal, True
                 try:
+                    if event.channel == Channel.GOSSIP:
+                        # Nor does that.
+                        decode_rows(event.payload)
+                        continue
                     if event.channel == Channel.FILES:
                         # It changes nothing that a `State` has.
                         decode_file(event.payload, HOSTILE)
                         continue
                     message = messages.decode(event.payload, HOSTILE)
                     messages.check_term(message, own_term, HOSTILE)
-                except PeerRefused:
+                except (PeerRefused, MalformedRows):
                     return legal, True
                 legal.append(message)
             elif isinstance(event, VersionDiffers):
@@ -265,6 +270,7 @@ DECODERS = (
     messages.check_term,
     messages._check_entries,
     messages._check_configuration,
+    decode_rows,
 )
 
 

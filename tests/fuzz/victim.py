@@ -26,7 +26,7 @@ from distlog.consensus.messages import (
     VoteRequest,
 )
 from distlog.node import Node
-from distlog.node_settings import NodePorts, NodeSettings
+from distlog.node_settings import Backend, DiscoverySettings, NodePorts, NodeSettings
 from distlog.peer.frames import Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import Accepted, Greeting, Hello, encode_message
 from distlog.peer.limits import PeerLimits
@@ -148,6 +148,7 @@ class Victim:
             data_dir="data",
             peer_listen=(VICTIM, PEER_PORT),
             peers={name: (name, PEER_PORT) for name in NAMES},
+            discovery=DiscoverySettings(Backend.GOSSIP),
             reserve_size=RESERVE_SIZE,
             group=GroupSettings(
                 raft=RaftSettings(in_flight_size_max=256 << 10, entry_size_max=1 << 20),

@@ -17,6 +17,7 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
+from distlog.node_settings import Backend, DiscoverySettings
 from tests.simulation.simulated_machine import Machine, PowerCut
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.simulation.virtual_loop import VirtualLoop
@@ -44,11 +45,13 @@ class SimulatedCluster:
         power_cuts: bool = True,
         spares: tuple[str, ...] = (),
         is_fixed: bool = True,
+        discovery: DiscoverySettings = DiscoverySettings(Backend.GOSSIP),  # noqa: B008 (frozen)
     ) -> None:
         """names: the nodes that the cluster begins with; spares: machines for those that join later.
 
         durabilities: of the machines, in turn.  power_cuts: if False every crash only ends the process.
         is_fixed: they are given as a fixed set; otherwise the first one bootstraps, and the others join it.
+        discovery: of all of them.  With dns their name stands for the machines that are up, unless it `lacks_name_server`.
         """
         self.loop = loop
         self.random = Random(seed)
@@ -66,6 +69,8 @@ class SimulatedCluster:
         # What went wrong, in sentences; a run is good when this stays empty.
         self.failures: list[str] = []
         self.watch = Watch(self.counts, self.failures)
+        self.discovery = discovery
+        self.lacks_name_server = False
         self.spares = spares
         # Machines on which nothing shall run.
         self.unused = set(spares)

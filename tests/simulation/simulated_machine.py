@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.discovery.view import Description
 from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull
 from distlog.node import Node
 from distlog.node_settings import NodePorts, NodeSettings
@@ -72,7 +73,8 @@ class Machine:
         self.cluster = cluster
         self.name = name
         self.node_id = node_id or name
-        # How its node comes to the cluster: one of the fixed set, as the first of one that others join, or as one that joins.
+        # How its node comes to the cluster: one of the fixed set, as the first of one that others join, as one that joins, or as one that
+        # is told of no member and finds one.
         self.way = "fixed"
         self.disk = SimulatedDisk()
         self.clock = VirtualClock(cluster.loop)
@@ -128,6 +130,8 @@ class Machine:
             network=cluster.network.host(self.name),
             make_worker=lambda _name: SimulatedWorker(self),
             ask_members=self._ask_members,
+            ask_node=self._ask_node,
+            resolve=self._resolve,
         )
         try:
             node = Node(self._settings(), ports, rules=cluster.rules)
@@ -156,6 +160,7 @@ class Machine:
             peers={name: (name if is_fixed else self.name, PEER_PORT) for name in members},
             bootstrap=self.way == "bootstrap",
             join=tuple((name, CLIENT_PORT) for name in others) if self.way == "join" else (),
+            discovery=cluster.discovery,
             reserve_size=RESERVE_SIZE,
             durability=cluster.durability_of(self.name),
             copy_rate_max=cluster.copy_rate_max,
@@ -169,7 +174,27 @@ class Machine:
         )
 
     async def _ask_members(self, address: tuple[str, int]) -> dict[str, str]:
-        """Ask who the members are, by a connection that carries only the question."""
+        """Ask who the members are."""
+        log = (await self._reached(address)).log
+        assert log is not None
+        members = log.status(with_topics=False).members
+        return {member.node_id: member.peer_address for member in members}
+
+    async def _ask_node(self, address: tuple[str, int]) -> tuple[Description, int]:
+        """Ask who is there."""
+        machine = await self._reached(address)
+        itself = machine.node.finding.itself() if machine.node is not None else None
+        if itself is None:
+            raise ConnectionRefusedError(f"{machine.name} is about to start")
+        return itself.description, itself.run
+
+    async def _resolve(self, _name: str) -> list[str]:
+        if self.cluster.lacks_name_server:
+            raise OSError("the name server does not answer")
+        return [each.name for each in self.cluster.machines.values() if each.node is not None]
+
+    async def _reached(self, address: tuple[str, int]) -> Machine:
+        """Return who is at an address, by a connection that carries only the question."""
         host, port = address
         probes: list[asyncio.BaseTransport] = []
 
@@ -180,11 +205,10 @@ class Machine:
         await self.cluster.network.host(self.name).connect(Probe, host, port)
         for probe in probes:
             probe.close()
-        log = self.cluster.machines[host].log
-        if log is None:
+        machine = self.cluster.machines[host]
+        if machine.log is None:
             raise ConnectionRefusedError(f"{host} is down")
-        members = log.status(with_topics=False).members
-        return {member.node_id: member.peer_address for member in members}
+        return machine
 
     def _watch(self, node: Node, incarnation: int) -> None:
         cluster, log = self.cluster, node.replicated_log

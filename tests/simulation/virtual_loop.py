@@ -170,9 +170,3 @@ class VirtualClock:
 
     def wall_ms(self) -> int:
         return self.wall_start_ms + int(self._loop.time() * 1000)
-
-
-async def pass_time(seconds: float) -> None:
-    """Let virtual time pass; an error on any other loop, where that would be waiting."""
-    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
-    await asyncio.sleep(seconds)

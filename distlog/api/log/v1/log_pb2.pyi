@@ -213,14 +213,36 @@ class MembersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MembersResponse(_message.Message):
-    __slots__ = ("cluster_id", "leader_id", "members")
+    __slots__ = ("cluster_id", "leader_id", "members", "answering")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     LEADER_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERING_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     leader_id: str
     members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
-    def __init__(self, cluster_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ...) -> None: ...
+    answering: NodeDescription
+    def __init__(self, cluster_id: _Optional[str] = ..., leader_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., answering: _Optional[_Union[NodeDescription, _Mapping]] = ...) -> None: ...
+
+class NodeDescription(_message.Message):
+    __slots__ = ("node_id", "directory_id", "peer_address", "client_address", "cluster_id", "expect", "version", "run")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    directory_id: str
+    peer_address: str
+    client_address: str
+    cluster_id: str
+    expect: int
+    version: str
+    run: int
+    def __init__(self, node_id: _Optional[str] = ..., directory_id: _Optional[str] = ..., peer_address: _Optional[str] = ..., client_address: _Optional[str] = ..., cluster_id: _Optional[str] = ..., expect: _Optional[int] = ..., version: _Optional[str] = ..., run: _Optional[int] = ...) -> None: ...
 
 class AddMemberRequest(_message.Message):
     __slots__ = ("node_id", "peer_address")
