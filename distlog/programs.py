@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 # A program that does not end when it is told to is killed after this.
-GRACE_S = 2.0
+GRACE_S = 1.0
 # What a program has said is moved aside when it is longer than this, so at most twice as much is kept.
 OUTPUT_SIZE_MAX = 1 << 20
 # Runs in the new process before the program: it makes the kernel tell the program to end when this process ends in whatever way, and

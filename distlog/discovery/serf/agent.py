@@ -34,9 +34,9 @@ logger = logging.getLogger("distlog.discovery.serf")
 CONFIGURATION_NAME = "agent.json"
 OUTPUT_NAME = "output.log"
 PEERS_NAME = "peers.json"
-# Gossip addresses that are remembered, and bytes of the file of them.
+# Gossip addresses that are remembered, and bytes of a file.
 PEER_COUNT_MAX = 32
-PEERS_SIZE_MAX = 64 << 10
+FILE_SIZE_MAX = 64 << 10
 # Only programs of this machine reach the RPC, which is not encrypted.
 RPC_HOST = "127.0.0.1"
 RPC_KEY_SIZE = 16
@@ -68,6 +68,10 @@ class Agent(Protocol):
     def is_own(self) -> bool:
         """Tell whether the agent is this node's alone, and ends with it."""
 
+    @property
+    def earlier_name(self) -> str:
+        """The gossip name that the agent had before the node was restarted, "" if there is none to be cleaned up."""
+
     async def start(self, tags: Mapping[str, str]) -> None:
         """Begin, with these tags if the agent is started.  Raises DistlogError if it cannot."""
 
@@ -85,6 +89,8 @@ class ExternalAgent:
     """An agent that somebody else runs."""
 
     is_own = False
+    # It keeps its name.
+    earlier_name = ""
 
     def __init__(self, address: AgentAddress, network: Network) -> None:
         self.changed: Callable[[], None] = lambda: None
@@ -166,12 +172,17 @@ class ManagedAgent:
         self._running: RunningProgram | None = None
         self._started_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._earlier_name = ""
         # How often it was started again.
         self.restart_count = 0
 
     @property
     def address(self) -> AgentAddress | None:
         return self._address
+
+    @property
+    def earlier_name(self) -> str:
+        return self._earlier_name
 
     @property
     def running(self) -> RunningProgram | None:
@@ -196,6 +207,7 @@ class ManagedAgent:
         if not self._path:
             raise AgentProgramUnusable(self._settings.program, "there is no such program")
         self._peers = self._read_peers()
+        self._earlier_name = self._read_earlier_name()
         for delay_s in self._delays(FIRST_TRIES - 1):
             try:
                 await self._begin()
@@ -229,13 +241,22 @@ class ManagedAgent:
 
     def _read_peers(self) -> tuple[str, ...]:
         """Return what the last run of the node wrote.  Whatever else is in the file is worth no more than a file that is not there."""
-        content = self._programs.read(self._peers_path, PEERS_SIZE_MAX)
+        peers = self._read_json(self._peers_path)
+        if not isinstance(peers, list) or not all(isinstance(each, str) for each in peers):
+            return ()
+        return tuple(peers[:PEER_COUNT_MAX])
+
+    def _read_earlier_name(self) -> str:
+        before = self._read_json(self._configuration_path)
+        name = before.get("node_name") if isinstance(before, dict) else None
+        return name if isinstance(name, str) and name != self._settings.name else ""
+
+    def _read_json(self, path: str) -> object:
         try:
-            peers = json.loads(content or b"[]")
+            found: object = json.loads(self._programs.read(path, FILE_SIZE_MAX) or b"null")
         except ValueError:
-            peers = []
-        is_list = isinstance(peers, list) and all(isinstance(each, str) for each in peers)
-        return tuple(peers[:PEER_COUNT_MAX]) if is_list else ()
+            return None
+        return found
 
     @property
     def _peers_path(self) -> str:

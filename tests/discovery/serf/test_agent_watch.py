@@ -15,7 +15,8 @@ import pytest
 from distlog.discovery.serf.agent import AgentSettings, ManagedAgent
 from distlog.discovery.serf.errors import AgentFailed, AgentProgramUnusable
 from tests.discovery.serf.fake_agent import header
-from tests.simulation.virtual_loop import VirtualClock, VirtualLoop, pass_time
+from tests.discovery.worlds import pass_time
+from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
 KEY = "c2VjcmV0" * 4
 
@@ -179,6 +180,19 @@ def test_a_seed_that_is_the_agent_itself_is_left_out_and_peers_of_before_are_tri
         agent.keep_peers([])
         agent.keep_peers(["10.0.0.4:7946"])
         assert json.loads(machine.files["data/serf/peers.json"]) == ["10.0.0.4:7946"]
+
+    with_agent(story)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(b'{"node_name": "n1.6"}', "n1.6"), (b'{"node_name": "n1.7"}', ""), (b"{}", ""), (b"[", "")],
+)
+def test_the_name_of_the_run_before_is_read_from_its_file(content: bytes, name: str) -> None:
+    async def story(machine: FakeMachine, agent: ManagedAgent) -> None:
+        machine.files["data/serf/agent.json"] = content
+        await agent.start({})
+        assert agent.earlier_name == name
 
     with_agent(story)
 

@@ -122,7 +122,7 @@ def test_the_view_stays_and_ages_while_there_is_no_agent(tmp_path: Path) -> None
         stopped = n1.pid
         os.kill(stopped, signal.SIGSTOP)
         await until(lambda: n1.discovery.age_s() > 2, "the view ages")
-        assert sees(n1, "n2")
+        await until(lambda: sees(n1, "n2"), "n2 is seen")
         os.kill(stopped, signal.SIGCONT)
         await until(lambda: n1.discovery.age_s() < 1.5, "the view is true again")
 
@@ -215,7 +215,24 @@ def test_the_name_of_an_earlier_run_is_cleaned_up(tmp_path: Path) -> None:
             return sorted(names) == [f"n1.{n1.run}", f"n2.{again.run}"]
 
         await until(is_clean, "the earlier name is gone everywhere")
-        assert sees(n1, "n2")
+        await until(lambda: sees(n1, "n2"), "n2 is seen")
+
+    with_nodes(tmp_path, story)
+
+
+def test_a_name_that_failed_before_the_restart_is_cleaned_up_too(tmp_path: Path) -> None:
+    async def story(nodes: Nodes) -> None:
+        n1, n2 = await nodes.pair()
+        await n2.discovery.close()
+        await until(lambda: status(n1, "n2") is FAILED, "n2 is missed")
+        again = await nodes.start("n2", n1)
+
+        async def is_clean() -> bool:
+            names = [member.name for member in await raw_members(n1)]
+            return sorted(names) == [f"n1.{n1.run}", f"n2.{again.run}"]
+
+        await until(is_clean, "the earlier name is gone", timeout_s=5)
+        await until(lambda: sees(n1, "n2"), "n2 is seen")
 
     with_nodes(tmp_path, story)
 
@@ -234,7 +251,7 @@ def test_two_agents_of_one_name_harm_nobody_else(tmp_path: Path) -> None:
         await twin.start()
         # It finds its name taken and ends, with status 0.
         await until(lambda: twin.agent.restart_count > 0, "the twin gives up")
-        assert sees(n1, "n2")
+        await until(lambda: sees(n1, "n2"), "n2 is seen")
         assert n1.discovery.members()["n2"].description == description_of("n2")
         assert (n1.agent.restart_count, n2.agent.restart_count) == (0, 0)
 
