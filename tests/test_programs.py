@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -80,8 +79,8 @@ import asyncio, os, sys
 from distlog.programs import SystemPrograms
 
 async def main():
-    running = await SystemPrograms().start(["/bin/sleep", "1000"], sys.argv[1])
-    print(running.pid, flush=True)
+    script = f"echo $$ >{sys.argv[2]}; exec sleep 1000"
+    running = await SystemPrograms().start(["/bin/sh", "-c", script], sys.argv[1])
     await running.wait()
 
 asyncio.run(main())
@@ -89,15 +88,24 @@ asyncio.run(main())
 
 
 def test_a_program_ends_with_its_node_also_when_that_is_killed(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path / "output")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    arguments = [sys.executable, "-c", PARENT, str(tmp_path / "output"), str(ready)]
+    with subprocess.Popen(arguments) as parent:
+        child = os.pidfd_open(int(ready.read_text()))
         parent.kill()
 
     readable, _, _ = select.select([child], [], [], 20)
+    if not readable:
+        signal.pidfd_send_signal(child, signal.SIGKILL)
     os.close(child)
     assert readable, "the program lives on"
+
+
+def test_a_program_whose_node_is_gone_already_does_not_begin(tmp_path: Path) -> None:
+    nobody = [sys.executable, "-ISc", programs.BEGIN, "1", SHELL, "-c", f"echo >{tmp_path}/begun"]
+    assert subprocess.run(nobody, check=False).returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_secret_can_be_read_by_this_user_alone_and_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ LOOK_INTERVAL_S = 10.0
 SILENT_LOOKS_MAX = 3
 
 
+def log_mistake(task: asyncio.Task[None]) -> None:
+    """Log why a task has ended that never should."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("discovery by Serf has ended by a mistake of ours", exc_info=error)
+
+
 class Agent(Protocol):
     """Where a node's agent comes from."""
 
@@ -218,6 +224,7 @@ class ManagedAgent:
         else:
             await self._begin()
         self._task = asyncio.create_task(self._keep_running())
+        self._task.add_done_callback(log_mistake)
 
     def keep_tags(self, tags: Mapping[str, str]) -> None:
         self._tags = dict(tags)

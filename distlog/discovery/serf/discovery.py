@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distlog.discovery.serf.agent import Agent
+from distlog.discovery.serf.agent import Agent, log_mistake
 from distlog.discovery.serf.client import SerfClient
 from distlog.discovery.serf.errors import AgentRefused, AgentSilent
 from distlog.discovery.serf.sightings import Sightings, sightings_of
@@ -112,7 +112,7 @@ class SerfDiscovery:
         await self._agent.start(tags_of(self._own))
         self._agent.changed = self._look_soon.set
         self._task = asyncio.create_task(self._run_for_ever())
-        self._task.add_done_callback(_log_mistake)
+        self._task.add_done_callback(log_mistake)
 
     async def leave(self) -> None:
         """Have the agent, if it is this node's own, say good-bye and end; another one says for this node that it has left."""
@@ -338,11 +338,6 @@ class SerfDiscovery:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def _log_mistake(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("looking for nodes has ended by a mistake of ours", exc_info=error)
 
 
 async def _set_within(event: asyncio.Event, timeout_s: float) -> None:

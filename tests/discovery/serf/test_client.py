@@ -152,7 +152,7 @@ def test_an_error_is_raised_in_words_and_the_connection_goes_on() -> None:
 @pytest.mark.parametrize("error", ["Authentication required", "Unsupported command"])
 def test_an_answer_before_the_body_was_read_ends_the_connection(error: str) -> None:
     async def story(agent: FakeAgent) -> None:
-        agent.answer = lambda command, seq, body: header(seq, error) + header(seq, error)
+        agent.answer = lambda command, seq, body: header(seq, error)
         client = await agent.client()
         wanted = AgentNotAuthenticated if error.startswith("Auth") else AgentRefused
         with pytest.raises(wanted):

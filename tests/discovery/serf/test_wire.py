@@ -114,6 +114,12 @@ def test_what_no_agent_sends_is_refused_and_costs_little(data: bytes, step: int)
     assert peak < 80 * (ANSWER_SIZE_MAX + step)
 
 
+def test_a_list_may_have_as_many_elements_as_the_limit_says_and_no_more() -> None:
+    assert decoded({"Members": [0] * ELEMENT_COUNT_MAX}) == {b"Members": [0] * ELEMENT_COUNT_MAX}
+    with pytest.raises(AnswerMalformed):
+        decoded({"Members": [0] * (ELEMENT_COUNT_MAX + 1)})
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     reading = decoder()
