@@ -15,7 +15,7 @@ from distlog import __version__
 from distlog.consensus.configuration import NOWHERE, Addresses
 from distlog.consensus.group import Group
 from distlog.discovery.dns import DnsDiscovery
-from distlog.discovery.gossip import GossipDiscovery
+from distlog.discovery.gossip import GossipDiscovery, Send
 from distlog.discovery.gossip_rows import MalformedRows
 from distlog.discovery.serf.agent import Agent, AgentSettings, ExternalAgent, ManagedAgent
 from distlog.discovery.serf.client import AgentAddress
@@ -38,7 +38,7 @@ def make_discovery(
     *,
     run: int,
     connected: Callable[[], Sequence[str]],
-    send: Callable[[str, bytes], object],
+    send: Send,
 ) -> Discovery:
     """Return the backend that the settings name, not started.
 
@@ -193,8 +193,9 @@ class Finding:
         hellos = {node_id: self._peers.hello_of(node_id) for node_id in self._peers.connected_ids}
         return [node_id for node_id, hello in hellos.items() if hello is not None and hello.gossips]
 
-    def _send(self, node_id: str, payload: bytes) -> bool:
-        return self._peers.send(node_id, Channel.GOSSIP, 0, payload)
+    def _send(self, node_id: str, payload: bytes, is_urgent: bool) -> bool:
+        send = self._peers.send if is_urgent else self._peers.send_later
+        return send(node_id, Channel.GOSSIP, 0, payload)
 
     # --- What it shows -------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ CONNECT_TIMEOUT_S = 2.0
 # How long one attempt of a unary call may take; the commit of a healthy cluster takes milliseconds.
 ATTEMPT_TIMEOUT_S = 5.0
 MESSAGE_SIZE_MAX = 64 << 20
+# Between two looks at who the nodes are, of a client that is in use.
+LOOK_INTERVAL_S = 0.8
 PRODUCE_BATCH, CONSUME_BATCH = "/log.v1.Log/ProduceBatch", "/log.v1.Log/ConsumeBatch"
 CHANNEL_OPTIONS = (
     # A call is repeated by the rules of this package, which know what may have been written, and by nothing else.
@@ -105,6 +107,8 @@ class Routing:
         self._nodes: dict[str, Node] = {}
         self._retry_pause_s = retry_pause_s
         self._random = random
+        # Looks at who the nodes are, from the first use on.
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -113,6 +117,8 @@ class Routing:
 
     def node(self, address: str) -> Node:
         """Return the connection to `address`, which is made when it is first used."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_ever())
         if address not in self._nodes:
             self._nodes[address] = Node(address)
         return self._nodes[address]
@@ -121,7 +127,32 @@ class Routing:
         return Backoff(self._retry_pause_s, self._random)
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    # --- Who the nodes are ---
+
+    async def _look_for_ever(self) -> None:
+        """Keep the announced addresses as new as the cluster's configuration, so that there is somewhere to go whoever is replaced."""
+        is_leader_silent = False
+        for turn in itertools.count():
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            addresses = self._announced or self._given
+            # The leader has the newest configuration; one that is silent may not be the leader any more.
+            address = "" if is_leader_silent else self._leader_address
+            try:
+                self._announce([await self.servers(address or addresses[turn % len(addresses)])])
+                is_leader_silent = False
+            except DistlogError:
+                is_leader_silent = bool(address)
+
+    def _announce(self, answers: Sequence[Sequence[Server]]) -> None:
+        announced = dict.fromkeys(
+            server.address for servers in answers for server in servers if server.address
+        )
+        self._announced = tuple(announced)[:ADDRESS_COUNT_MAX] or self._announced
 
     # --- The leader ---
 
@@ -149,10 +180,7 @@ class Routing:
             answers, problems = await self._ask(self._given)
         if not answers:
             raise Unreachable(addresses=", ".join(self.addresses), problem="; ".join(problems))
-        announced = dict.fromkeys(
-            server.address for servers in answers for server in servers if server.address
-        )
-        self._announced = tuple(announced)[:ADDRESS_COUNT_MAX] or self._announced
+        self._announce(answers)
         return answers
 
     async def learn(self) -> None:

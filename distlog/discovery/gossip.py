@@ -1,7 +1,7 @@
 """Gossip: the nodes of a cluster tell each other about all of them, over the connections that they have anyway.
 
-    each second:  all rows -> up to three connected peers -> what they know better -> here
-    at once:      to a peer that was just connected; to all of them, when this node has something new to say of itself
+    each second   all rows to up to three peers, which answer with what they know better: both with what travels between the two anyway
+    at once       all rows to a peer that was just connected, and to all peers when this node has something new to say of itself
 
 There is no other program, port or key.  A node sees the nodes that it is connected with, and those that these know: so it sees nobody
 before it belongs to a cluster.  Nothing waits for a row and none has to arrive.
@@ -21,6 +21,9 @@ from distlog.runtime import Clock
 
 logger = logging.getLogger("distlog.discovery")
 
+# Sends a message to a connected peer; with False it may wait a second or two, for something to travel with.
+Send = Callable[[str, bytes, bool], object]
+
 
 class GossipDiscovery:
     """One node's part in it."""
@@ -30,13 +33,13 @@ class GossipDiscovery:
         own: Description,
         *,
         connected: Callable[[], Sequence[str]],
-        send: Callable[[str, bytes], object],
+        send: Send,
         clock: Clock,
         random: Random,
         run: int,
         settings: GossipSettings = DEFAULT_SETTINGS,
     ) -> None:
-        """connected(): the peers that `send` reaches now.  run: greater than that of an earlier process, as far as a clock can tell.
+        """connected(): the peers that can be sent to now.  run: greater than that of an earlier process, as far as a clock can tell.
 
         Raises InvalidRequest if the description is longer than what the others read.
         """
@@ -81,7 +84,9 @@ class GossipDiscovery:
         self._show()
         peers = sorted(self._connected())
         count = min(len(peers), self._settings.peer_count_max)
-        self._tell(self._random.sample(peers, count))
+        message = self._message(wants_answer=True)
+        for node_id in self._random.sample(peers, count):
+            self._send(node_id, message, False)
 
     # --- The view ----------------------------------------------------------------------------------
 
@@ -112,8 +117,9 @@ class GossipDiscovery:
     # --- Peers -------------------------------------------------------------------------------------
 
     def peer_connected(self, node_id: str) -> None:
-        """Exchange rows with a peer that can be reached from now on."""
-        self._tell([node_id])
+        """Tell a peer that can be reached from now on; it does the same."""
+        if not self._is_closed:
+            self._send(node_id, self._message(), True)
 
     def frame_received(self, node_id: str, payload: bytes) -> None:
         """Take a message.  Raises MalformedRows: hang up on that peer."""
@@ -122,7 +128,7 @@ class GossipDiscovery:
         answer = self._table.receive(payload, self._clock.monotonic())
         self._show()
         if answer is not None:
-            self._send(node_id, answer)
+            self._send(node_id, answer, False)
         if self._table.left_out_count > self._left_out_count == 0:
             logger.error(
                 "nodes are left out of the view: clean up those that are gone count_max=%d",
@@ -131,11 +137,10 @@ class GossipDiscovery:
         self._left_out_count = self._table.left_out_count
 
     def _tell_all(self) -> None:
-        self._tell(self._connected())
+        """Tell every connected peer at once."""
+        message = self._message()
+        for node_id in self._connected():
+            self._send(node_id, message, True)
 
-    def _tell(self, node_ids: Sequence[str]) -> None:
-        if self._is_closed or not node_ids:
-            return
-        message = self._table.message(self._clock.monotonic())
-        for node_id in node_ids:
-            self._send(node_id, message)
+    def _message(self, *, wants_answer: bool = False) -> bytes:
+        return self._table.message(self._clock.monotonic(), wants_answer=wants_answer)

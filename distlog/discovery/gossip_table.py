@@ -1,7 +1,7 @@
 """The rows that one node has: the state of gossip, without a clock, a connection or randomness of its own.
 
     beat(now)                     the own row with its next heartbeat
-    message(now) -> bytes         everything, for a peer       receive(bytes, now) -> an answer, or None
+    message(now) -> bytes         everything, for a peer        receive(bytes, now) -> an answer, or None
     sightings(now)                who is alive, failed, left
 
 A node is failed when its heartbeat has stood still for `fail_after_s`, as seen from here.  A node that was itself held up for a while
@@ -43,9 +43,9 @@ CONFLICT_LASTS_S = 60.0
 class GossipSettings:
     """Times in seconds."""
 
-    # Between two heartbeats and exchanges; each is up to a tenth shorter or longer.
+    # Between two heartbeats; each is up to a tenth shorter or longer.
     interval_s: float = 1.0
-    # Peers that it exchanges rows with each time.
+    # Peers that are told each time.
     peer_count_max: int = 3
     # A node is failed when its heartbeat has stood still for so long, and forgotten when it has for so long.
     fail_after_s: float = 5.0
@@ -128,9 +128,9 @@ class GossipTable:
 
     # --- What is said and heard --------------------------------------------------------------------
 
-    def message(self, now: float) -> bytes:
-        """Return everything that this node knows, for a peer that shall answer with what it knows better."""
-        return encode_rows(self._told(now, lambda _row: True), wants_answer=True)
+    def message(self, now: float, *, wants_answer: bool) -> bytes:
+        """Return everything that this node knows.  wants_answer: the peer shall answer with what it knows better."""
+        return encode_rows(self._told(now, lambda _row: True), wants_answer=wants_answer)
 
     def receive(self, payload: bytes, now: float) -> bytes | None:
         """Take what a peer knows; return what to answer.  Raises MalformedRows, and nothing has changed then."""

@@ -160,7 +160,7 @@ class PeerNetwork:
         if stream is None:
             return False
         counters = self._switchboard.counters
-        if not stream.queue(channel, group, *payload):
+        if not self._queue(stream, channel, group, *payload):
             counters["frames_turned_away"] += 1
             return False
         counters["frames_sent"] += 1
@@ -168,6 +168,26 @@ class PeerNetwork:
             self._loop.call_soon(self.flush)
         self._unflushed.append(stream)
         return True
+
+    def send_later(self, node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
+        """Queue one frame, which leaves with what is sent next to this node, at the latest after a quarter of `silence_max_s`.
+
+        For what is not urgent: two nodes that talk anyway are not woken for it.  Returns as `send`.
+        """
+        stream = self._open.get(node_id)
+        if stream is None or not stream.queue(channel, group, *payload):
+            return False
+        self._switchboard.counters["frames_sent"] += 1
+        return True
+
+    def _queue(self, stream: Stream, channel: Channel, group: int, *payload: bytes) -> bool:
+        if stream.queue(channel, group, *payload):
+            return True
+        if not stream.has_queued or stream in self._unflushed:
+            return False
+        # Only what waits for company is there, and must not be in the way.
+        stream.flush()
+        return stream.queue(channel, group, *payload)
 
     def flush(self) -> None:
         """Write now what was queued: spares a step of the loop if nothing more is to be sent in this one."""

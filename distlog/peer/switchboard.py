@@ -184,6 +184,9 @@ class Switchboard:
                 self.counters["connections_silent"] += 1
                 self._complain(logging.WARNING, "peer silent", stream, "connection given up")
                 self.drop(stream)
+            elif stream.has_queued:
+                # What is in no hurry is a sign of life as well.
+                stream.flush()
             elif not stream.spoke and stream.waiting_size == 0:
                 stream.write(ALIVE)
             stream.heard = stream.spoke = False

@@ -23,7 +23,7 @@ from distlog.errors import (
     Overloaded,
     Unreachable,
 )
-from tests.client.fake_cluster import FakeCluster
+from tests.client.fake_cluster import FakeCluster, FakeNode
 from tests.client.running import run
 
 
@@ -49,6 +49,43 @@ def test_the_leader_is_asked_for_once() -> None:
             for _ in range(3):
                 await client.produce(b"a")
             assert cluster.nodes[0].calls.count("GetServers") == 1
+
+    run(scenario())
+
+
+def test_a_client_that_is_in_use_knows_a_new_node_within_a_second_and_outlives_all_others() -> None:
+    async def scenario() -> None:
+        async with FakeCluster(node_count=2) as cluster, client_of(cluster) as client:
+            await client.produce(b"a")
+            old, new = list(cluster.nodes), FakeNode(cluster, "n9")
+            await new.start()
+            cluster.nodes.append(new)
+            loop = asyncio.get_running_loop()
+            added_at = loop.time()
+            while new.address not in client._routing.addresses:
+                old[0].calls.clear()
+                await old[0].called("GetServers")
+                # The answer is under way; this one comes behind it, and teaches the client nothing.
+                await client.node_status(old[0].address)
+            assert loop.time() - added_at < 1.5
+            cluster.move_leader()
+            cluster.move_leader()
+            for node in old:
+                node.is_down = True
+            await client.produce(b"b")
+            assert "Produce" in new.calls
+
+    run(scenario())
+
+
+def test_a_client_asks_another_node_when_the_leader_does_not_say_who_the_nodes_are() -> None:
+    async def scenario() -> None:
+        async with FakeCluster(node_count=2) as cluster, client_of(cluster) as client:
+            await client.produce(b"a")
+            leader, other = cluster.nodes
+            leader.is_down = True
+            other.calls.clear()
+            await other.called("GetServers")
 
     run(scenario())
 

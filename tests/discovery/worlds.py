@@ -241,7 +241,7 @@ class GossipWorld(VirtualWorld):
         return GossipDiscovery(
             own,
             connected=lambda: self._connected(place),
-            send=lambda to, payload: self._send(place, to, payload),
+            send=lambda to, payload, is_urgent: self._send(place, to, payload, is_urgent),
             clock=self.clock,
             random=Random(self.random.getrandbits(64)),
             run=self.clock.wall_ms(),
@@ -268,12 +268,14 @@ class GossipWorld(VirtualWorld):
             if other not in self.cut and other.removesuffix("-twin") != node_id
         ]
 
-    def _send(self, source: str, destination: str, payload: bytes) -> None:
+    def _send(self, source: str, destination: str, payload: bytes, is_urgent: bool) -> None:
         self.size_sent += len(payload)
         if self.random.random() < self.loss:
             return
         for _ in range(2 if self.random.random() < self.repetition else 1):
             delay_s = self.random.uniform(0.0001, self.delay_max_s)
+            # What is in no hurry waits for company.
+            delay_s += 0.0 if is_urgent else self.random.uniform(0.0, 1.5)
             self.loop.call_later(delay_s, self._arrive, source, destination, payload)
 
     def _arrive(self, source: str, destination: str, payload: bytes) -> None:

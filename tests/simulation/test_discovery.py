@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -39,17 +40,20 @@ def lose_gossip(machine: Machine, share: float) -> None:
     """Lose a share of the frames of gossip that a node sends from now on."""
     assert machine.node is not None
     peers, random = machine.node.finding._peers, machine.cluster.random
-    send = peers.send
 
-    def lossy(node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
-        if channel is Channel.GOSSIP:
-            machine.cluster.counts["gossip"] += 1
-            if random.random() < share:
-                machine.cluster.counts["gossip lost"] += 1
-                return True
-        return send(node_id, channel, group, *payload)
+    def lossy(send: Callable[..., bool]) -> Callable[..., bool]:
+        def sent(node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
+            if channel is Channel.GOSSIP:
+                machine.cluster.counts["gossip"] += 1
+                if random.random() < share:
+                    machine.cluster.counts["gossip lost"] += 1
+                    return True
+            return send(node_id, channel, group, *payload)
 
-    peers.send = lossy  # type: ignore[method-assign]
+        return sent
+
+    peers.send = lossy(peers.send)  # type: ignore[method-assign]
+    peers.send_later = lossy(peers.send_later)  # type: ignore[method-assign]
 
 
 def test_members_see_each_other_as_they_come_go_and_are_killed() -> None:
@@ -216,3 +220,99 @@ def test_gossip_is_sent_to_none_but_those_who_say_that_they_take_it() -> None:
         assert "n3" in connected, "it is not refused for that"
 
     simulated(story)
+
+
+# --- What follows from it ----------------------------------------------------------------------------
+
+
+def servers(machine: Machine) -> dict[str, str]:
+    """Return what GetServers says there: the client address of each member."""
+    return {
+        each.node_id: each.client_address
+        for each in log_of(machine).status(with_topics=False).members
+    }
+
+
+async def moved(cluster: SimulatedCluster, name: str, to: str) -> Machine:
+    """Have a node come back on another machine, with its disk and at other addresses."""
+    old = cluster.machines[name]
+    if old.node is not None:
+        old.kill()
+    cluster.unused.add(name)
+    machine = Machine(cluster, to, node_id=old.node_id)
+    machine.way = "found" if cluster.discovery == BY_NAME else "join"
+    machine.disk = old.disk
+    cluster.machines[to] = machine
+    cluster.watch.add(to)
+    await machine.start()
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_node_says_who_the_members_are_within_a_second_of_a_change(seed: int) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await led(cluster)
+        await all_see(cluster, *cluster.names)
+
+        async def known(expected: dict[str, str]) -> None:
+            machines = [each for each in cluster.machines.values() if each.node is not None]
+            machines = [each for each in machines if each.node_id in expected]
+            first = lambda: any(servers(each) == expected for each in machines)  # noqa: E731
+            assert await cluster.wait_until(first, f"{expected} is known")
+            everywhere = lambda: all(servers(each) == expected for each in machines)  # noqa: E731
+            assert await cluster.wait_until(everywhere, f"{expected} is known by all", 1.0)
+
+        at = {name: f"{name}:{CLIENT_PORT}" for name in (*cluster.names, "n4")}
+        cluster.machines["n4"].way = "join"
+        cluster.unused.discard("n4")
+        await cluster.machines["n4"].start()
+        await known(at)
+        await join(cluster, "n4")
+        follower = next(
+            name for name in cluster.names if cluster.machines[name] is not cluster.leader()
+        )
+        await moved(cluster, follower, "elsewhere")
+        await known({**at, follower: f"elsewhere:{CLIENT_PORT}"})
+        await remove(cluster, "n4")
+        del at["n4"]
+        await known({**at, follower: f"elsewhere:{CLIENT_PORT}"})
+
+    simulated(story, seed=seed, spares=SPARES)
+
+
+def test_a_member_that_moved_is_known_by_gossip_to_one_that_cannot_reach_it() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await led(cluster)
+        await all_see(cluster, *cluster.names)
+        leader = cluster.leader()
+        assert leader is not None
+        follower, other = (each for each in cluster.machines.values() if each is not leader)
+        for source, destination in (("elsewhere", other.name), (other.name, "elsewhere")):
+            cluster.network.block(source, destination)
+        await moved(cluster, follower.name, "elsewhere")
+        since = cluster.loop.time()
+        expected = f"elsewhere:{CLIENT_PORT}"
+        assert await cluster.wait_until(
+            lambda: servers(other)[follower.name] == expected, "the new address is known"
+        )
+        assert cluster.loop.time() - since < 2.0
+        assert follower.node_id not in other.node.finding._peers.connected_ids  # type: ignore[union-attr]
+
+    simulated(story)
+
+
+def test_a_whole_cluster_that_comes_back_at_other_addresses_is_found_by_its_name() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        for name in ("n2", "n3"):
+            await join(cluster, name)
+        await log.propose_append("", block(b"kept"))
+        for name in ("n1", "n2", "n3"):
+            cluster.machines[name].kill()
+        for name in ("n1", "n2", "n3"):
+            await moved(cluster, name, f"{name}-elsewhere")
+        log = await led(cluster)
+        await log.propose_append("", block(b"more"))
+        assert log.topic("").high_watermark == 2
+
+    simulated(story, discovery=BY_NAME, **GROWING)
