@@ -78,24 +78,30 @@ def measure(
                 loads.settle()
                 notes.add(loads.idle())
         if "history" in sections:
-            measure_history(loads, runs, notes)
+            with running_cluster(directory) as other:
+                beside = Loads(other, directory, sizes)
+                measure_history(loads, beside, runs, notes)
         if "failover" in sections:
             notes.measured["failover_s"] = trials_of(cluster, trials)
     return dict(notes.measured)
 
 
-def measure_history(loads: Loads, runs: int, notes: Notes) -> None:
-    """Write the history and the topics; measure what they change."""
-    for number in range(runs):
-        notes.add(loads.cost(number, "fresh"))
+def measure_history(loads: Loads, beside: Loads, runs: int, notes: Notes) -> None:
+    """Write the history and the topics; measure what they change, in turns with a cluster that has neither."""
     notes.add(loads.write_history())
-    for number in range(runs):
-        notes.add(loads.cost(number, "history"))
+    compare(loads, beside, runs, notes, "history")
     for _ in range(runs):
         notes.add(loads.restart())
     loads.make_topics()
-    for number in range(runs):
-        notes.add(loads.cost(number, "topics"))
+    compare(loads, beside, runs, notes, "topics")
+
+
+def compare(loads: Loads, beside: Loads, runs: int, notes: Notes, what: str) -> None:
+    """Measure what a record costs with and without it.  A first run of each counts for nothing: what follows a pause is slower."""
+    for number in range(runs + 1):
+        found = {**beside.cost(number, f"no_{what}"), **loads.cost(number, what)}
+        if number:
+            notes.add(found)
 
 
 def trials_of(cluster: BenchCluster, trials: int) -> list[float]:

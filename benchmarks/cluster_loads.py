@@ -205,7 +205,7 @@ class Loads:
 
     def cost(self, number: int, what: str) -> Runs:
         """Return what a record costs the busiest node now."""
-        report = self.written(f"cost-{what}-{number}", SMALL, MANY)
+        report = self.written(f"cost-{what.replace('_', '-')}-{number}", SMALL, MANY)
         return {f"{what}_node_us": report["node_us_per_record"]}
 
     def write_history(self) -> Runs:

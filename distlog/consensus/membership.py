@@ -93,7 +93,11 @@ class Membership:
 
     def announce(self) -> None:
         """Call after each step: tell who is a member, if that has changed."""
-        newest, committed = self._raft.configuration, self.committed
+        newest = self._raft.configuration
+        if self._announced == (newest.raft_index, newest.raft_index):
+            # That one is committed, and is in force still: nothing can have changed.
+            return
+        committed = self.committed
         indexes = (newest.raft_index, committed.raft_index)
         if indexes != self._announced:
             self._announced = indexes

@@ -169,7 +169,7 @@ class GossipTable:
         if known is None:
             if now - made_at > self._settings.forget_after_s:
                 return
-            if len(self._rows) >= ROW_COUNT_MAX:
+            if len(self._rows) >= ROW_COUNT_MAX and not self._make_room(row, made_at, now):
                 self.left_out_count += 1
                 return
             self._rows[node_id], self._made_at[node_id] = row, made_at
@@ -182,6 +182,21 @@ class GossipTable:
             return
         self._rows[node_id] = row
         self._made_at[node_id] = max(made_at, self._made_at[node_id])
+
+    def _make_room(self, row: Row, made_at: float, now: float) -> bool:
+        """Forget the node that is not alive for longest, for one that is; False if there is no such pair."""
+        if row.status != ALIVE or now - made_at > self._settings.fail_after_s:
+            return False
+        gone = [
+            each.node_id
+            for each in self._rows.values()
+            if self._status_of(each, now) is not MemberStatus.ALIVE
+        ]
+        if not gone:
+            return False
+        oldest = min(gone, key=self._made_at.__getitem__)
+        del self._rows[oldest], self._made_at[oldest]
+        return True
 
     def _outdo(self, row: Row, own: Row) -> None:
         """Let this node's own row count more than one that the others have."""

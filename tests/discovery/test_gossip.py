@@ -289,6 +289,19 @@ def test_more_nodes_than_there_is_room_for_are_left_out_and_counted() -> None:
     decode_rows(mine.message(0.0, wants_answer=True))
 
 
+def test_a_node_that_is_alive_gets_the_room_of_the_one_that_is_gone_for_longest() -> None:
+    mine = table()
+    for number in range(ROW_COUNT_MAX - 1):
+        mine.receive(rows(row(f"old{number}", age_ms=60_000 - number)), 0.0)
+    mine.receive(rows(row("gone", age_ms=60_000)), 0.0)
+    assert mine.left_out_count == 1
+    mine.receive(rows(row("new")), 0.0)
+    assert seen(mine, "new", 0.0) is MemberStatus.ALIVE
+    assert seen(mine, "old0", 0.0) is None
+    assert seen(mine, "me", 0.0) is MemberStatus.ALIVE
+    assert len(mine.sightings(0.0)) == ROW_COUNT_MAX
+
+
 # --- Runs ------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import grpc.aio
 
 from distlog.api.log.v1.log_pb2_grpc import ClusterStub, LogStub
 from distlog.api.status import DETAILS_KEY, error_from_status
+from distlog.discovery.view import Member
 from distlog.errors import DistlogError
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
@@ -31,6 +32,8 @@ INCIDENT_BYTES = bytes.fromhex("00112233445566778899")
 @dataclass
 class Serving:
     fake: FakeReplicatedLog
+    # How the node sees itself, as its listener is told; None: it has only begun to start.
+    itself: Member | None
     listener: Listener
     port: int
     channel: grpc.aio.Channel
@@ -63,11 +66,13 @@ async def serving(
         insecure=False,
         random_bytes=lambda size: INCIDENT_BYTES[:size],
         limits=limits,
+        itself=lambda: served.itself,
     )
     port = await listener.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", CHANNEL_OPTIONS) as channel:
         try:
-            yield Serving(fake, listener, port, channel)
+            served = Serving(fake, None, listener, port, channel)
+            yield served
         finally:
             await listener.stop(timeout_s=0)
     calls = asyncio.all_tasks() - {asyncio.current_task()}

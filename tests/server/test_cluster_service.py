@@ -9,7 +9,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from distlog import __version__
 from distlog.api.log.v1 import log_pb2
-from distlog.consensus.views import MemberStatus
+from distlog.client.members import members_at, node_at
+from distlog.consensus import views
+from distlog.discovery.view import Description, Member, MemberStatus
+from distlog.errors import Unreachable
 from tests.server.fake_replicated_log import TIMESTAMP_MS
 from tests.server.serving import Serving, serve
 
@@ -18,8 +21,8 @@ def test_status_shows_everything_that_the_node_knows() -> None:
     async def body(server: Serving) -> None:
         server.fake.append(b"x", b"y")
         server.fake.members = (
-            MemberStatus("n1", "127.0.0.1:8400", True, True, 8, 0),
-            MemberStatus("n2", "127.0.0.1:8410", False, False, None, None),
+            views.MemberStatus("n1", "127.0.0.1:8400", True, True, 8, 0),
+            views.MemberStatus("n2", "127.0.0.1:8410", False, False, None, None),
         )
         response = await server.cluster.Status(log_pb2.StatusRequest())
         assert response == log_pb2.StatusResponse(
@@ -90,8 +93,8 @@ def test_leadership_goes_to_the_node_that_is_named_or_to_any_other() -> None:
 def test_the_members_are_said_without_a_leader_and_without_topics() -> None:
     async def body(server: Serving) -> None:
         server.fake.members = (
-            MemberStatus("n1", "h:1", True, True, 8, 0, peer_address="h:2"),
-            MemberStatus("n2", "", False, True, 3, 5, is_voter=False),
+            views.MemberStatus("n1", "h:1", True, True, 8, 0, peer_address="h:2"),
+            views.MemberStatus("n2", "", False, True, 3, 5, is_voter=False),
         )
         server.fake.has_leader, server.fake.silent = False, True
         response = await server.cluster.Members(log_pb2.MembersRequest())
@@ -101,6 +104,19 @@ def test_the_members_are_said_without_a_leader_and_without_topics() -> None:
             ("n2", ""),
         ]
         assert [each.learner for each in response.members] == [False, True]
+
+    serve(body)
+
+
+def test_a_node_says_who_it_is_when_it_knows_that_and_whoever_asks_reads_the_same() -> None:
+    async def body(server: Serving) -> None:
+        address = f"127.0.0.1:{server.port}"
+        with pytest.raises(Unreachable, match="it does not say yet who it is"):
+            await node_at(address)
+        description = Description("n1", "d1", "h:8401", "h:8400", "c1", 3, "1.2")
+        server.itself = Member(description, MemberStatus.ALIVE, run=77, since=0.0)
+        assert await node_at(address) == (description, 77)
+        assert await members_at(address) == {}
 
     serve(body)
 
