@@ -20,6 +20,7 @@ from distlog.discovery.gossip_rows import MalformedRows
 from distlog.discovery.serf.agent import Agent, AgentSettings, ExternalAgent, ManagedAgent
 from distlog.discovery.serf.client import AgentAddress
 from distlog.discovery.serf.discovery import SerfDiscovery
+from distlog.discovery.serf.tags import gossip_name
 from distlog.discovery.static import StaticDiscovery
 from distlog.discovery.view import Description, Discovery, Member, MemberStatus
 from distlog.joining import parse_address
@@ -69,7 +70,7 @@ def make_discovery(
             }
             return StaticDiscovery(own, peers, clock=clock, run=run)
         case Backend.SERF:
-            agent = _agent(settings, ports, f"{own.node_id}.{run}")
+            agent = _agent(settings, ports, gossip_name(own.node_id, run))
             return SerfDiscovery(
                 own, agent, join=chosen.serf.join, network=ports.network, clock=clock, run=run
             )

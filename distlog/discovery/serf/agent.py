@@ -41,6 +41,9 @@ FILE_SIZE_MAX = 64 << 10
 RPC_HOST = "127.0.0.1"
 RPC_KEY_SIZE = 16
 
+# How long agents remember who has left.
+TOMBSTONE_TIMEOUT = "30m"
+
 # From the start of the process to its first answer; 15 ms as a rule.
 READY_TIMEOUT_S = 10.0
 READY_INTERVAL_S = 0.02
@@ -74,10 +77,6 @@ class Agent(Protocol):
     def is_own(self) -> bool:
         """Tell whether the agent is this node's alone, and ends with it."""
 
-    @property
-    def earlier_name(self) -> str:
-        """The gossip name that the agent had before the node was restarted, "" if there is none to be cleaned up."""
-
     async def start(self, tags: Mapping[str, str]) -> None:
         """Begin, with these tags if the agent is started.  Raises DistlogError if it cannot."""
 
@@ -95,8 +94,6 @@ class ExternalAgent:
     """An agent that somebody else runs."""
 
     is_own = False
-    # It keeps its name.
-    earlier_name = ""
 
     def __init__(self, address: AgentAddress, network: Network) -> None:
         self.changed: Callable[[], None] = lambda: None
@@ -178,17 +175,12 @@ class ManagedAgent:
         self._running: RunningProgram | None = None
         self._started_at = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._earlier_name = ""
         # How often it was started again.
         self.restart_count = 0
 
     @property
     def address(self) -> AgentAddress | None:
         return self._address
-
-    @property
-    def earlier_name(self) -> str:
-        return self._earlier_name
 
     @property
     def running(self) -> RunningProgram | None:
@@ -213,7 +205,6 @@ class ManagedAgent:
         if not self._path:
             raise AgentProgramUnusable(self._settings.program, "there is no such program")
         self._peers = self._read_peers()
-        self._earlier_name = self._read_earlier_name()
         for delay_s in self._delays(FIRST_TRIES - 1):
             try:
                 await self._begin()
@@ -248,22 +239,14 @@ class ManagedAgent:
 
     def _read_peers(self) -> tuple[str, ...]:
         """Return what the last run of the node wrote.  Whatever else is in the file is worth no more than a file that is not there."""
-        peers = self._read_json(self._peers_path)
+        content = self._programs.read(self._peers_path, FILE_SIZE_MAX)
+        try:
+            peers = json.loads(content or b"[]")
+        except ValueError:
+            return ()
         if not isinstance(peers, list) or not all(isinstance(each, str) for each in peers):
             return ()
         return tuple(peers[:PEER_COUNT_MAX])
-
-    def _read_earlier_name(self) -> str:
-        before = self._read_json(self._configuration_path)
-        name = before.get("node_name") if isinstance(before, dict) else None
-        return name if isinstance(name, str) and name != self._settings.name else ""
-
-    def _read_json(self, path: str) -> object:
-        try:
-            found: object = json.loads(self._programs.read(path, FILE_SIZE_MAX) or b"null")
-        except ValueError:
-            return None
-        return found
 
     @property
     def _peers_path(self) -> str:
@@ -356,6 +339,8 @@ class ManagedAgent:
                 if each != self.gossip_address
             ],
             "retry_interval": "1s",
+            # Every run of a node leaves a name behind.
+            "tombstone_timeout": TOMBSTONE_TIMEOUT,
             # Ended is not gone: the node may be back in a moment.
             "leave_on_terminate": False,
             "skip_leave_on_interrupt": True,

@@ -158,7 +158,10 @@ class SerfClient(asyncio.Protocol):
             await self._call("leave", None, SLOW_TIMEOUT_S)
 
     async def force_leave(self, name: str, *, prune: bool = False) -> None:
-        """Have a member counted as left, or with `prune` as never seen.  One that is alive refutes it; an unknown one is no error."""
+        """Have a member counted as left, or with `prune` as never seen.  One that is alive refutes it; an unknown one is no error.
+
+        Prune only who has left everywhere: an agent that takes the member for alive answers nobody for six seconds then.
+        """
         await self._call("force-leave", {"Node": name, "Prune": prune}, SLOW_TIMEOUT_S)
 
     async def set_tags(self, tags: Mapping[str, str], delete: Iterable[str] = ()) -> None:

@@ -39,6 +39,8 @@ from distlog.runtime import Clock, Network
 
 logger = logging.getLogger("distlog.discovery.serf")
 
+# Names that one round of errands cleans up.
+CLEAN_UP_COUNT_MAX = 16
 EVENTS = "member-join,member-leave,member-failed,member-update,member-reap"
 
 
@@ -95,9 +97,6 @@ class SerfDiscovery:
         self._to_forget: set[str] = set()
         # Monotonic time of the last joins of seeds; None: not by the agent of now.
         self._joined_at: float | None = None
-        # How often the others are still told that an earlier name is gone, and when they were: to those that take it for alive the first
-        # time means nothing but that it has left when it fails.
-        self._clean_ups_left, self._cleaned_up_at = 2, -settings.rejoin_interval_s
         # Set when a look, or an errand, may be worth it before its time.
         self._look_soon, self._errands_soon = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -287,27 +286,18 @@ class SerfDiscovery:
         return next((each for each in self._members if each.name == self._agent_name), None)
 
     async def _clean_up(self, client: SerfClient) -> None:
-        """Have those counted as left that shall be forgotten, and drop the names that this node had before."""
-        for node_id in sorted(self._to_forget):
-            for name in self._found.failed_names.get(node_id, []):
-                await client.force_leave(name)
-            self._to_forget.discard(node_id)
-            self._look_soon.set()
-        if self._agent.is_own:
-            for name in self._earlier_names():
-                await client.force_leave(name, prune=True)
-                self._look_soon.set()
+        """Have those counted as left that shall be forgotten, and the names of nodes that have another one by now.
 
-    def _earlier_names(self) -> set[str]:
-        """Return the names that the others need not keep.  That of the last run may be known to them and not to the agent of now."""
-        names = set(self._found.own_earlier_names)
-        now = self._clock.monotonic()
-        is_due = now - self._cleaned_up_at >= self._settings.rejoin_interval_s
-        if self._clean_ups_left and is_due and self._found.addresses:
-            self._clean_ups_left -= 1
-            self._cleaned_up_at = now
-            names |= {self._agent.earlier_name} - {""}
-        return names
+        Never with `prune`: an agent that takes the member for alive waits with that for six seconds, and answers nobody meanwhile.
+        """
+        names = {
+            name for each in self._to_forget for name in self._found.failed_names.get(each, [])
+        }
+        self._to_forget.clear()
+        names.update(self._found.superseded_names[:CLEAN_UP_COUNT_MAX])
+        for name in sorted(names):
+            await client.force_leave(name)
+            self._look_soon.set()
 
     async def _rejoin(self, client: SerfClient) -> None:
         """Join the seeds that are not alive, one after the other, now and then; more often while nobody else is."""

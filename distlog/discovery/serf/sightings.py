@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from distlog.discovery.serf.client import AgentAddress
-from distlog.discovery.serf.tags import NodeState, TaggedNode, node_of
+from distlog.discovery.serf.tags import NodeState, TaggedNode, gossip_name, node_of
 from distlog.discovery.serf.values import AgentMember, AgentStatus
 from distlog.discovery.view import Description, MemberStatus, Sighting, two_nodes
 
@@ -30,8 +30,8 @@ class Sightings:
     conflicts: dict[str, str] = field(default_factory=dict)
     # Gossip names of failed nodes, by node id.
     failed_names: dict[str, list[str]] = field(default_factory=dict)
-    # Those of earlier runs of the node that looks, with the same data directory, that are not alive.
-    own_earlier_names: list[str] = field(default_factory=list)
+    # Those of them, and of the node that looks, that a later run of the same node has made meaningless.
+    superseded_names: list[str] = field(default_factory=list)
     # HOST:PORT in the gossip of the other nodes that are alive, in order.
     addresses: list[str] = field(default_factory=list)
     # Members that are left out: without tags of ours, and of another cluster.
@@ -44,6 +44,7 @@ def sightings_of(members: Iterable[AgentMember], own: TaggedNode) -> Sightings:
     found = Sightings()
     described = own.description
     candidates: dict[str, list[Sighting]] = {}
+    named: list[tuple[str, Sighting]] = []
     for member in members:
         node = node_of(member.tags)
         if node is None:
@@ -61,10 +62,11 @@ def sightings_of(members: Iterable[AgentMember], own: TaggedNode) -> Sightings:
             found.failed_names.setdefault(theirs.node_id, []).append(member.name)
         if seen.status is MemberStatus.ALIVE and not is_own and member.host:
             found.addresses.append(str(AgentAddress(member.host, member.port)))
-        is_earlier = theirs.directory_id == described.directory_id and node.run < own.run
-        if seen.status is not MemberStatus.ALIVE and is_own and is_earlier:
-            found.own_earlier_names.append(member.name)
+        # A name that a node has given to its agent is of one run.
+        if member.name == gossip_name(theirs.node_id, node.run):
+            named.append((member.name, seen))
     found.addresses.sort()
+    found.superseded_names = _superseded(named)
     for node_id, all_seen in candidates.items():
         is_own = node_id == described.node_id
         up = [each.description for each in all_seen if each.status is MemberStatus.ALIVE]
@@ -74,6 +76,19 @@ def sightings_of(members: Iterable[AgentMember], own: TaggedNode) -> Sightings:
         if not is_own:
             found.nodes[node_id] = max(all_seen, key=_rank)
     return found
+
+
+def _superseded(named: Sequence[tuple[str, Sighting]]) -> list[str]:
+    """Return the failed names of which the directory has a later one."""
+    latest: dict[str, int] = {}
+    for _, seen in named:
+        directory_id = seen.description.directory_id
+        latest[directory_id] = max(seen.run, latest.get(directory_id, 0))
+    return [
+        name
+        for name, seen in named
+        if seen.status is MemberStatus.FAILED and seen.run < latest[seen.description.directory_id]
+    ]
 
 
 def _sighting(member: AgentMember, node: TaggedNode) -> Sighting:

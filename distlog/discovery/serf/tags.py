@@ -45,6 +45,11 @@ class TaggedNode:
     state: NodeState = NodeState.UP
 
 
+def gossip_name(node_id: str, run: int) -> str:
+    """Return the name of an agent that is a node's own.  It is of one run: agents do not let a failed name come back elsewhere."""
+    return f"{node_id}.{run}"
+
+
 def tags_of(node: TaggedNode) -> dict[str, str]:
     """Return the tags of a node.  Raises InvalidRequest if an agent would not take them."""
     own = node.description

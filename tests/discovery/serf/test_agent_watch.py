@@ -184,19 +184,6 @@ def test_a_seed_that_is_the_agent_itself_is_left_out_and_peers_of_before_are_tri
     with_agent(story)
 
 
-@pytest.mark.parametrize(
-    ("content", "name"),
-    [(b'{"node_name": "n1.6"}', "n1.6"), (b'{"node_name": "n1.7"}', ""), (b"{}", ""), (b"[", "")],
-)
-def test_the_name_of_the_run_before_is_read_from_its_file(content: bytes, name: str) -> None:
-    async def story(machine: FakeMachine, agent: ManagedAgent) -> None:
-        machine.files["data/serf/agent.json"] = content
-        await agent.start({})
-        assert agent.earlier_name == name
-
-    with_agent(story)
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[1]", b"\xff", b'"text"'])
 def test_a_damaged_file_of_peers_is_as_good_as_none(content: bytes) -> None:
     async def story(machine: FakeMachine, agent: ManagedAgent) -> None:

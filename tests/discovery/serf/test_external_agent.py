@@ -23,15 +23,15 @@ from tests.discovery.worlds import description_of, moved
 ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
 
 
-def discovery_at(own: Description, address: AgentAddress) -> SerfDiscovery:
+def discovery_at(own: Description, address: AgentAddress, *join: str) -> SerfDiscovery:
     clock, network = SystemClock(), TcpNetwork()
     agent = ExternalAgent(address, network)
-    return SerfDiscovery(own, agent, network=network, clock=clock, run=clock.wall_ms())
+    return SerfDiscovery(own, agent, join=join, network=network, clock=clock, run=clock.wall_ms())
 
 
-async def started(own: Description, agent: RealAgent) -> SerfDiscovery:
+async def started(own: Description, agent: RealAgent, *join: str) -> SerfDiscovery:
     (await agent.client()).close()
-    made = discovery_at(own, agent.address)
+    made = discovery_at(own, agent.address, *join)
     await made.start()
     return made
 
@@ -104,6 +104,19 @@ def test_members_that_are_no_nodes_of_this_cluster_are_counted_and_not_shown(
             await until(lambda: n1.stranger_count == 1, "the stranger is counted")
             assert list(n1.members()) == ["n1"]
             assert list(n2.members()) == ["n2"]
+            await n1.close()
+            await n2.close()
+
+    run(story)
+
+
+@needs_serf
+def test_agents_that_do_not_know_each_other_are_told_to_join(tmp_path: Path) -> None:
+    async def story() -> None:
+        with real_agent(tmp_path, "east") as east, real_agent(tmp_path, "west") as west:
+            n1 = await started(description_of("n1"), east)
+            n2 = await started(description_of("n2"), west, west.gossip, east.gossip)
+            await until(lambda: status(n1, "n2") is status(n2, "n1") is ALIVE, "both are seen")
             await n1.close()
             await n2.close()
 

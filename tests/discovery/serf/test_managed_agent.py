@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from distlog.discovery.serf.client import SerfClient
+from distlog.discovery.serf.discovery import SerfSettings
 from distlog.discovery.serf.errors import AgentFailed
 from distlog.discovery.serf.values import AgentMember
 from distlog.discovery.view import MemberStatus
@@ -200,39 +201,29 @@ def test_only_who_has_the_key_of_the_gossip_is_seen(
     with_nodes(tmp_path, story)
 
 
-def test_the_name_of_an_earlier_run_is_cleaned_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_missed", [False, True], ids=["at once", "after it was missed"])
+def test_the_name_of_an_earlier_run_has_left_and_no_agent_is_held_up_by_that(
+    tmp_path: Path, is_missed: bool
+) -> None:
     async def story(nodes: Nodes) -> None:
         n1, n2 = await nodes.pair()
-        earlier, port = n2.agent, int(n2.agent.gossip_address.rpartition(":")[2])
-        assert earlier.running is not None
-        earlier.running.kill()
+        port = int(n2.agent.gossip_address.rpartition(":")[2])
+        assert n2.agent.running is not None
+        n2.agent.running.kill()
         await n2.discovery.close()
-        again = await nodes.start("n2", n1, port=port)
+        if is_missed:
+            await until(lambda: status(n1, "n2") is FAILED, "n2 is missed")
+        again = await nodes.start("n2", n1, port=0 if is_missed else port)
         await until(lambda: n1.discovery.members()["n2"].run == again.run, "the next run is seen")
+        names = {f"n1.{n1.run}": "alive", f"n2.{n2.run}": "left", f"n2.{again.run}": "alive"}
 
         async def is_clean() -> bool:
-            names = [member.name for member in await raw_members(n1)]
-            return sorted(names) == [f"n1.{n1.run}", f"n2.{again.run}"]
+            assert n1.discovery.age_s() < 4, "the agent of n1 is held up"
+            members = await raw_members(n1)
+            return {member.name: member.status.value for member in members} == names
 
-        await until(is_clean, "the earlier name is gone everywhere")
-        await until(lambda: sees(n1, "n2"), "n2 is seen")
-
-    with_nodes(tmp_path, story)
-
-
-def test_a_name_that_failed_before_the_restart_is_cleaned_up_too(tmp_path: Path) -> None:
-    async def story(nodes: Nodes) -> None:
-        n1, n2 = await nodes.pair()
-        await n2.discovery.close()
-        await until(lambda: status(n1, "n2") is FAILED, "n2 is missed")
-        again = await nodes.start("n2", n1)
-
-        async def is_clean() -> bool:
-            names = [member.name for member in await raw_members(n1)]
-            return sorted(names) == [f"n1.{n1.run}", f"n2.{again.run}"]
-
-        await until(is_clean, "the earlier name is gone", timeout_s=5)
-        await until(lambda: sees(n1, "n2"), "n2 is seen")
+        await until(is_clean, "the earlier name has left")
+        assert sees(n1, "n2")
 
     with_nodes(tmp_path, story)
 
@@ -307,5 +298,21 @@ def test_seeds_may_come_later_and_be_gone_after_that(tmp_path: Path) -> None:
         nodes.all.append(again)
         await again.start()
         await until(lambda: sees(again, "n3"), "n1 finds n3 again")
+
+    with_nodes(tmp_path, story)
+
+
+def test_a_seed_that_was_not_there_is_tried_again_although_others_are(tmp_path: Path) -> None:
+    async def story(nodes: Nodes) -> None:
+        n2, later = await nodes.start("n2"), free_port()
+        seeds = [n2.agent.gossip_address, f"{HOST}:{later}"]
+        often = SerfSettings(rejoin_interval_s=0.5)
+        n1 = SerfNode(tmp_path / "n1", description_of("n1"), free_port(), seeds, settings=often)
+        nodes.all.append(n1)
+        await n1.start()
+        await until(lambda: sees(n1, "n2"), "the seed that is there")
+        # The agent by itself looks for no more, and the newcomer knows nobody.
+        await nodes.start("n3", port=later)
+        await until(lambda: sees(n1, "n3"), "the seed that came later")
 
     with_nodes(tmp_path, story)

@@ -98,9 +98,25 @@ def test_a_node_does_not_see_itself_but_its_twin_and_its_earlier_names() -> None
     found = sightings_of(members, OWN)
     assert found.nodes == {}
     assert found.conflicts == {}
-    assert found.own_earlier_names == ["n1.8", "n1.7"]
+    assert found.superseded_names == ["n1.8"]
     twin = sightings_of([*members, member("n1", 12, place="elsewhere")], OWN)
     assert list(twin.conflicts) == ["n1"]
+
+
+def test_failed_names_of_nodes_that_have_a_later_one_are_to_be_cleaned_up() -> None:
+    foreign = replace(member("n3", 1, AgentStatus.FAILED), name="west")
+    members = [
+        member("n2", 1, AgentStatus.FAILED),
+        member("n2", 2, AgentStatus.FAILED),
+        member("n2", 3, AgentStatus.FAILED),
+        member("n2", 9, place="elsewhere"),
+        foreign,
+        member("n3", 2),
+        member("n4", 1, AgentStatus.LEAVING),
+        member("n4", 2),
+    ]
+    for order in (members, members[::-1]):
+        assert sorted(sightings_of(order, OWN).superseded_names) == ["n2.1", "n2.2"]
 
 
 def test_failed_names_and_addresses_of_others_are_kept_for_errands() -> None:

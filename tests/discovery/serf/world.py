@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from distlog.discovery.serf.agent import AgentSettings, ManagedAgent
-from distlog.discovery.serf.discovery import SerfDiscovery
+from distlog.discovery.serf.discovery import DEFAULT_SETTINGS, SerfDiscovery, SerfSettings
 from distlog.discovery.view import Description, Discovery
 from distlog.programs import SystemPrograms
 from distlog.runtime import SystemClock, TcpNetwork
@@ -53,7 +53,7 @@ class SerfNode:
         *,
         encrypt_key: str = "",
         run: int | None = None,
-        program: str = PROGRAM,
+        settings: SerfSettings = DEFAULT_SETTINGS,
     ) -> None:
         clock = SystemClock()
         self.run = run or clock.wall_ms()
@@ -61,7 +61,7 @@ class SerfNode:
         self.programs = SystemPrograms()
         self.agent = ManagedAgent(
             AgentSettings(
-                program=program,
+                program=PROGRAM,
                 name=f"{own.node_id}.{self.run}",
                 host=HOST,
                 port=port,
@@ -76,7 +76,13 @@ class SerfNode:
             random_bytes=secrets.token_bytes,
         )
         self.discovery = SerfDiscovery(
-            own, self.agent, join=join, network=self.network, clock=clock, run=self.run
+            own,
+            self.agent,
+            join=join,
+            network=self.network,
+            clock=clock,
+            run=self.run,
+            settings=settings,
         )
 
     async def start(self) -> None:
