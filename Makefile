@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --only-binary :all: --no-binary pysyncobj
 
+# Which nodes `make up` starts.
+PROCFILE ?= Procfile
+
 # The counts of the long runs.
 SEEDS ?= 500
 FIRST_SEED ?= 0
@@ -23,16 +26,19 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
+.PHONY: help up up-serf n1 n2 n3 test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
 up: $(VENV)/installed ## start the three nodes of the Procfile on loopback; Ctrl-C stops them
-	@exec honcho start
+	@exec honcho -f $(PROCFILE) start
+
+up-serf: ## the same with nodes that find each other by Serf, which must be installed
+	@exec $(MAKE) --no-print-directory up PROCFILE=deploy/Procfile.serf
 
 n1 n2 n3: $(VENV)/installed ## start one node of the Procfile again
-	@exec honcho start $@
+	@exec honcho -f $(PROCFILE) start $@
 
 test: $(VENV)/installed-dev ## run all tests
 	@exec python -m pytest $(TESTS)

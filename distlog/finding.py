@@ -17,6 +17,10 @@ from distlog.consensus.group import Group
 from distlog.discovery.dns import DnsDiscovery
 from distlog.discovery.gossip import GossipDiscovery, Send
 from distlog.discovery.gossip_rows import MalformedRows
+from distlog.discovery.serf.agent import Agent, AgentSettings, ExternalAgent, ManagedAgent
+from distlog.discovery.serf.client import AgentAddress
+from distlog.discovery.serf.discovery import SerfDiscovery
+from distlog.discovery.serf.tags import gossip_name
 from distlog.discovery.static import StaticDiscovery
 from distlog.discovery.view import (
     NOTHING_SEEN,
@@ -26,7 +30,6 @@ from distlog.discovery.view import (
     MemberStatus,
     Sight,
 )
-from distlog.errors import ConfigurationInvalid
 from distlog.joining import parse_address
 from distlog.neighbours import Neighbours
 from distlog.node_settings import Backend, NodePorts, NodeSettings
@@ -48,7 +51,7 @@ def make_discovery(
     """Return the backend that the settings name, not started.
 
     own, run: of this node.  connected(), send: of the peers that take frames of gossip.
-    Raises ConfigurationInvalid, InvalidRequest.
+    Raises InvalidRequest if the description is longer than what others read.
     """
     chosen, clock, random = settings.discovery, ports.clock, ports.random
     match chosen.backend:
@@ -74,8 +77,36 @@ def make_discovery(
             }
             return StaticDiscovery(own, peers, clock=clock, run=run)
         case Backend.SERF:
-            problem = "this version has no serf: take gossip, static or dns://NAME:PORT"
-            raise ConfigurationInvalid(key="--discovery", problem=problem)
+            agent = _agent(settings, ports, gossip_name(own.node_id, run))
+            return SerfDiscovery(
+                own, agent, join=chosen.serf.join, network=ports.network, clock=clock, run=run
+            )
+
+
+def _agent(settings: NodeSettings, ports: NodePorts, name: str) -> Agent:
+    """Return the Serf agent that the settings name: one that somebody else runs, or one of this node's own, called `name`."""
+    chosen, options = settings.discovery, settings.discovery.serf
+    if chosen.host:
+        address = AgentAddress(chosen.host, chosen.port, options.rpc_auth)
+        return ExternalAgent(address, ports.network)
+    assert ports.programs is not None, "a node that starts an agent has a way to do it"
+    host, port = options.listen
+    return ManagedAgent(
+        AgentSettings(
+            program=options.program,
+            name=name,
+            host=host,
+            port=port,
+            join=options.join,
+            directory=f"{settings.data_dir}/serf",
+            encrypt_key=options.encrypt_key,
+        ),
+        programs=ports.programs,
+        network=ports.network,
+        clock=ports.clock,
+        random=ports.random,
+        random_bytes=ports.random_bytes,
+    )
 
 
 class Finding:
@@ -110,7 +141,7 @@ class Finding:
     # --- Life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin, when this node listens.  Raises ConfigurationInvalid, InvalidRequest."""
+        """Begin, when this node listens.  Raises InvalidRequest, or what keeps the backend from starting."""
         self._announced = self._description()
         self._discovery = make_discovery(
             self._settings,

@@ -13,10 +13,12 @@ from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.discovery.dns import AskNode, Resolve
+from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid
 from distlog.joining import AskMembers
 from distlog.peer.limits import PeerLimits
+from distlog.programs import Programs
 from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
@@ -40,11 +42,12 @@ class Backend(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiscoverySettings:
-    """Which backend, and where it looks: the name and the clients' port of dns, the agent of serf; for others "" and 0."""
+    """Which backend, and where it looks: the name and the clients' port of dns, an agent of serf that others run; else "" and 0."""
 
     backend: Backend = Backend.STATIC
     host: str = ""
     port: int = 0
+    serf: SerfOptions = field(default_factory=SerfOptions)
 
     @property
     def finds_strangers(self) -> bool:
@@ -122,6 +125,9 @@ class NodePorts:
     # Ask the node at a client address who it is, and for the addresses of a name.  Only discovery by dns does.
     ask_node: AskNode = _nobody_is_there
     resolve: Resolve = _nothing_is_known
+    # Run another program, and bytes for keys.  Only discovery by a Serf agent of the node's own does.
+    programs: Programs | None = None
+    random_bytes: Callable[[int], bytes] = bytes
 
 
 def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Configuration | None:

@@ -21,6 +21,7 @@ from distlog import __version__
 from distlog.catch_up.scrub import ScrubSettings
 from distlog.client.members import members_at, node_at, remove_member_at
 from distlog.config import ServeConfig
+from distlog.config.key_files import read_gossip_key, read_secret
 from distlog.config.kinds import Address
 from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.durability import Durability
@@ -29,6 +30,7 @@ from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
+from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.node import Node
@@ -40,6 +42,7 @@ from distlog.node_settings import (
     NodeSettings,
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
+from distlog.programs import SystemPrograms
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
@@ -222,6 +225,8 @@ def real_ports() -> NodePorts:
         ask_node=_ask_node,
         remove_member=_remove_member,
         resolve=resolve,
+        programs=SystemPrograms(),
+        random_bytes=secrets.token_bytes,
     )
 
 
@@ -262,7 +267,10 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         expect=config.expect or 0,
         dead_after_s=config.dead_after_s,
         discovery=DiscoverySettings(
-            Backend(config.discovery.backend), config.discovery.host, config.discovery.port
+            Backend(config.discovery.backend),
+            config.discovery.host,
+            config.discovery.port,
+            _serf_options(config),
         ),
         peer_advertise=(config.peer_advertise.host, config.peer_advertise.port)
         if config.peer_advertise
@@ -284,6 +292,18 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         copy_rate_max=config.copy_rate_max,
         scrub=ScrubSettings(config.scrub_interval_s, config.scrub_rate_max),
         peer_limits=PeerLimits(raft=ChannelLimits(frame_size_max, frame_size_max)),
+    )
+
+
+def _serf_options(config: ServeConfig) -> SerfOptions:
+    """Return what concerns the Serf agent, with the secrets themselves.  Raises ConfigurationInvalid for their files."""
+    key_file, auth_file = config.serf_key_file, config.serf_rpc_auth_file
+    return SerfOptions(
+        program=config.serf_program,
+        listen=(config.serf_listen.host, config.serf_listen.port),
+        encrypt_key=read_gossip_key("--serf-key-file", key_file) if key_file else "",
+        rpc_auth=read_secret("--serf-rpc-auth-file", auth_file) if auth_file else "",
+        join=tuple(str(address) for address in config.serf_join or ()),
     )
 
 

@@ -29,6 +29,11 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "dead_after_s": ("60", 60.0),
     "leave_on_stop": ("true", True),
     "discovery": ("dns://nodes.example:8400", DiscoveryChoice("dns", "nodes.example", 8400)),
+    "serf_listen": ("127.0.0.2:0", Address("127.0.0.2", 0)),
+    "serf_join": ("h1:7946", (Address("h1", 7946),)),
+    "serf_key_file": ("/etc/key", "/etc/key"),
+    "serf_program": ("/opt/serf", "/opt/serf"),
+    "serf_rpc_auth_file": ("/etc/auth", "/etc/auth"),
     "insecure": ("true", True),
     "record_size_max": ("2MiB", 2 * MIB),
     "election_timeout_min_s": ("0.5", 0.5),
@@ -47,8 +52,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "log_format": ("json", "json"),
 }
 # What else must be said for a sample to be acceptable.
-BESIDE = {name: {"DISTLOG_NODE_ID": "n2"} for name in ("peers", "join", "discovery")}
-BESIDE["expect"] = {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"}
+SERF = {"DISTLOG_NODE_ID": "n2", "DISTLOG_DISCOVERY": "serf"}
+BESIDE = {
+    **{name: {"DISTLOG_NODE_ID": "n2"} for name in ("peers", "join", "discovery")},
+    **dict.fromkeys(("serf_listen", "serf_join", "serf_key_file", "serf_program"), SERF),
+    "serf_rpc_auth_file": {**SERF, "DISTLOG_DISCOVERY": "serf://h:7373"},
+    "expect": {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"},
+}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -159,6 +169,18 @@ def test_a_fixed_set_is_its_own_discovery_and_other_nodes_tell_each_other(
         ({"discovery": "dns://h:0"}, {}, "", "--discovery", "dns://NAME:PORT"),
         ({"discovery": "gossip://h:1"}, {}, "", "--discovery", "must be gossip"),
         ({"discovery": "serf://h"}, {}, "", "--discovery", "HOST:PORT"),
+        # Settings of an agent that there is not.
+        ({"serf_join": "h:1"}, {}, "", "--serf-join", "nothing with --discovery gossip"),
+        ({"serf_program": "x"}, {}, "", "--serf-program", "nothing with --discovery gossip"),
+        ({"serf_rpc_auth_file": "x"}, SERF, "", "--serf-rpc-auth-file", "with --discovery serf"),
+        (
+            {"serf_key_file": "x", "discovery": "serf://h:7373", "node_id": "n1"},
+            {},
+            "",
+            "--serf-key-file",
+            "nothing with --discovery serf://h:7373",
+        ),
+        ({"serf_listen": "10.0.0.1:7946"}, SERF, "", "--serf-listen", "give a --serf-key-file"),
         ({"join": "h:0", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
         ({"join": "h", "node_id": "n4"}, {}, "", "--join", "HOST:PORT"),
         ({"join": ",", "node_id": "n4"}, {}, "", "--join", "1 to 15"),

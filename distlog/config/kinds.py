@@ -199,6 +199,8 @@ def one_of(*choices: str) -> Kind:
 
 NODE = Kind("ID", parse_node_id)
 PATH = Kind("DIR", parse_text)
+FILE = Kind("FILE", parse_text)
+PROGRAM = Kind("PROGRAM", parse_text)
 ADDRESS = Kind("HOST:PORT", parse_address)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)

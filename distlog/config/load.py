@@ -107,6 +107,7 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
                 "--peers", f"must contain this node: {config.node_id} is not in {names}"
             )
     _check_beginning(config, given)
+    _check_serf(config, given)
     for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
         if not address.is_loopback and not config.insecure:
             problem = (
@@ -128,6 +129,29 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
         problem = f"must be at most --journal-size-max ({show_bytes(config.journal_size_max)})"
         raise ConfigurationInvalid("--checkpoint-journal-size", problem)
     return config
+
+
+def _check_serf(config: ServeConfig, given: Iterable[str]) -> None:
+    """Raise ConfigurationInvalid for what means nothing with this discovery, or tells strangers who the nodes are."""
+    own_agent = ["serf_listen", "serf_key_file", "serf_program"]
+    is_serf = config.discovery.backend == "serf"
+    if not is_serf:
+        meaningless = [*own_agent, "serf_join", "serf_rpc_auth_file"]
+    else:
+        meaningless = own_agent if config.discovery.host else ["serf_rpc_auth_file"]
+    for row in SETTINGS:
+        if row.name in meaningless and row.name in given:
+            raise ConfigurationInvalid(
+                row.flag, f"means nothing with --discovery {config.discovery}"
+            )
+    listen = config.serf_listen
+    is_open = is_serf and not listen.is_loopback and config.serf_key_file is None
+    if is_open and not config.insecure:
+        problem = (
+            f"{listen} is reachable from other machines and the gossip is not encrypted: give a --serf-key-file, or add --insecure if the "
+            "network is trusted"
+        )
+        raise ConfigurationInvalid("--serf-listen", problem)
 
 
 def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:

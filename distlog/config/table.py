@@ -12,6 +12,7 @@ from distlog.config.kinds import (
     ADDRESSES,
     BYTES,
     DISCOVERY,
+    FILE,
     GIB,
     KIB,
     MIB,
@@ -19,6 +20,7 @@ from distlog.config.kinds import (
     NUMBER,
     PATH,
     PEERS,
+    PROGRAM,
     SECONDS,
     SWITCH,
     VOTER_COUNT_MAX,
@@ -160,6 +162,34 @@ class ServeConfig:
         "those that the addresses of a name lead to, PORT being that for clients; serf: those that a Serf agent knows. Where dns or serf "
         "finds a member, no --join is needed",
         derived="static with --peers, otherwise gossip",
+    )
+    serf_listen: Address = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS,
+        Address("127.0.0.1", 7946),
+        "with --discovery serf: where the Serf agents of the other nodes reach that of this one; port 0 lets the system choose",
+    )
+    serf_join: tuple[Address, ...] | None = setting(
+        ADDRESSES,
+        None,
+        "with Serf: where some other agents are, as their --serf-listen says; this node's own may be among them, so that all nodes can "
+        "have the same",
+        derived="none",
+    )
+    serf_key_file: str | None = setting(
+        FILE,
+        None,
+        "with --discovery serf: a file that only its owner may read, with 32 bytes in base64: the key by which the agents encrypt what "
+        "they tell each other, the same on all nodes",
+        derived="none: nothing is encrypted",
+    )
+    serf_program: str = setting(
+        PROGRAM, "serf", "with --discovery serf: the program, by its path or by a name along PATH"
+    )
+    serf_rpc_auth_file: str | None = setting(
+        FILE,
+        None,
+        "with --discovery serf://HOST:PORT: a file that only its owner may read, with the rpc_auth of that agent",
+        derived="none",
     )
     insecure: bool = setting(
         SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"

@@ -35,6 +35,7 @@ LAYERS = (
     Layer("distlog.errors", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
+    Layer("distlog.programs", ("distlog.errors",)),
     # The wire: both the server and the client stand on it, and neither on the other.
     Layer("distlog.api", ("distlog.errors",), GRPC, NO_LOOP),
     # Files.  No event loop: a caller decides which thread runs it.
@@ -56,6 +57,12 @@ LAYERS = (
     ),
     # Views of the nodes.  Knows nothing of Raft, files or gRPC.
     Layer("distlog.discovery", ("distlog.errors", "distlog.runtime"), ("msgspec",)),
+    # One backend: the agent of Serf, another program.
+    Layer(
+        "distlog.discovery.serf",
+        ("distlog.errors", "distlog.runtime", "distlog.programs", "distlog.discovery"),
+        ("msgpack", "msgspec"),
+    ),
     # The protocol, the journal and the state machine are sync; these modules drive them from the event loop.
     Layer("distlog.consensus", CONSENSUS, ("msgspec", "numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.consensus.group", (*CONSENSUS, "distlog.consensus")),
@@ -132,6 +139,7 @@ LAYERS = (
                 "distlog.consensus",
                 "distlog.catch_up",
                 "distlog.discovery",
+                "distlog.programs",
                 "distlog.joining",
                 *above,
             ),
@@ -174,6 +182,7 @@ LAYERS = (
             "distlog.client.members",
             "distlog.config",
             "distlog.discovery",
+            "distlog.programs",
             "distlog.node",
             "distlog.node_settings",
         ),

@@ -285,6 +285,8 @@ def test_what_is_nobodys_is_noted_and_no_fault(node: Path, capsys: Capture) -> N
     ):
         (node / name).write_text("")
     (node / "groups" / "0" / "topics" / f"{77:020d}").mkdir()
+    # That of the node's own agent is known.
+    (node / "serf").mkdir()
     code, shown = json_of(capsys, "verify", str(node))
     notes = shown["directories"][0]["notes"]
     assert (code, len(notes)) == (0, 8)

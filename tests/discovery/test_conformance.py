@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from distlog.discovery.view import Discovery, MemberStatus
+from tests.discovery.serf.real_agents import needs_serf
+from tests.discovery.serf.world import on_real_time
 from tests.discovery.worlds import (
     CLUSTER_ID,
     DnsWorld,
@@ -35,18 +38,18 @@ def virtual(name: str, world: Callable[[], World]) -> Backend:
     return Backend(name, lambda story: on_virtual_time(world, story))
 
 
-BACKENDS = [
-    virtual("static", StaticWorld),
-    virtual("dns", DnsWorld),
-    virtual("gossip", GossipWorld),
-]
+BACKENDS = {
+    "static": virtual("static", StaticWorld),
+    "dns": virtual("dns", DnsWorld),
+    "gossip": virtual("gossip", GossipWorld),
+}
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found = request.param
-    assert isinstance(found, Backend)
-    return found
+@pytest.fixture(params=[*BACKENDS, pytest.param("serf", marks=needs_serf)])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    found = BACKENDS.get(request.param)
+    # The world of the last one is made of processes and files, and of real time.
+    return found or Backend("serf", lambda story: on_real_time(tmp_path, story))
 
 
 def status(discovery: Discovery, node_id: str) -> MemberStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,12 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+
+from tests.discovery.serf.real_agents import needs_serf
 
 ROOT = Path(__file__).parents[2]
 NODES = ("n1", "n2", "n3")
@@ -25,6 +28,7 @@ class Up:
     """A copy of the Procfile on an address and in a directory of its own."""
 
     directory: Path
+    procfile: str = "Procfile"
 
     @contextmanager
     def start(self, *names: str) -> Iterator[subprocess.Popen[str]]:
@@ -34,7 +38,7 @@ class Up:
             name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start", *names],
+            [sys.executable, "-m", "honcho", "-f", self.procfile, "start", *names],
             cwd=self.directory,
             env={**kept, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -53,11 +57,11 @@ class Up:
         (pid,) = (pid for pid in self.pids() if f"--node-id\0{node}\0" in arguments_of(pid))
         return pid
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the nodes of this directory."""
+    def pids(self, command: str = "serve") -> list[int]:
+        """Return the process ids of the nodes of this directory, or of others with that argument."""
         found = []
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and "\0serve\0" in arguments_of(int(entry.name)):
+            if entry.name.isdigit() and f"\0{command}\0" in arguments_of(int(entry.name)):
                 try:
                     if (entry / "cwd").readlink() == self.directory:
                         found.append(int(entry.name))
@@ -82,7 +86,7 @@ def up(tmp_path: Path) -> Up:
     address = (
         f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
     )
-    for path in (tmp_path / "Procfile", tmp_path / "deploy" / "node.sh"):
+    for path in (tmp_path / "Procfile", *(tmp_path / "deploy").iterdir()):
         text = path.read_text("utf-8")
         assert "127.0.0.1" in text
         path.write_text(text.replace("127.0.0.1", address), "utf-8")
@@ -130,6 +134,36 @@ def test_a_killed_node_leaves_the_others_alone_and_is_started_again(up: Up) -> N
         with up.start("n1") as again:
             lines_until(again, "n1 is ready for clients")
             assert len(up.pids()) == len(NODES)
+
+
+@needs_serf
+def test_nodes_that_find_each_other_by_serf_and_no_agent_that_outlives_its_node(up: Up) -> None:
+    with replace(up, procfile="deploy/Procfile.serf").start() as process:
+        lines = lines_until(process, "Next, in another shell")
+        assert "leads 3 nodes" in lines[-1]
+        assert len(up.pids("agent")) == len(NODES)
+        agents = {parent_of(pid): os.pidfd_open(pid) for pid in up.pids("agent")}
+        killed = up.pid("n2")
+        os.kill(killed, signal.SIGKILL)
+        lines = lines_until(process, "Start it again")
+        assert lines[-1].endswith("make n2 PROCFILE=deploy/Procfile.serf")
+        assert has_ended(agents.pop(killed))
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate()
+    assert "SIGKILL" not in printed
+    assert "Traceback" not in printed
+    assert all(has_ended(agent) for agent in agents.values())
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def has_ended(process: int) -> bool:
+    """Tell whether a process ends within some seconds, by its pidfd."""
+    readable, _, _ = select.select([process], [], [], 20)
+    os.close(process)
+    return bool(readable)
 
 
 def test_a_node_that_cannot_start_ends_everything(up: Up) -> None:

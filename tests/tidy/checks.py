@@ -62,13 +62,14 @@ class Port:
 ROOTS = ("serve", "config/", "cli/")
 DISK = ("storage/disk",)
 SYNCS = ("storage/kernel_sync",)
+PROGRAMS = ("programs",)
 
 PORTS = (
-    Port("os", (*DISK, *SYNCS, *ROOTS), "take a Disk, or the value as a parameter"),
+    Port("os", (*DISK, *SYNCS, *PROGRAMS, *ROOTS), "take a Disk, or the value as a parameter"),
     Port("mmap", DISK, "take a Disk"),
     Port("ctypes", SYNCS, "find a library with wheels"),
     Port("fcntl", DISK, "take a Disk"),
-    Port("pathlib", ROOTS, "take a Disk and a path as text"),
+    Port("pathlib", (*PROGRAMS, *ROOTS), "take a Disk and a path as text"),
     Port("shutil", ROOTS, "take a Disk"),
     Port("tempfile", (), "take a Disk and a path"),
     Port("io", ROOTS, "take a Disk"),
@@ -79,8 +80,8 @@ PORTS = (
     Port("threading", ("runtime", *ROOTS), "take a Worker"),
     Port("concurrent", ("runtime",), "take a Worker"),
     Port("multiprocessing", (), "start a node of its own"),
-    Port("subprocess", (), "start nothing"),
-    Port("socket", ("runtime", *ROOTS), "take a Network"),
+    Port("subprocess", PROGRAMS, "take Programs"),
+    Port("socket", ("runtime", *PROGRAMS, *ROOTS), "take a Network"),
     Port("ssl", ("runtime", *ROOTS), "take a Network"),
     Port("signal", ROOTS, "take a callback"),
     Port("pickle", (), "write an encoding: unpickling runs what a peer sends"),
@@ -100,6 +101,8 @@ LOOP_PORTS = {
     "to_thread": "take a Worker",
     "run_in_executor": "take a Worker",
 }
+# The same for other programs.
+PROGRAM_PORTS = ("create_subprocess_exec", "create_subprocess_shell", "subprocess_exec")
 
 # A generator of one's own cannot be seeded from outside; the class is needed as a type everywhere.
 RANDOM_TYPE = "Random"
@@ -129,6 +132,12 @@ def ports(source: Source) -> Problems:
             and not source.is_one_of(("runtime",))
         ):
             yield node.lineno, f"reaches {node.attr}: {LOOP_PORTS[node.attr]}"
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in PROGRAM_PORTS
+            and not source.is_one_of(PROGRAMS)
+        ):
+            yield node.lineno, f"reaches {node.attr}: take Programs"
         if not isinstance(node, ast.Call):
             continue
         called = name_of(node.func)
@@ -137,7 +146,7 @@ def ports(source: Source) -> Problems:
         if (
             called == "open"
             and isinstance(node.func, ast.Name)
-            and not source.is_one_of((*DISK, *ROOTS))
+            and not source.is_one_of((*DISK, *PROGRAMS, *ROOTS))
         ):
             yield node.lineno, "opens a file: take a Disk"
 

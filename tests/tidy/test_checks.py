@@ -43,6 +43,12 @@ PLANTED = [
     (checks.ports, "distlog/peer/network.py", "async def f(loop): await loop.create_server(f)"),
     (checks.ports, "distlog/storage/log.py", "import asyncio\nasyncio.to_thread(len)"),
     (checks.ports, "distlog/node.py", "import secrets"),
+    (checks.ports, "distlog/discovery/serf/agent.py", "import subprocess"),
+    (
+        checks.ports,
+        "distlog/discovery/serf/agent.py",
+        "import asyncio\nasyncio.create_subprocess_exec('serf')",
+    ),
     (checks.ports, "distlog/storage/log.py", "open('name')"),
     (checks.ports, "distlog/peer/frames.py", "import pickle"),
     (checks.ports, "distlog/consensus/group.py", "from pysyncobj import SyncObj"),
@@ -85,6 +91,7 @@ ALLOWED = [
     (checks.ports, "distlog/runtime.py", "import time\nloop.create_server(f)"),
     (checks.ports, "distlog/serve.py", "import os, random, secrets, time"),
     (checks.ports, "distlog/cli/produce.py", "import os\nopen('name')"),
+    (checks.ports, "distlog/programs.py", "import os, subprocess\nopen('name')"),
     (
         checks.ports,
         "distlog/peer/network.py",
