@@ -209,7 +209,7 @@ def test_the_system_resolves_names_and_says_what_is_none() -> None:
         assert await resolve("::1") == ["::1"]
         assert {"127.0.0.1", "::1"} & set(await resolve("localhost"))
         for name in ("a..b", "x" * 64 + ".example"):
-            with pytest.raises(OSError, match="[a-z]"):
+            with pytest.raises(OSError, match=r"[a-z]"):
                 await resolve(name)
 
     asyncio.run(resolved())
