@@ -50,6 +50,8 @@ class SerfSettings:
 
     # Between two looks at the members.
     interval_s: float = 1.0
+    # The least of it, whatever wakes this node.
+    pause_s: float = 0.05
     # Between two attempts to reach an agent that is away.
     retry_s: float = 0.5
     # Between two joins of seeds that are not alive.  An agent by itself looks only for members that it has seen alive.
@@ -100,6 +102,7 @@ class SerfDiscovery:
         # Set when a look, or an errand, may be worth it before its time.
         self._look_soon, self._errands_soon = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
         # The last complaint: the same one is not logged again.
         self._problem = ""
 
@@ -124,6 +127,7 @@ class SerfDiscovery:
     async def _end(self, state: NodeState, timeout_s: float) -> None:
         if self._task is None:
             return
+        self._is_closing = True
         self._task.cancel()
         await asyncio.wait([self._task])
         self._task = None
@@ -206,7 +210,8 @@ class SerfDiscovery:
     # --- The agent -------------------------------------------------------------------------------
 
     async def _run_for_ever(self) -> None:
-        while True:
+        # A cancellation can be lost: a group of tasks of which one fails at that moment raises that alone.
+        while not self._is_closing:
             address = self._agent.address
             if address is not None:
                 try:
@@ -219,8 +224,9 @@ class SerfDiscovery:
                         await self._follow(*clients)
                 except* DistlogError as group:
                     self._complain(group.exceptions[0])
-            self._look_soon.clear()
-            await _set_within(self._look_soon, self._settings.retry_s)
+            if not self._is_closing:
+                self._look_soon.clear()
+                await _set_within(self._look_soon, self._settings.retry_s)
 
     async def _follow(self, looking: SerfClient, running: SerfClient) -> None:
         """Look at the members and run errands until a connection fails."""
@@ -247,6 +253,7 @@ class SerfDiscovery:
             if self._problem:
                 logger.info("the Serf agent answers again")
                 self._problem = ""
+            await asyncio.sleep(self._settings.pause_s)
             await _set_within(self._look_soon, self._settings.interval_s)
 
     def _complain(self, problem: BaseException) -> None:
@@ -290,12 +297,12 @@ class SerfDiscovery:
 
         Never with `prune`: an agent that takes the member for alive waits with that for six seconds, and answers nobody meanwhile.
         """
-        names = {
-            name for each in self._to_forget for name in self._found.failed_names.get(each, [])
-        }
-        self._to_forget.clear()
-        names.update(self._found.superseded_names[:CLEAN_UP_COUNT_MAX])
-        for name in sorted(names):
+        for node_id in sorted(self._to_forget):
+            for name in self._found.failed_names.get(node_id, []):
+                await client.force_leave(name)
+                self._look_soon.set()
+            self._to_forget.discard(node_id)
+        for name in self._found.superseded_names[:CLEAN_UP_COUNT_MAX]:
             await client.force_leave(name)
             self._look_soon.set()
 
