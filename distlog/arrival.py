@@ -58,6 +58,8 @@ class Arrival:
         self._neighbours = neighbours
         self._finding = finding
         self._tasks: list[asyncio.Task[None]] = []
+        # What the log has said last that this node waits for.
+        self._missing = ""
 
     def start(self) -> None:
         """Begin to look for others, if any are missing."""
@@ -66,7 +68,7 @@ class Arrival:
                 self._run(self._meeting().run())
         elif self._formation.agreement is not None:
             meeting = self._meeting()
-            logger.info("looking for the other nodes missing=%s", ", ".join(self.waiting_for()))
+            self._say_what_is_missing()
             self._run(meeting.run())
             self._run(self._join(lambda: meeting.members))
         elif self._settings.joins:
@@ -119,6 +121,13 @@ class Arrival:
         if agreement.looked_around():
             # This node may agree now to what it heard meanwhile.
             self._neighbours.peers.restart_connections()
+        self._say_what_is_missing()
+
+    def _say_what_is_missing(self) -> None:
+        missing = ", ".join(self.waiting_for())
+        if missing != self._missing:
+            self._missing = missing
+            logger.info("looking for the other nodes missing=%s", missing)
 
     def _join(
         self, addresses: Callable[[], Sequence[tuple[str, int]]]

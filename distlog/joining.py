@@ -101,8 +101,8 @@ class Joining:
         reachable = {each: place for each, place in places.items() if place is not None}
         if not reachable:
             return (
-                "that node knows no member that others could connect to: start the first one with --bootstrap, and wait until it is "
-                "ready"
+                "that node knows no member that others could connect to: start the first one with --bootstrap, or this one with the "
+                "--expect of the others, and wait until they are ready"
             )
         found = ",".join(f"{each}={members[each]}" for each in sorted(reachable))
         if found != self._found:

@@ -147,6 +147,8 @@ def run(namespace: argparse.Namespace) -> int:
     leader = leading["node_id"] if leading else None
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
+    elif not nodes:
+        print("there is no cluster yet: the log of each node says whom it waits for")
     else:
         print(table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]))
         print()

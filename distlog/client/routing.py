@@ -162,7 +162,8 @@ class Routing:
             answers = await self.ask_all()
             self._leader_address = leader_of(answers)
             if not self._leader_address:
-                problem = f"{len(answers)} nodes answered and none knows one"
+                nodes = "1 node" if len(answers) == 1 else f"{len(answers)} nodes"
+                problem = f"{nodes} answered and none knows one"
                 raise NoLeader(problem=problem, retry_delay_s=self._retry_pause_s)
         return self.node(self._leader_address)
 

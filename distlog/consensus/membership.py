@@ -196,6 +196,8 @@ class Membership:
         """
         configuration = self._raft.configuration
         if configuration.directory_of(node_id) is None:
+            if self._is_member_for_now(node_id):
+                raise MembershipChangeUnderWay(retry_delay_s=RETRY_DELAY_S)
             raise MemberNotFound(node_id=node_id)
         if node_id == self._raft.replicas.node_id:
             raise MembershipChangeRefused(
@@ -216,6 +218,10 @@ class Membership:
                 "majority: start the others first, or repeat it with --force",
             )
         self._propose(configuration.without(node_id), "remove", node_id, done)
+
+    def _is_member_for_now(self, node_id: str) -> bool:
+        """Tell whether a node is a member until its removal, which is in the journal, is committed: it may be lost yet."""
+        return self.committed.directory_of(node_id) is not None
 
     def _voters_up(self) -> set[str]:
         raft = self._raft

@@ -58,6 +58,8 @@ class Stream(asyncio.Protocol):
         self.generation = 0
         # Loop time when the handshake finished.
         self.finished_at: float | None = None
+        # It was one that frames travel on.
+        self.was_open = False
         # Whether the end of this stream has had its effect on the next dial.
         self.settled = False
         self.deadline: asyncio.TimerHandle | None = None

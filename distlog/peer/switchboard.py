@@ -360,6 +360,7 @@ class Switchboard:
             self.counters["connections_opened"] += 1
             logger.info("peer connected peer=%s address=%s", stream.node_id, stream.address)
             self.open[stream.node_id] = stream
+            stream.was_open = True
             self._events.peer_connected(stream.node_id)
 
     def _note_process(self, stream: Stream) -> None:
@@ -414,7 +415,9 @@ class Switchboard:
         """Let the end of a stream that nobody here ended on purpose decide about the next dial."""
         if stream.finished_at is not None:
             lived = asyncio.get_running_loop().time() - stream.finished_at >= LIFE_MIN_S
-            self._complain(logging.INFO, "peer connection lost", stream, problem)
+            if stream.was_open:
+                # Nodes that only make each other's acquaintance hang up to greet again.
+                self._complain(logging.INFO, "peer connection lost", stream, problem)
             peer.backoff.succeeded() if lived else peer.backoff.failed()
         elif stream.dialled_id is not None:
             peer.backoff.failed()

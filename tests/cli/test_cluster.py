@@ -300,5 +300,9 @@ def test_the_exit_code_says_whether_there_is_a_leader() -> None:
             finished = await distlog("cluster", "status", "--server", server)
             assert (finished.code, finished.error) == (1, "")
             assert b"HIGH WATERMARK n3" in finished.output
+            cluster.is_formed = False
+            finished = await distlog("cluster", "status", "--server", server)
+            assert (finished.code, finished.error) == (1, "")
+            assert b"there is no cluster yet: the log of each node says" in finished.output
 
     run(scenario())

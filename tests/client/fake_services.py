@@ -154,6 +154,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
                     connected=not node.is_down,
                 )
                 for node in self._cluster.nodes
+                if self._cluster.is_formed
             ]
         )
 

@@ -152,6 +152,19 @@ def test_a_second_change_waits_for_the_first() -> None:
     membership.remove("d", force=False, done=ignore)
 
 
+def test_who_is_being_removed_is_a_member_until_that_is_committed() -> None:
+    cluster = led_by_a()
+    membership = cluster["a"].membership
+    membership.remove("c", force=False, done=ignore)
+    cluster.tick("a")
+    assert voters_of(cluster, "a") == "ab"
+    with pytest.raises(MembershipChangeUnderWay):
+        membership.remove("c", force=False, done=ignore)
+    cluster.settle("a", "b")
+    with pytest.raises(MemberNotFound):
+        membership.remove("c", force=False, done=ignore)
+
+
 def test_a_new_leader_changes_nothing_before_it_has_committed_an_entry_of_its_own() -> None:
     cluster = Voters("abc")
     cluster.tick("a")

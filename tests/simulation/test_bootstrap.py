@@ -198,7 +198,11 @@ def test_machines_that_expect_different_numbers_say_so_and_form_nothing(
     )
 
 
-def test_before_there_are_enough_of_them_they_say_how_many_are_missing() -> None:
+def test_before_there_are_enough_of_them_they_say_how_many_are_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
     async def story(cluster: SimulatedCluster) -> None:
         for name in ("n1", "n2"):
             await start(cluster, cluster.machines[name])
@@ -209,3 +213,6 @@ def test_before_there_are_enough_of_them_they_say_how_many_are_missing() -> None
             log.propose_append("", block(b"too early"))
 
     unstarted(story, 1, ("n1", "n2", "n3"))
+    told = [each.getMessage() for each in caplog.records]
+    assert told.count("looking for the other nodes missing=3 nodes, of which it knows n1, n2") == 2
+    assert not any("connection lost" in each for each in told), "they hang up to greet again"
