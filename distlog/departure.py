@@ -27,7 +27,7 @@ from distlog.errors import (
 )
 from distlog.finding import Finding
 from distlog.joining import parse_address
-from distlog.node_settings import NodePorts, NodeSettings
+from distlog.node_settings import MemberIdentity, NodePorts, NodeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Departure:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        await self._ask_the_leader()
+                        await self._ask_the_leader(group)
                         break
                     except MemberNotFound:
                         # Somebody has removed it, perhaps this node the time before.
@@ -101,11 +101,14 @@ class Departure:
         if not self.left.done():
             self.left.set_result(None)
 
-    async def _ask_the_leader(self) -> None:
+    async def _ask_the_leader(self, group: Group) -> None:
         log = self._log
         if log.is_leader:
             await log.transfer_leadership()
         place = parse_address(log.status(with_topics=False).leader_address)
         if place is None or log.is_leader:
             raise no_leader("an election is under way")
-        await self._ports.remove_member(place, self._settings.node_id)
+        member = MemberIdentity(
+            group.configuration.cluster_id, self._settings.node_id, group.raft.replicas.directory_id
+        )
+        await self._ports.remove_member(place, member)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
+from typing import NamedTuple
 
 from distlog.catch_up.scrub import ScrubSettings
 from distlog.consensus.configuration import Configuration
@@ -23,8 +24,17 @@ from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
 
-# Returns when a node is no member any more; raises what the leader refuses with.
-RemoveMember = Callable[[tuple[str, int], str], Awaitable[None]]
+
+class MemberIdentity(NamedTuple):
+    """Which member of which cluster is meant, and no namesake."""
+
+    cluster_id: str
+    node_id: str
+    directory_id: str
+
+
+# Returns when a member is none any more; raises what the leader refuses with.
+RemoveMember = Callable[[tuple[str, int], MemberIdentity], Awaitable[None]]
 RESERVE_SIZE = 64 << 20
 # Bytes in a second that others copy from a node.
 COPY_RATE_MAX = 64 << 20
@@ -97,7 +107,7 @@ async def _nobody_answers(_address: tuple[str, int]) -> Mapping[str, str]:
     raise OSError("this node has no way to ask")
 
 
-async def _nobody_removes(_address: tuple[str, int], _node_id: str) -> None:
+async def _nobody_removes(_address: tuple[str, int], _member: MemberIdentity) -> None:
     raise OSError("this node has no way to ask")
 
 

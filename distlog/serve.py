@@ -38,6 +38,7 @@ from distlog.node_settings import (
     RESERVE_SIZE,
     Backend,
     DiscoverySettings,
+    MemberIdentity,
     NodePorts,
     NodeSettings,
 )
@@ -234,8 +235,8 @@ async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
     return await members_at(str(Address(*address)))
 
 
-async def _remove_member(address: tuple[str, int], node_id: str) -> None:
-    await remove_member_at(str(Address(*address)), node_id)
+async def _remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
+    await remove_member_at(str(Address(*address)), **member._asdict())
 
 
 async def _ask_node(address: tuple[str, int]) -> tuple[Description, int]:

@@ -164,7 +164,7 @@ class Consumer:
         self._request.offset = self._next_offset
         self._opened_at = asyncio.get_running_loop().time()
         return BatchStream(
-            self._routing.node(address),
+            await self._routing.verified_node(address),
             self._request,
             end=self._end,
             prefetch_size=self._prefetch_size,

@@ -43,13 +43,17 @@ async def node_at(address: str) -> tuple[Description, int]:
     return description, node.run
 
 
-async def remove_member_at(address: str, node_id: str) -> None:
-    """Ask the node at `address` (for clients), which leads, once: return when a member is removed.
+async def remove_member_at(
+    address: str, *, cluster_id: str, node_id: str, directory_id: str
+) -> None:
+    """Ask the node at `address` (for clients), which leads, once: return when this very member of this cluster is removed.
 
     Raises Unreachable, and what it refuses with; OutcomeUnknown if the member may be removed.
     """
     node = Node(address)
-    request = log_pb2.RemoveMemberRequest(node_id=node_id)
+    request = log_pb2.RemoveMemberRequest(
+        node_id=node_id, cluster_id=cluster_id, directory_id=directory_id
+    )
     try:
         await node.cluster.RemoveMember(request, timeout=CHANGE_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:

@@ -104,6 +104,10 @@ class Routing:
         # As the nodes announce themselves; empty until one has answered.
         self._announced: tuple[str, ...] = ()
         self._leader_address = ""
+        # The cluster that this client speaks with: that of the first node that said so.
+        self._cluster_id = ""
+        # Addresses at which a node of it has answered.
+        self._verified: set[str] = set()
         self._nodes: dict[str, Node] = {}
         self._retry_pause_s = retry_pause_s
         self._random = random
@@ -122,6 +126,15 @@ class Routing:
         if address not in self._nodes:
             self._nodes[address] = Node(address)
         return self._nodes[address]
+
+    async def verified_node(self, address: str) -> Node:
+        """Return the connection to `address`, where a node of the cluster has answered.
+
+        Raises InvalidRequest if it is of another one, Unreachable, or what it refuses with.
+        """
+        if address not in self._verified:
+            await self.servers(address)
+        return self.node(address)
 
     def backoff(self) -> Backoff:
         return Backoff(self._retry_pause_s, self._random)
@@ -145,6 +158,10 @@ class Routing:
             try:
                 self._announce([await self.servers(address or addresses[turn % len(addresses)])])
                 is_leader_silent = False
+            except InvalidRequest:
+                # Who uses the client next asks all of them, and is told.
+                self._leader_address = ""
+                self._verified.clear()
             except DistlogError:
                 is_leader_silent = bool(address)
 
@@ -165,7 +182,7 @@ class Routing:
                 nodes = "1 node" if len(answers) == 1 else f"{len(answers)} nodes"
                 problem = f"{nodes} answered and none knows one"
                 raise NoLeader(problem=problem, retry_delay_s=self._retry_pause_s)
-        return self.node(self._leader_address)
+        return await self.verified_node(self._leader_address)
 
     def note_failure(self, error: DistlogError) -> None:
         """Forget the leader after a failed write, or go where the refusal points to."""
@@ -174,7 +191,7 @@ class Routing:
     async def ask_all(self) -> list[list[Server]]:
         """Return what each reachable node says of the cluster: as soon as a majority agrees on a leader, or all answered.
 
-        Raises Unreachable if no node answers.
+        Raises Unreachable if no node answers, InvalidRequest if they belong to more than one cluster.
         """
         answers, problems = await self._ask(self._announced)
         if not answers:
@@ -199,6 +216,8 @@ class Routing:
             for answered in asyncio.as_completed(asked):
                 try:
                     servers = await answered
+                except InvalidRequest:
+                    raise
                 except DistlogError as error:
                     problems.append(str(getattr(error, "problem", error)))
                     continue
@@ -215,14 +234,29 @@ class Routing:
         return answers, list(dict.fromkeys(problems))
 
     async def servers(self, address: str) -> list[Server]:
-        """Return the cluster's nodes as the one at `address` sees them.  Raises Unreachable, or what it refuses with."""
+        """Return the cluster's nodes as the one at `address` sees them.
+
+        Raises InvalidRequest if it is of another cluster, Unreachable, or what it refuses with.
+        """
         try:
             answer = await self.node(address).log.GetServers(
                 log_pb2.GetServersRequest(), timeout=ASK_TIMEOUT_S
             )
         except grpc.aio.AioRpcError as error:
             raise read_error(error, address) from None
+        self._verify(address, answer.cluster_id)
         return servers_of(answer)
+
+    def _verify(self, address: str, cluster_id: str) -> None:
+        # A node that belongs to none yet, or is of a version that does not say, is taken as it is.
+        self._cluster_id = self._cluster_id or cluster_id
+        if cluster_id not in ("", self._cluster_id):
+            self._verified.discard(address)
+            raise InvalidRequest(
+                "addresses",
+                f"{address} belongs to cluster {cluster_id}, and who answered before to {self._cluster_id}: name nodes of one cluster",
+            )
+        self._verified.add(address)
 
     # --- Calls with an overall deadline ---
 
@@ -237,14 +271,17 @@ class Routing:
         while True:
             try:
                 node = await self.leader()
-                return await call(node)
-            except grpc.aio.AioRpcError as failure:
-                error = write_error(failure, node.address)
-            except (NoLeader, Unreachable) as failure:
+            except DistlogError as failure:
+                # Nothing was sent.
                 error = failure
+            else:
+                try:
+                    return await call(node)
+                except grpc.aio.AioRpcError as failure:
+                    error = write_error(failure, node.address)
+                if isinstance(error, AMBIGUOUS):
+                    unknown = OutcomeUnknown(cause=str(getattr(error, "cause", error)))
             self.note_failure(error)
-            if isinstance(error, AMBIGUOUS):
-                unknown = OutcomeUnknown(cause=str(getattr(error, "cause", error)))
             pause_s = backoff.next_pause_s(error)
             if not isinstance(error, RETRIED) or not deadline.allows(pause_s):
                 raise unknown or error
@@ -266,11 +303,13 @@ class Routing:
         backoff = self.backoff()
         for attempt in itertools.count():
             addresses = self.read_order(prefer)
-            node = self.node(addresses[attempt % len(addresses)])
+            address = addresses[attempt % len(addresses)]
             try:
-                return await call(node)
+                return await call(await self.verified_node(address))
             except grpc.aio.AioRpcError as failure:
-                error = read_error(failure, node.address)
+                error = read_error(failure, address)
+            except DistlogError as failure:
+                error = failure
             pause_s = backoff.next_pause_s(error)
             if not isinstance(error, READ_ELSEWHERE) or not deadline.allows(pause_s):
                 raise error

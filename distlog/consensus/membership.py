@@ -42,6 +42,7 @@ from distlog.errors import (
     DescriptorsExhausted,
     InvalidRequest,
     LeadershipNotTransferred,
+    MemberExists,
     MemberNotFound,
     MembershipChangeRefused,
     MembershipChangeUnderWay,
@@ -151,6 +152,21 @@ class Membership:
         if node_id in self._asking or len(self._asking) < ASKING_COUNT_MAX:
             asked_at = self._clock.monotonic()
             self._asking[node_id] = (Asking(directory_id, addresses), asked_at)
+
+    def check_new(self, node_id: str) -> None:
+        """Raise MemberExists if a member has this name."""
+        known = self._raft.configuration.directory_of(node_id)
+        if known is not None:
+            raise MemberExists(node_id=node_id, directory_id=known)
+
+    def check(self, node_id: str, cluster_id: str, directory_id: str) -> None:
+        """Raise MembershipChangeRefused or MemberNotFound if another cluster, or a namesake, is meant; "": the caller does not know."""
+        configuration = self._raft.configuration
+        if cluster_id not in ("", configuration.cluster_id):
+            problem = f"this is cluster {configuration.cluster_id}, and not {cluster_id}"
+            raise MembershipChangeRefused(node_id=node_id, problem=problem)
+        if directory_id not in ("", configuration.directory_of(node_id)):
+            raise MemberNotFound(node_id=node_id)
 
     def removed(self, node_id: str, *, force: bool) -> asyncio.Future[None]:
         """Remove a member as `remove` does; the future is fulfilled when that is committed, and raises OutcomeUnknown."""

@@ -52,7 +52,6 @@ from distlog.consensus.views import (
 )
 from distlog.errors import (
     DistlogError,
-    MemberExists,
     NotLeader,
     OffsetOutOfRange,
     OutOfSequence,
@@ -456,22 +455,23 @@ class ReplicatedLog:
         Raises MemberExists, InvalidRequest, NotLeader, NoLeader, ShuttingDown.
         """
         self._require_leadership()
-        known = self._group.configuration.directory_of(node_id)
-        if known is not None:
-            raise MemberExists(node_id=node_id, directory_id=known)
+        self._group.membership.check_new(node_id)
         self.invite(node_id, peer_address)
 
-    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+    async def remove_member(
+        self, node_id: str, *, force: bool = False, cluster_id: str = "", directory_id: str = ""
+    ) -> None:
         """Remove another member; if it is this node, hand leadership over first, and say where it is to be removed.
 
+        cluster_id, directory_id: which cluster and which member is meant, if the caller knows.
         Raises NotLeader, NoLeader, ShuttingDown, LeadershipNotTransferred, and what Membership.removed and its future do.
         """
         self._require_leadership()
-        group = self._group
-        if node_id == self._node_id and group.raft.voters:
-            await group.transfer_leadership(None)
+        self._group.membership.check(node_id, cluster_id, directory_id)
+        if node_id == self._node_id and self._group.raft.voters:
+            await self._group.transfer_leadership(None)
             raise self._refusal()
-        await group.remove_member(node_id, force=force)
+        await self._group.remove_member(node_id, force=force)
 
     async def set_target(self, voter_count: int) -> None:
         """Have the cluster meant for so many voters; 0: whoever joins votes.

@@ -137,7 +137,12 @@ class ClusterService:
         if not request.node_id:
             raise InvalidRequest(field="node_id", problem="name the member that is to be removed")
         async with write_deadline(self._limits.write_timeout_s):
-            await self._log.remove_member(request.node_id, force=request.force)
+            await self._log.remove_member(
+                request.node_id,
+                force=request.force,
+                cluster_id=request.cluster_id,
+                directory_id=request.directory_id,
+            )
         return log_pb2.RemoveMemberResponse()
 
     async def set_target(

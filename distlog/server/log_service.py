@@ -109,7 +109,9 @@ class LogService:
         self, request: log_pb2.GetServersRequest, context: Any
     ) -> log_pb2.GetServersResponse:
         """Return the nodes of the cluster, without asking them."""
+        status = self._log.status()
         return log_pb2.GetServersResponse(
+            cluster_id=status.cluster_id,
             servers=[
                 log_pb2.Server(
                     id=member.node_id,
@@ -117,8 +119,8 @@ class LogService:
                     is_leader=member.is_leader,
                     connected=member.connected,
                 )
-                for member in self._log.status().members
-            ]
+                for member in status.members
+            ],
         )
 
     async def offset_for_time(

@@ -113,7 +113,9 @@ class ServedLog(Protocol):
     async def add_member(self, node_id: str, peer_address: str) -> None:
         """Greet a node that waits to join; MemberExists, NotLeader, NoLeader."""
 
-    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+    async def remove_member(
+        self, node_id: str, *, force: bool = False, cluster_id: str = "", directory_id: str = ""
+    ) -> None:
         """Remove a member; MemberNotFound, MembershipChangeUnderWay, MembershipChangeRefused, NotLeader, NoLeader, OutcomeUnknown."""
 
     async def set_target(self, voter_count: int) -> None:

@@ -77,8 +77,9 @@ class FakeCluster:
         # Index of the leader, None during an election; how many more questions it takes.
         # Node id -> whether it is a learner.
         self.members = {"n1": False, "n2": False, "n3": False}
-        # Whether the nodes belong to a cluster.
+        # Whether the nodes belong to a cluster, and which one they say it is.
         self.is_formed = True
+        self.cluster_id = ""
         self.target = 0
         self.planned: list[log_pb2.PlannedChange] = []
         # Who was told to leave.

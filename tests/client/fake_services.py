@@ -146,6 +146,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
         if self._node.delusion is not None:
             named = self._node.delusion
         return log_pb2.GetServersResponse(
+            cluster_id=self._cluster.cluster_id,
             servers=[
                 log_pb2.Server(
                     id=node.node_id,
@@ -155,7 +156,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
                 )
                 for node in self._cluster.nodes
                 if self._cluster.is_formed
-            ]
+            ],
         )
 
     async def OpenProducer(self, request: log_pb2.OpenProducerRequest, context: Any) -> Any:

@@ -53,6 +53,41 @@ def test_the_leader_is_asked_for_once() -> None:
     run(scenario())
 
 
+def test_nodes_of_two_clusters_are_never_taken_for_one() -> None:
+    async def scenario() -> None:
+        async with FakeCluster(node_count=1) as one, FakeCluster(node_count=1) as other:
+            one.cluster_id, other.cluster_id = "a" * 16, "b" * 16
+            addresses = (one.addresses[0], other.addresses[0])
+            async with Client(addresses, retry_pause_s=0.001, timeout_s=20) as client:
+                with pytest.raises(InvalidRequest, match=f"belongs to cluster {'[ab]' * 16}"):
+                    await client.produce(b"a")
+                foreign = next(each for each in addresses if each not in client._routing._verified)
+                with pytest.raises(InvalidRequest, match="name nodes of one cluster"):
+                    await client.read(0, prefer=foreign)
+            assert "Produce" not in one.nodes[0].calls + other.nodes[0].calls
+
+    run(scenario())
+
+
+def test_a_client_notices_that_another_cluster_is_at_its_addresses() -> None:
+    async def scenario() -> None:
+        async with FakeCluster(node_count=1) as cluster, client_of(cluster) as client:
+            cluster.cluster_id = "a" * 16
+            await client.produce(b"a")
+            cluster.cluster_id = "b" * 16
+            node = cluster.nodes[0]
+            node.calls.clear()
+            # The client looks at who the nodes are; this answer comes behind that one.
+            await node.called("GetServers")
+            await client.node_status(node.address)
+            for call in (client.produce(b"b"), client.read(0)):
+                with pytest.raises(InvalidRequest, match=f"belongs to cluster {'b' * 16}"):
+                    await call
+            assert "Produce" not in node.calls
+
+    run(scenario())
+
+
 def test_a_client_that_is_in_use_knows_a_new_node_within_a_second_and_outlives_all_others() -> None:
     async def scenario() -> None:
         async with FakeCluster(node_count=2) as cluster, client_of(cluster) as client:

@@ -268,7 +268,9 @@ class FakeReplicatedLog:
         self._ask("add_member")
         self.added.append((node_id, peer_address))
 
-    async def remove_member(self, node_id: str, *, force: bool = False) -> None:
+    async def remove_member(
+        self, node_id: str, *, force: bool = False, cluster_id: str = "", directory_id: str = ""
+    ) -> None:
         self._ask("remove_member")
         self.removed.append((node_id, force))
 

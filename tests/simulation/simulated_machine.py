@@ -13,7 +13,7 @@ from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.discovery.view import Description
 from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull
 from distlog.node import Node
-from distlog.node_settings import NodePorts, NodeSettings
+from distlog.node_settings import MemberIdentity, NodePorts, NodeSettings
 from distlog.storage.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_calls import SimulatedServer
 from tests.simulation.simulated_process import Process
@@ -196,11 +196,13 @@ class Machine:
             raise ConnectionRefusedError(f"{machine.name} is about to start")
         return itself.description, itself.run
 
-    async def _remove_member(self, address: tuple[str, int], node_id: str) -> None:
+    async def _remove_member(self, address: tuple[str, int], member: MemberIdentity) -> None:
         """Ask the leader to remove a member."""
         log = (await self._reached(address)).log
         assert log is not None
-        await log.remove_member(node_id)
+        await log.remove_member(
+            member.node_id, cluster_id=member.cluster_id, directory_id=member.directory_id
+        )
 
     async def _resolve(self, _name: str) -> list[str]:
         if self.cluster.lacks_name_server:

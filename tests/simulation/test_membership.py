@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distlog.errors import MembershipChangeRefused, NotLeader
+from distlog.errors import MemberNotFound, MembershipChangeRefused, NotLeader
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import block, led, log_of, records_of, simulated
 from tests.simulation.test_leadership import Load
@@ -211,5 +211,18 @@ def test_a_removal_that_would_leave_no_majority_is_refused() -> None:
         with pytest.raises(MembershipChangeRefused, match="only 1 of the 2"):
             await log.remove_member(second.name)
         await log.remove_member(first.name)
+
+    simulated(story)
+
+
+def test_only_the_very_member_that_is_meant_is_removed() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log = await led(cluster)
+        second = next(m for m in cluster.machines.values() if m is not cluster.leader())
+        with pytest.raises(MembershipChangeRefused, match="and not another"):
+            await log.remove_member(second.name, cluster_id="another")
+        with pytest.raises(MemberNotFound):
+            await log.remove_member(second.name, directory_id="another")
+        assert second.name in voters(cluster)
 
     simulated(story)

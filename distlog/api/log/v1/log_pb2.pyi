@@ -106,10 +106,12 @@ class GetServersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServersResponse(_message.Message):
-    __slots__ = ("servers",)
+    __slots__ = ("servers", "cluster_id")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ...) -> None: ...
+    cluster_id: str
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("id", "rpc_addr", "is_leader", "connected")
@@ -271,12 +273,16 @@ class AddMemberResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RemoveMemberRequest(_message.Message):
-    __slots__ = ("node_id", "force")
+    __slots__ = ("node_id", "force", "cluster_id", "directory_id")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_ID_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     force: bool
-    def __init__(self, node_id: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+    cluster_id: str
+    directory_id: str
+    def __init__(self, node_id: _Optional[str] = ..., force: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., directory_id: _Optional[str] = ...) -> None: ...
 
 class RemoveMemberResponse(_message.Message):
     __slots__ = ()
