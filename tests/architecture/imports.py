@@ -48,6 +48,9 @@ LAYERS = (
             "distlog.storage.listing",
         )
     ),
+    # Who somebody is.  What it learns from a certificate is text; gRPC and ssl only carry what it has read.
+    Layer("distlog.security", ("distlog.errors", "distlog.runtime"), ("cryptography", "grpc")),
+    Layer("distlog.security.subject", never=NO_LOOP),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
         "distlog.peer",
