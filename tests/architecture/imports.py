@@ -27,12 +27,19 @@ class Layer:
 
 NO_LOOP = ("asyncio", "concurrent", "socket", "threading")
 VALUES = ("distlog.errors", "distlog.block")
-CONSENSUS = (*VALUES, "distlog.runtime", "distlog.storage", "distlog.peer")
+CONSENSUS = (
+    *VALUES,
+    "distlog.runtime",
+    "distlog.storage",
+    "distlog.peer",
+    "distlog.security.policy",
+)
 GRPC = ("grpc", "google.protobuf", "google.rpc")
 
 LAYERS = (
     Layer("distlog", never=NO_LOOP),
-    Layer("distlog.errors", never=NO_LOOP),
+    Layer("distlog.error_class", never=NO_LOOP),
+    Layer("distlog.errors", ("distlog.error_class",), never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
     # The wire: both the server and the client stand on it, and neither on the other.
@@ -51,6 +58,20 @@ LAYERS = (
     # Who somebody is.  What it learns from a certificate is text; gRPC and ssl only carry what it has read.
     Layer("distlog.security", ("distlog.errors", "distlog.runtime"), ("cryptography", "grpc")),
     Layer("distlog.security.subject", never=NO_LOOP),
+    # Who may do what: a value that is replicated, and Casbin, which decides by it.
+    Layer("distlog.security.policy", ("distlog.errors", "distlog.security.subject"), (), NO_LOOP),
+    Layer(
+        "distlog.security.deciding",
+        ("distlog.errors", "distlog.security.policy"),
+        ("casbin",),
+        NO_LOOP,
+    ),
+    Layer(
+        "distlog.security.authorizer",
+        ("distlog.errors", "distlog.security.policy", "distlog.security.deciding"),
+        (),
+        NO_LOOP,
+    ),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
         "distlog.peer",
@@ -108,6 +129,10 @@ LAYERS = (
             "distlog.consensus.views",
             # What this node says of itself.
             "distlog.discovery.view",
+            "distlog.security.authorizer",
+            "distlog.security.deciding",
+            "distlog.security.policy",
+            "distlog.security.subject",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
