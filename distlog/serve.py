@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import json
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from random import Random
 
+import grpc
 import uvloop
 
 from distlog import __version__
@@ -41,6 +43,11 @@ from distlog.node_settings import (
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.security.certificates import TlsPaths
+from distlog.security.files import RealFiles
+from distlog.security.network import TlsNetwork
+from distlog.security.peer_name import peer_name_problem
+from distlog.security.tls import CIPHERS_VARIABLE, NO_CIPHER, Credentials
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -77,6 +84,8 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
     configure_logging(config.log_level, config.log_format)
+    # Before gRPC's first connection.
+    os.environ[CIPHERS_VARIABLE] = NO_CIPHER
     open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
     return uvloop.run(_run(config, announce, open_max))
@@ -111,13 +120,15 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    node = Node(node_settings(config), real_ports())
+    credentials = tls_credentials(config)
+    node = Node(node_settings(config), real_ports(credentials, config.tls_peer_name))
     listener = Listener(
         node.replicated_log,
         host=config.listen.host,
         port=config.listen.port,
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
+        credentials=credentials.server_credentials() if credentials else None,
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
         view=node.finding.view,
@@ -136,9 +147,12 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         await listener.stop(0)
         raise
     _announce_when_ready(node, config.node_id, address, announce)
+    watching = _watch(credentials, loop)
     await _first(stopping, node.failed, node.departure.left)
     if config.leave_on_stop and not node.failed.done():
         await _leave(node)
+    if watching is not None:
+        watching.cancel()
     return await _shut_down(node, listener, Durability(config.durability))
 
 
@@ -210,31 +224,62 @@ def _announce_when_ready(
     ready()
 
 
-def real_ports() -> NodePorts:
-    """Return the machine's own."""
+def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> NodePorts:
+    """Return the machine's own.
+
+    credentials: with what the connections to other nodes are encrypted; None: they are not.  peer_name: what the certificates of
+    nodes must say.
+    """
+    clock, network = SystemClock(), TcpNetwork()
+
+    def own() -> grpc.ChannelCredentials | None:
+        return credentials.channel_credentials() if credentials else None
+
+    async def ask_members(address: tuple[str, int]) -> Mapping[str, str]:
+        return await members_at(str(Address(*address)), own())
+
+    async def ask_node(address: tuple[str, int]) -> tuple[Description, int]:
+        return await node_at(str(Address(*address)), own())
+
+    async def remove_member(address: tuple[str, int], node_id: str) -> None:
+        await remove_member_at(str(Address(*address)), node_id, own())
+
     return NodePorts(
         disk=RealDisk(),
-        clock=SystemClock(),
+        clock=clock,
         random=Random(secrets.randbits(128)),
-        network=TcpNetwork(),
+        network=TlsNetwork(network, credentials, peer_name, clock) if credentials else network,
         make_worker=ThreadWorker,
-        ask_members=_ask_members,
-        ask_node=_ask_node,
-        remove_member=_remove_member,
+        ask_members=ask_members,
+        ask_node=ask_node,
+        remove_member=remove_member,
         resolve=resolve,
     )
 
 
-async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
-    return await members_at(str(Address(*address)))
+def tls_credentials(config: ServeConfig) -> Credentials | None:
+    """Read the certificates; None: there are none to be.  Raises ConfigurationInvalid, also if they would make this node nobody."""
+    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
+        return None
+    paths = TlsPaths(config.tls_cert, config.tls_key, config.tls_ca, config.tls_peer_ca or "")
+    credentials = Credentials(paths, RealFiles(), SystemClock())
+    problem = peer_name_problem(config.tls_peer_name, credentials.identity.names, config.node_id)
+    if problem is not None:
+        raise ConfigurationInvalid(
+            key="--tls-cert",
+            problem=f"with {config.tls_cert} this node would be refused by the others: {problem}",
+        )
+    return credentials
 
 
-async def _remove_member(address: tuple[str, int], node_id: str) -> None:
-    await remove_member_at(str(Address(*address)), node_id)
-
-
-async def _ask_node(address: tuple[str, int]) -> tuple[Description, int]:
-    return await node_at(str(Address(*address)))
+def _watch(
+    credentials: Credentials | None, loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[None] | None:
+    """Have the certificates read again when they change, and at once at SIGHUP."""
+    if credentials is None:
+        return None
+    loop.add_signal_handler(signal.SIGHUP, credentials.read_again)
+    return asyncio.create_task(credentials.watch())
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:

@@ -30,6 +30,11 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "leave_on_stop": ("true", True),
     "discovery": ("dns://nodes.example:8400", DiscoveryChoice("dns", "nodes.example", 8400)),
     "insecure": ("true", True),
+    "tls_cert": ("n2.pem", "n2.pem"),
+    "tls_key": ("n2.key", "n2.key"),
+    "tls_ca": ("ca.pem", "ca.pem"),
+    "tls_peer_ca": ("nodes.pem", "nodes.pem"),
+    "tls_peer_name": ("DNS:{node}.example", "DNS:{node}.example"),
     "record_size_max": ("2MiB", 2 * MIB),
     "election_timeout_min_s": ("0.5", 0.5),
     "election_timeout_max_s": ("2", 2.0),
@@ -49,6 +54,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
 # What else must be said for a sample to be acceptable.
 BESIDE = {name: {"DISTLOG_NODE_ID": "n2"} for name in ("peers", "join", "discovery")}
 BESIDE["expect"] = {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"}
+TLS = {f"DISTLOG_TLS_{name}": "a.pem" for name in ("CERT", "KEY", "CA")}
+for name in ("tls_cert", "tls_key", "tls_ca", "tls_peer_ca", "tls_peer_name"):
+    BESIDE[name] = {key: value for key, value in TLS.items() if key != f"DISTLOG_{name.upper()}"}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 

@@ -40,6 +40,9 @@ COMMANDS = (
     ),
     Command("leave", "distlog.cli.leave", "have a node leave its cluster for good, and stop"),
     Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
+    Command(
+        "certs", "distlog.cli.certs", "make certificates of nodes and clients for trying things out"
+    ),
     Command("bench", "distlog.cli.bench", "measure a cluster: throughput and latency"),
     Command(
         "inspect",

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distlog.cli.arguments import count, seconds, server_addresses
+from distlog.cli.connecting import tls_credentials_of
 from distlog.errors import DistlogError, NoLeader
 
 if TYPE_CHECKING:
+    from grpc import ChannelCredentials
+
     from distlog.client import Client, NodeStatus
 
 PAUSE_S = 0.1
@@ -44,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     """Wait and print one line; return 0.  Raises NoLeader at the deadline, with what each node said last."""
     addresses = server_addresses(namespace)
+    credentials = tls_credentials_of(namespace)
     leader, node_count = asyncio.run(
-        wait_for_leader(addresses, namespace.expect, namespace.timeout)
+        wait_for_leader(addresses, namespace.expect, namespace.timeout, credentials)
     )
     nodes = "1 node" if node_count == 1 else f"{node_count} nodes"
     print(
@@ -55,7 +59,10 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 async def wait_for_leader(
-    addresses: Sequence[str], expected: int | None, timeout_s: float
+    addresses: Sequence[str],
+    expected: int | None,
+    timeout_s: float,
+    credentials: ChannelCredentials | None = None,
 ) -> tuple[str, int]:
     """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all members."""
     # Only now: a mistake in the flags is answered without loading gRPC.
@@ -65,7 +72,7 @@ async def wait_for_leader(
     # The nodes at the given addresses name the others.
     known = dict.fromkeys(addresses)
     settled: NodeStatus | None = None
-    async with Client(addresses) as client:
+    async with Client(addresses, credentials=credentials) as client:
         while True:
             answers = await ask(client, list(known))
             statuses = [

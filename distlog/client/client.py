@@ -64,16 +64,20 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         retry_pause_s: float = PAUSE_FIRST_S,
         random: Random | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
         timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
         times it.  random: spreads the retries of many clients; without it they are not spread.
+        credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
-        self._routing = Routing(addresses, retry_pause_s=retry_pause_s, random=random)
+        self._routing = Routing(
+            addresses, retry_pause_s=retry_pause_s, random=random, credentials=credentials
+        )
         self._unary = UnaryProducer(self._routing)
         self._topics = Topics(self._routing)
         self._timeout_s = timeout_s

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 VOTER_COUNT_MAX = 15
+PEER_NAME = re.compile(r"(URI|DNS|EMAIL|OU|CN):\S+")
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -188,6 +189,13 @@ def parse_text(value: object) -> str:
     return value
 
 
+def parse_peer_name(value: object) -> str:
+    """Parse KIND:TEXT, with {node} for the node's id, or any."""
+    if isinstance(value, str) and (value == "any" or PEER_NAME.fullmatch(value)):
+        return value
+    raise ValueError("must be URI:, DNS:, EMAIL:, OU: or CN: and a name, or any")
+
+
 def one_of(*choices: str) -> Kind:
     def read(value: object) -> str:
         if value not in choices:
@@ -199,6 +207,8 @@ def one_of(*choices: str) -> Kind:
 
 NODE = Kind("ID", parse_node_id)
 PATH = Kind("DIR", parse_text)
+FILE = Kind("FILE", parse_text)
+PEER_NAME_KIND = Kind("KIND:NAME|any", parse_peer_name)
 ADDRESS = Kind("HOST:PORT", parse_address)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)

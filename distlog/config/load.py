@@ -107,11 +107,12 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
                 "--peers", f"must contain this node: {config.node_id} is not in {names}"
             )
     _check_beginning(config, given)
+    _check_tls(config, given)
     for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
-        if not address.is_loopback and not config.insecure:
+        if not address.is_loopback and not config.insecure and config.tls_cert is None:
             problem = (
                 f"{address} is reachable from other machines and nothing is encrypted or authenticated: "
-                "listen on 127.0.0.1, or add --insecure if the network is trusted"
+                "give --tls-cert, --tls-key and --tls-ca, listen on 127.0.0.1, or add --insecure if the network is trusted"
             )
             raise ConfigurationInvalid(flag, problem)
     if config.listen.is_wildcard and config.advertise is None:
@@ -165,3 +166,27 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
     if is_nowhere and (config.bootstrap or joins):
         problem = f"is required because --peer-listen {config.peer_listen} is no address that a node could connect to"
         raise ConfigurationInvalid("--peer-advertise", problem)
+
+
+def _check_tls(config: ServeConfig, given: Iterable[str]) -> None:
+    """Raise ConfigurationInvalid unless there is all that TLS needs, or nothing of it."""
+    files = {
+        "--tls-cert": config.tls_cert,
+        "--tls-key": config.tls_key,
+        "--tls-ca": config.tls_ca,
+    }
+    missing = [flag for flag, path in files.items() if path is None]
+    named = [name for name in given if name.startswith("tls_")]
+    if missing and named:
+        problem = f"is required with --{named[0].replace('_', '-')}: a node has a certificate, its key, and authorities to trust"
+        raise ConfigurationInvalid(missing[0], problem)
+    if named and config.insecure:
+        problem = (
+            "is for nodes without certificates, and there is a --tls-cert: leave one of them out"
+        )
+        raise ConfigurationInvalid("--insecure", problem)
+    if config.tls_peer_name == "any" and config.tls_peer_ca is None:
+        problem = (
+            "any makes every client a node: give --tls-peer-ca, an authority that signs nodes alone"
+        )
+        raise ConfigurationInvalid("--tls-peer-name", problem)

@@ -12,12 +12,14 @@ from distlog.config.kinds import (
     ADDRESSES,
     BYTES,
     DISCOVERY,
+    FILE,
     GIB,
     KIB,
     MIB,
     NODE,
     NUMBER,
     PATH,
+    PEER_NAME_KIND,
     PEERS,
     SECONDS,
     SWITCH,
@@ -162,7 +164,34 @@ class ServeConfig:
         derived="static with --peers, otherwise gossip",
     )
     insecure: bool = setting(
-        SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"
+        SWITCH,
+        False,
+        "listen beyond loopback although nothing is encrypted or authenticated; not with --tls-cert",
+    )
+    tls_cert: str | None = setting(
+        FILE,
+        None,
+        "this node's certificate in PEM, after it those between it and its authority; with --tls-key and --tls-ca everything is "
+        "encrypted, and whoever connects must show a certificate. All are read again when they change",
+        derived="none: no encryption",
+    )
+    tls_key: str | None = setting(
+        FILE, None, "the key of --tls-cert in PEM, readable by this user alone", derived="none"
+    )
+    tls_ca: str | None = setting(
+        FILE,
+        None,
+        "certificates in PEM of the authorities that sign clients, and nodes unless there is a --tls-peer-ca",
+        derived="none",
+    )
+    tls_peer_ca: str | None = setting(
+        FILE, None, "those of the authorities that sign nodes and nobody else", derived="--tls-ca"
+    )
+    tls_peer_name: str = setting(
+        PEER_NAME_KIND,
+        "URI:distlog://node/{node}",
+        "what a certificate must name for its holder to be a node, {node} being its id: URI:NAME, DNS:NAME, EMAIL:NAME, OU:NAME or "
+        "CN:NAME; any: nothing, which needs --tls-peer-ca",
     )
     record_size_max: int = setting(
         BYTES, MIB, "largest record; the same on every node", minimum=1, maximum=32 * MIB

@@ -57,6 +57,7 @@ class Listener:
         insecure: bool,
         random_bytes: Callable[[int], bytes],
         gate: Gate | None = None,
+        credentials: grpc.ServerCredentials | None = None,
         limits: ServerLimits | None = None,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
@@ -66,11 +67,13 @@ class Listener:
         insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
         random_bytes: makes the ids of incidents.
         gate: who may do what; None: everybody may do everything.
+        credentials: with what connections are encrypted, and clients trusted; None: they are not.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
         """
         self._host = host
         self._port = port
         self._insecure = insecure
+        self._credentials = credentials
         self._limits = limits or ServerLimits()
         self._streams = OpenStreams(self._limits.tail_count_max)
         self._gate = gate or Gate(Authorizer.open_to_all(), NoAudit(), random_bytes)
@@ -88,15 +91,18 @@ class Listener:
 
         Raises ConfigurationInvalid beyond loopback unless `insecure`, AddressUnavailable when the address cannot be bound.
         """
-        if not self._insecure and not is_loopback(self._host):
+        if self._credentials is None and not self._insecure and not is_loopback(self._host):
             raise ConfigurationInvalid(
                 key="listen",
                 problem=f"{self._host} can be reached from other machines, and nothing is encrypted and anybody may "
-                "call: listen on 127.0.0.1, or say --insecure if that is what you want",
+                "call: give it certificates, listen on 127.0.0.1, or say --insecure if that is what you want",
             )
         address = socket_address(self._host, self._port)
         try:
-            self._port = int(self._server.add_insecure_port(address))
+            if self._credentials is None:
+                self._port = int(self._server.add_insecure_port(address))
+            else:
+                self._port = int(self._server.add_secure_port(address, self._credentials))
         except RuntimeError:
             self._port = 0
         if self._port == 0:

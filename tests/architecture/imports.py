@@ -139,6 +139,10 @@ LAYERS = (
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    # Only whoever has certificates loads what reads them.
+    Layer(
+        "distlog.client.tls", ("distlog.errors", "distlog.runtime", "distlog.security"), ("grpc",)
+    ),
     # What a node asks another one as a client.
     Layer(
         "distlog.client.members",
@@ -204,12 +208,18 @@ LAYERS = (
             "distlog.discovery",
             "distlog.node",
             "distlog.node_settings",
+            "distlog.security",
         ),
-        ("uvloop",),
+        ("uvloop", "grpc"),
     ),
     Layer(
         "distlog.cli",
         (*VALUES, "distlog.runtime", "distlog.api", "distlog.client", "distlog.config"),
+        # As a type.
+        ("grpc",),
+    ),
+    Layer(
+        "distlog.cli.certs", ("distlog.errors", "distlog.security", "distlog.config", "distlog.cli")
     ),
     Layer(
         "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")

@@ -62,9 +62,10 @@ class Port:
 ROOTS = ("serve", "config/", "cli/")
 DISK = ("storage/disk",)
 SYNCS = ("storage/kernel_sync",)
+CERTIFICATES = ("security/files",)
 
 PORTS = (
-    Port("os", (*DISK, *SYNCS, *ROOTS), "take a Disk, or the value as a parameter"),
+    Port("os", (*DISK, *SYNCS, *CERTIFICATES, *ROOTS), "take a Disk, or the value as a parameter"),
     Port("mmap", DISK, "take a Disk"),
     Port("ctypes", SYNCS, "find a library with wheels"),
     Port("fcntl", DISK, "take a Disk"),
@@ -73,7 +74,7 @@ PORTS = (
     Port("tempfile", (), "take a Disk and a path"),
     Port("io", ROOTS, "take a Disk"),
     Port("time", ("runtime", *ROOTS), "take a Clock"),
-    Port("datetime", ROOTS, "take a Clock; keep milliseconds"),
+    Port("datetime", ("security/issue", *ROOTS), "take a Clock; keep milliseconds"),
     Port("secrets", ROOTS, "take the random bytes as a parameter"),
     Port("uuid", (), "take the random bytes as a parameter"),
     Port("threading", ("runtime", *ROOTS), "take a Worker"),
@@ -81,7 +82,7 @@ PORTS = (
     Port("multiprocessing", (), "start a node of its own"),
     Port("subprocess", (), "start nothing"),
     Port("socket", ("runtime", *ROOTS), "take a Network"),
-    Port("ssl", ("runtime", *ROOTS), "take a Network"),
+    Port("ssl", ("security/", *ROOTS), "take a Network"),
     Port("signal", ROOTS, "take a callback"),
     Port("pickle", (), "write an encoding: unpickling runs what a peer sends"),
     Port("marshal", (), "write an encoding"),
