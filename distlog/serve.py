@@ -28,7 +28,7 @@ from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
 from distlog.discovery.view import Description
@@ -43,11 +43,14 @@ from distlog.node_settings import (
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
 from distlog.security.network import TlsNetwork
 from distlog.security.peer_name import peer_name_problem
+from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import CIPHERS_VARIABLE, NO_CIPHER, Credentials
+from distlog.server.authorization import Authorization, AuthorizationSettings
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -65,6 +68,8 @@ LEAVE_TIMEOUT_S = 10.0
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
+# In the data directory, unless the operator puts it elsewhere.
+AUDIT_FILE = "audit.log"
 # What a node that cannot go on says of what it has acknowledged.
 LOST_BY_FAILURE = {
     Durability.FSYNC: "nothing acknowledged is lost",
@@ -122,12 +127,15 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
     node = Node(node_settings(config), real_ports(credentials, config.tls_peer_name))
+    audit_worker = ThreadWorker(f"{config.node_id}-audit")
+    authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
         node.replicated_log,
         host=config.listen.host,
         port=config.listen.port,
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
+        gate=authorization.gate,
         credentials=credentials.server_credentials() if credentials else None,
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
@@ -142,6 +150,7 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         logger.warning(OS_DURABILITY_WARNING)
     try:
         await node.start(address)
+        authorization.start()
     except BaseException:
         # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
         await listener.stop(0)
@@ -153,7 +162,10 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         await _leave(node)
     if watching is not None:
         watching.cancel()
-    return await _shut_down(node, listener, Durability(config.durability))
+    code = await _shut_down(node, listener, Durability(config.durability))
+    await authorization.stop()
+    audit_worker.close()
+    return code
 
 
 async def _first(
@@ -270,6 +282,36 @@ def tls_credentials(config: ServeConfig) -> Credentials | None:
             problem=f"with {config.tls_cert} this node would be refused by the others: {problem}",
         )
     return credentials
+
+
+def make_authorization(
+    config: ServeConfig, log: ReplicatedLog, audit_worker: ThreadWorker
+) -> Authorization:
+    """Return what decides who may do what.  Raises ConfigurationInvalid for a policy file that cannot be used."""
+    lines = RotatedFile(
+        config.audit_log or f"{config.data_dir}/{AUDIT_FILE}",
+        size_max=config.audit_size_max,
+        count_max=config.audit_count_max,
+    )
+    return Authorization(
+        log.policy,
+        AuthorizationSettings(
+            policy_path=config.acl_policy or "",
+            model_path=config.acl_model or "",
+            is_strict=config.acl_replicated,
+            administrators=config.acl_administrators,
+            is_reachable=not config.listen.is_loopback,
+        ),
+        RealFiles(),
+        AuditLog(lines, audit_worker, SystemClock(), time_text),
+        secrets.token_bytes,
+    )
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a moment since the Unix epoch as 2026-01-31T12:00:00.123Z."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{moment}.{milliseconds % 1000:03d}Z"
 
 
 def _watch(

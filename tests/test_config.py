@@ -48,6 +48,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "copy_rate_max": ("10MiB", 10 * MIB),
     "scrub_interval_s": ("3600", 3600.0),
     "scrub_rate_max": ("1MiB", MIB),
+    "acl_policy": ("/etc/policy.csv", "/etc/policy.csv"),
+    "acl_model": ("/etc/model.conf", "/etc/model.conf"),
+    "acl_replicated": ("true", True),
+    "acl_administrators": ("root, admin@example.com", ("root", "admin@example.com")),
+    "audit_log": ("/var/log/audit.log", "/var/log/audit.log"),
+    "audit_size_max": ("1MiB", 1 << 20),
+    "audit_count_max": ("3", 3),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
@@ -57,6 +64,7 @@ BESIDE["expect"] = {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"}
 TLS = {f"DISTLOG_TLS_{name}": "a.pem" for name in ("CERT", "KEY", "CA")}
 for name in ("tls_cert", "tls_key", "tls_ca", "tls_peer_ca", "tls_peer_name"):
     BESIDE[name] = {key: value for key, value in TLS.items() if key != f"DISTLOG_{name.upper()}"}
+BESIDE["acl_model"] = {"DISTLOG_ACL_POLICY": "p.csv"}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 

@@ -40,6 +40,7 @@ COMMANDS = (
     ),
     Command("leave", "distlog.cli.leave", "have a node leave its cluster for good, and stop"),
     Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
+    Command("acl", "distlog.cli.acl", "add, remove and list the rules of who may do what"),
     Command(
         "certs", "distlog.cli.certs", "make certificates of nodes and clients for trying things out"
     ),

@@ -89,6 +89,9 @@ def _derive(values: Mapping[str, Any]) -> ServeConfig:
         config = dataclasses.replace(config, data_dir=f"data/{config.node_id}")
     if "peer_listen" not in values and config.peers and config.node_id in config.peers:
         config = dataclasses.replace(config, peer_listen=config.peers[config.node_id])
+    if "acl_replicated" not in values:
+        is_default = config.tls_cert is not None and config.acl_policy is None
+        config = dataclasses.replace(config, acl_replicated=is_default)
     if "discovery" not in values and config.peers:
         config = dataclasses.replace(config, discovery=DiscoveryChoice("static"))
     return config
@@ -108,6 +111,7 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
             )
     _check_beginning(config, given)
     _check_tls(config, given)
+    _check_acl(config)
     for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
         if not address.is_loopback and not config.insecure and config.tls_cert is None:
             problem = (
@@ -166,6 +170,16 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
     if is_nowhere and (config.bootstrap or joins):
         problem = f"is required because --peer-listen {config.peer_listen} is no address that a node could connect to"
         raise ConfigurationInvalid("--peer-advertise", problem)
+
+
+def _check_acl(config: ServeConfig) -> None:
+    """Raise ConfigurationInvalid unless there is one place that says who may do what."""
+    if config.acl_policy is not None and config.acl_replicated:
+        problem = "name two policies, and there is one: leave one of them out"
+        raise ConfigurationInvalid("--acl-policy and --acl-replicated", problem)
+    if config.acl_model is not None and config.acl_policy is None:
+        problem = "is for the policy in a file: give --acl-policy as well"
+        raise ConfigurationInvalid("--acl-model", problem)
 
 
 def _check_tls(config: ServeConfig, given: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from distlog.config.kinds import (
     GIB,
     KIB,
     MIB,
+    NAMES,
     NODE,
     NUMBER,
     PATH,
@@ -267,6 +268,46 @@ class ServeConfig:
         "bytes in a second that such a reading takes",
         minimum=64 * KIB,
         maximum=1024 * GIB,
+    )
+    acl_policy: str | None = setting(
+        FILE,
+        None,
+        "who may do what, as a file that is the same on all nodes; it is read again when it changes",
+        derived="none: what `distlog acl` has made the cluster agree on",
+    )
+    acl_model: str | None = setting(
+        FILE,
+        None,
+        "a Casbin model for --acl-policy",
+        derived="none: subjects, roles, patterns of topics",
+    )
+    acl_replicated: bool = setting(
+        SWITCH,
+        False,
+        "allow nothing before this node has learnt from the leader what the cluster has agreed on about who may do what",
+        derived="true with --tls-cert and without --acl-policy, otherwise false",
+    )
+    acl_administrators: tuple[str, ...] = setting(
+        NAMES,
+        (),
+        "subjects that may do everything on this node whatever the policy says: the way back for who has locked themselves out",
+        derived="none",
+    )
+    audit_log: str | None = setting(
+        FILE,
+        None,
+        "denied and administrative calls, a line of JSON each",
+        derived="audit.log in --data-dir",
+    )
+    audit_size_max: int = setting(
+        BYTES,
+        16 * MIB,
+        "bytes of such a file before the next one is begun",
+        minimum=64 * KIB,
+        maximum=GIB,
+    )
+    audit_count_max: int = setting(
+        NUMBER, 8, "such files that are kept, the last one included", minimum=1, maximum=1000
     )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"

@@ -122,13 +122,20 @@ class Policy:
 
     @property
     def problem(self) -> str:
-        """What must not be so, "" if all is well: too many rules, roles without end, nobody who could change it."""
+        """What must not be so of a replicated policy, "" if all is well: also nobody who could change it."""
+        if problem := self.structure_problem:
+            return problem
+        if self.rules and not any(map(_is_for_administrators, self.rules)):
+            return f"nobody could change it any more: let somebody administer {ANY}"
+        return ""
+
+    @property
+    def structure_problem(self) -> str:
+        """What must not be so of any policy, "" if all is well: too many rules, roles without end."""
         if len(self.rules) > RULE_COUNT_MAX:
             return f"it would have {len(self.rules)} rules, and {RULE_COUNT_MAX} are the limit: use roles and patterns"
         if self._is_too_deep():
             return f"roles would stand above each other more than {ROLE_DEPTH_MAX} deep, or in a circle"
-        if self.rules and not any(map(_is_for_administrators, self.rules)):
-            return f"nobody could change it any more: let somebody administer {ANY}"
         return ""
 
     def _is_too_deep(self) -> bool:

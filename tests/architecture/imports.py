@@ -67,6 +67,20 @@ LAYERS = (
         NO_LOOP,
     ),
     Layer(
+        "distlog.security.policy_file",
+        (
+            "distlog.errors",
+            "distlog.security.authorizer",
+            "distlog.security.deciding",
+            "distlog.security.files",
+            "distlog.security.policy",
+        ),
+        (),
+        NO_LOOP,
+    ),
+    Layer("distlog.security.audit", ("distlog.runtime",)),
+    Layer("distlog.security.rotated_file", never=NO_LOOP),
+    Layer(
         "distlog.security.authorizer",
         ("distlog.errors", "distlog.security.policy", "distlog.security.deciding"),
         (),
@@ -129,9 +143,12 @@ LAYERS = (
             "distlog.consensus.views",
             # What this node says of itself.
             "distlog.discovery.view",
+            "distlog.security.audit",
             "distlog.security.authorizer",
             "distlog.security.deciding",
+            "distlog.security.files",
             "distlog.security.policy",
+            "distlog.security.policy_file",
             "distlog.security.subject",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),

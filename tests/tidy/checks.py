@@ -62,7 +62,7 @@ class Port:
 ROOTS = ("serve", "config/", "cli/")
 DISK = ("storage/disk",)
 SYNCS = ("storage/kernel_sync",)
-CERTIFICATES = ("security/files",)
+CERTIFICATES = ("security/files", "security/rotated_file")
 
 PORTS = (
     Port("os", (*DISK, *SYNCS, *CERTIFICATES, *ROOTS), "take a Disk, or the value as a parameter"),
