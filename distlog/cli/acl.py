@@ -113,7 +113,7 @@ Said = tuple[dict[str, Any], str]
 async def add_rules(client: Client, namespace: argparse.Namespace) -> Said:
     change = await client.change_policy(add=namespace.rules, force=namespace.force)
     fields = {"added": change.added_count, "rules": change.rule_count}
-    return fields, f"added {change.added_count}; the policy has {change.rule_count} rules"
+    return fields, f"added {change.added_count}; {state(change.rule_count)}"
 
 
 async def remove_rules(client: Client, namespace: argparse.Namespace) -> Said:
@@ -121,8 +121,13 @@ async def remove_rules(client: Client, namespace: argparse.Namespace) -> Said:
         remove=namespace.rules, may_open=namespace.open, force=namespace.force
     )
     fields = {"removed": change.removed_count, "rules": change.rule_count}
-    has = f"the policy has {change.rule_count} rules" if change.rule_count else NO_POLICY
-    return fields, f"removed {change.removed_count}; {has}"
+    return fields, f"removed {change.removed_count}; {state(change.rule_count)}"
+
+
+def state(rule_count: int) -> str:
+    if not rule_count:
+        return NO_POLICY
+    return f"the policy has {rule_count} rule{'s' * (rule_count > 1)}"
 
 
 async def list_rules(client: Client, namespace: argparse.Namespace) -> Said:

@@ -88,6 +88,7 @@ class ModelDecider:
         """Raises ConfigurationInvalid for what Casbin does not take."""
         self.is_empty = not rows
         self._rows = rows
+        self._has_failed = False
         if len(rows) > ROW_COUNT_MAX:
             problem = f"has {len(rows)} rules, and {ROW_COUNT_MAX} are the limit"
             raise ConfigurationInvalid(key="--acl-policy", problem=problem)
@@ -106,7 +107,9 @@ class ModelDecider:
             return bool(self._enforcer.enforce(subject, topic, str(action)))
         except Exception:
             # Of a matcher of the operator's anything can be expected.  What it cannot decide is not allowed.
-            logger.exception("the model of --acl-model failed, and the call is denied")
+            if not self._has_failed:
+                self._has_failed = True
+                logger.exception("the model of --acl-model fails for some calls, which are denied")
             return False
 
     def topics(self, subject: str, action: Action) -> Iterator[str]:
