@@ -119,11 +119,10 @@ class TlsNetwork:
         try:
             # Nothing may be awaited before it: see `arrived`.
             await self._secure(arriving, context, arriving.protocol_factory, None)
-        except ssl.SSLError as error:
-            self._complain(address, problem_of(error))
         except OSError as error:
-            # Whoever dials two nodes at once may hang up on one of the two.
-            logger.info("peer not secured address=%s problem=%s", address, problem_of(error))
+            # Whoever dials may hang up, when it is connected with this node in another way.
+            level = logging.WARNING if isinstance(error, ssl.SSLError) else logging.INFO
+            self._complain(level, address, problem_of(error))
         finally:
             self._arriving.pop(arriving, None)
 
@@ -163,11 +162,11 @@ class TlsNetwork:
         if early.data:
             protocol.data_received(bytes(early.data))
 
-    def _complain(self, address: str, problem: str) -> None:
+    def _complain(self, level: int, address: str, problem: str) -> None:
         now_s = self._clock.monotonic()
         if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
             self._complained_at_s = now_s
-            logger.warning("peer not secured address=%s problem=%s", address, problem)
+            logger.log(level, "peer not secured address=%s problem=%s", address, problem)
 
 
 class TlsTransport(asyncio.Transport):
@@ -264,7 +263,6 @@ class _Early(asyncio.Protocol):
     def __init__(self) -> None:
         self.data = bytearray()
         self.is_lost = False
-        self._transport: asyncio.BaseTransport | None = None
 
     def data_received(self, data: bytes) -> None:
         self.data += data
