@@ -68,7 +68,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_server_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--server` and the files of TLS, which DISTLOG_SERVER and DISTLOG_TLS_* stand in for."""
+    """Add `--server`, which DISTLOG_SERVER stands in for, and the files of TLS."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT,...",
@@ -76,6 +76,11 @@ def add_server_argument(parser: argparse.ArgumentParser) -> None:
         help=f"client addresses of one node or more; the others are found (default {DEFAULT_SERVERS}; {SERVER_VARIABLE})",
     )
 
+    add_tls_arguments(parser)
+
+
+def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the files of TLS, which DISTLOG_TLS_* stand in for."""
     for name, what in TLS_FILES.items():
         parser.add_argument(
             f"--tls-{name}",

@@ -423,6 +423,7 @@ class Switchboard:
             self._complain(logging.INFO, "peer connection lost", stream, problem)
             peer.backoff.succeeded() if lived else peer.backoff.failed()
         elif stream.dialled_id is not None:
+            self._complain(logging.INFO, "peer hung up before it said who it is", stream, problem)
             peer.backoff.failed()
 
     # --- peers ----------------------------------------------------------------------------------

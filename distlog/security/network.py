@@ -103,7 +103,10 @@ class TlsNetwork:
             # The oldest: a node is through with it in a few milliseconds.
             self.counters["tls_handshakes_evicted"] += 1
             self.left(next(iter(self._arriving)))
-        arriving.task = asyncio.get_running_loop().create_task(self._receive(arriving))
+        loop = asyncio.get_running_loop()
+        arriving.task = loop.create_task(self._receive(arriving))
+        # Behind the first step of that task, whose own calls are then before ours: TLS is connected, and has read nothing yet.
+        loop.call_soon(loop.call_soon, arriving.pass_on)
 
     def left(self, arriving: _Arriving) -> None:
         """Have done with a connection that is not through with its handshake."""
@@ -114,9 +117,12 @@ class TlsNetwork:
         address = arriving.address
         context = self._credentials.peer_context(is_dialling=False)
         try:
+            # Nothing may be awaited before it: see `arrived`.
             await self._secure(arriving, context, arriving.protocol_factory, None)
         except OSError as error:
-            self._complain(address, problem_of(error))
+            # Whoever dials may hang up, when it is connected with this node in another way.
+            level = logging.WARNING if isinstance(error, ssl.SSLError) else logging.INFO
+            self._complain(level, address, problem_of(error))
         finally:
             self._arriving.pop(arriving, None)
 
@@ -156,11 +162,11 @@ class TlsNetwork:
         if early.data:
             protocol.data_received(bytes(early.data))
 
-    def _complain(self, address: str, problem: str) -> None:
+    def _complain(self, level: int, address: str, problem: str) -> None:
         now_s = self._clock.monotonic()
         if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
             self._complained_at_s = now_s
-            logger.warning("peer not secured address=%s problem=%s", address, problem)
+            logger.log(level, "peer not secured address=%s problem=%s", address, problem)
 
 
 class TlsTransport(asyncio.Transport):
@@ -202,8 +208,6 @@ class _Raw(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        # What comes now is for TLS.
-        self.transport.pause_reading()
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -211,11 +215,11 @@ class _Raw(asyncio.Protocol):
 
 
 class _Dialled(_Raw):
-    """One that this end has dialled."""
+    """One that this end has dialled: the far end says nothing before it is spoken to."""
 
 
 class _Arriving(_Raw):
-    """One that has come in."""
+    """One that has come in: the far end may have begun with TLS before it is taken over."""
 
     def __init__(
         self, network: TlsNetwork, protocol_factory: Callable[[], asyncio.Protocol]
@@ -224,6 +228,7 @@ class _Arriving(_Raw):
         self._network = network
         self.protocol_factory = protocol_factory
         self.task: asyncio.Task[None] | None = None
+        self._early = b""
 
     @property
     def address(self) -> str:
@@ -234,6 +239,23 @@ class _Arriving(_Raw):
         super().connection_made(transport)
         self._network.arrived(self)
 
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+
+    def pass_on(self) -> None:
+        """Give TLS what came before it was there."""
+        assert self.transport is not None
+        if not self._early or self.transport.is_closing():
+            return
+        protocol = cast(asyncio.BufferedProtocol, self.transport.get_protocol())
+        data, self._early = memoryview(self._early), b""
+        while data:
+            buffer = memoryview(protocol.get_buffer(len(data)))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            protocol.buffer_updated(size)
+            data = data[size:]
+
 
 class _Early(asyncio.Protocol):
     """Keeps what arrives between the last message of the handshake and the protocol that it is for."""
@@ -241,7 +263,6 @@ class _Early(asyncio.Protocol):
     def __init__(self) -> None:
         self.data = bytearray()
         self.is_lost = False
-        self._transport: asyncio.BaseTransport | None = None
 
     def data_received(self, data: bytes) -> None:
         self.data += data

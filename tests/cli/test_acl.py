@@ -9,6 +9,7 @@ import pytest
 
 from distlog.cli import acl
 from distlog.client import Rule
+from distlog.consensus.views import MemberStatus
 from distlog.errors import ConfigurationInvalid
 from tests.cli.commands import parsed
 from tests.server.serving import Serving, serve
@@ -67,8 +68,13 @@ def test_a_file_without_rules_or_with_others_is_refused(
 
 def test_what_is_changed_and_what_there_is_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     async def body(server: Serving) -> None:
+        address = f"127.0.0.1:{server.port}"
+        server.fake.members = (
+            MemberStatus("n1", address, True, connected=True, match_index=None, lag=None),
+        )
+
         async def said(*arguments: str) -> str:
-            place = ("--server", f"127.0.0.1:{server.port}")
+            place = ("--server", address)
             namespace = parsed(acl, None, *arguments, *place)
             if namespace.command != "list":
                 namespace.rules = acl.rules_of(namespace)

@@ -35,6 +35,7 @@ HELPS = {
     "cluster_leave": ["cluster", "leave", "--help"],
     "cluster_target": ["cluster", "target", "--help"],
     "leave": ["leave", "--help"],
+    "certs": ["certs", "--help"],
     "cluster_add": ["cluster", "add", "--help"],
     "cluster_remove": ["cluster", "remove", "--help"],
     "cluster_transfer_leadership": ["cluster", "transfer-leadership", "--help"],
