@@ -40,7 +40,7 @@ class NotAuthorized(DistlogError):
 
     reason = "NOT_AUTHORIZED"
     text = (
-        "{subject} may not {action} {resource}: whoever administers the cluster can allow it with `distlog acl add` "
+        "{subject!r} may not {action} {resource!r}: whoever administers the cluster can allow it with `distlog acl add` "
         "(request {request_id} in the audit log)"
     )
     # "anonymous" for a caller without a certificate.

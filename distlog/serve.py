@@ -393,6 +393,8 @@ def configure_logging(level: str, log_format: str) -> None:
     output = logging.StreamHandler(sys.stdout)
     output.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[output], force=True)
+    # It tells of each model that it is given, and of each question.
+    logging.getLogger("casbin").setLevel(logging.WARNING)
 
 
 class _TextLines(logging.Formatter):
