@@ -300,6 +300,7 @@ def make_authorization(
             model_path=config.acl_model or "",
             is_strict=config.acl_replicated,
             administrators=config.acl_administrators,
+            node_name=config.tls_peer_name if config.tls_peer_ca is None else "",
             is_reachable=not config.listen.is_loopback,
         ),
         RealFiles(),

@@ -16,6 +16,7 @@ from distlog.security.audit import AuditLog
 from distlog.security.authorizer import Authorizer
 from distlog.security.files import Files
 from distlog.security.policy_file import PolicyFile
+from distlog.security.subject import ANONYMOUS
 from distlog.server.gate import Gate
 from distlog.server.policy_calls import follow_policy
 from distlog.server.served_log import ServedPolicy
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # How often is looked whether the policy file has changed.
 FILE_INTERVAL_S = 1.0
+# Of the names that a certificate may be known by: those that can be a subject, and where the node's id stands in them.
+SUBJECT_KINDS, NODE = ("URI", "DNS", "EMAIL", "CN"), "{node}"
 OPEN_WARNING = (
     "there is no policy: whoever can connect may do everything; if that is not meant, begin with "
     "`distlog acl add NAME administer '*'`"
@@ -45,6 +48,8 @@ class AuthorizationSettings:
     # Nothing is allowed before the replicated policy is known.
     is_strict: bool = False
     administrators: tuple[str, ...] = ()
+    # What the certificates of nodes must name, as --tls-peer-name has it; "": clients may be named so, too.
+    node_name: str = ""
     # Others than this machine can connect.
     is_reachable: bool = False
 
@@ -72,7 +77,7 @@ class Authorization:
         self.authorizer = Authorizer(
             decider, administrators=settings.administrators, file=settings.policy_path
         )
-        self.gate = Gate(self.authorizer, audit, random_bytes)
+        self.gate = Gate(self.authorizer, audit, random_bytes, self._node_subject)
         self._following: asyncio.Task[None] | None = None
         self._has_warned = False
 
@@ -96,6 +101,11 @@ class Authorization:
         if self._following is not None:
             self._following.cancel()
         await self._audit.close()
+
+    def _node_subject(self, node_id: str) -> str:
+        kind, _, name = self._settings.node_name.partition(":")
+        is_own = kind in SUBJECT_KINDS and NODE in name and node_id != ""
+        return name.replace(NODE, node_id) if is_own else ANONYMOUS
 
     async def _watch(self, file: PolicyFile) -> None:
         while True:

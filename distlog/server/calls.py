@@ -164,6 +164,9 @@ async def _passing(access: Access, handler: Handler, request: Any, context: Any)
         await access.check_some()
     elif on is On.CLUSTER:
         access.check()
+    elif on is On.MEMBER:
+        if not access.is_node(request.node_id):
+            access.check()
     else:
         check_topic(request.topic)
         access.check(request.topic)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from distlog.errors import DistlogError, NotAuthorized
 from distlog.security.authorizer import Authorizer
 from distlog.security.policy import ANY
-from distlog.security.subject import subject_of
+from distlog.security.subject import ANONYMOUS, subject_of
 from distlog.server.permissions import Need
 
 # "" stands for it in every request.
@@ -51,8 +51,14 @@ class Gate:
     """What all calls of one node pass."""
 
     def __init__(
-        self, authorizer: Authorizer, audit: Audit, random_bytes: Callable[[int], bytes]
+        self,
+        authorizer: Authorizer,
+        audit: Audit,
+        random_bytes: Callable[[int], bytes],
+        node_subject: Callable[[str], str] = lambda node_id: ANONYMOUS,
     ) -> None:
+        """node_subject(node_id): the subject of that node's certificate; "": it is not known by it."""
+        self.node_subject = node_subject
         self.authorizer = authorizer
         self.audit = audit
         self.random_bytes = random_bytes
@@ -155,6 +161,10 @@ class Access:
         self.topic = topic
         if len(self._topics) < STREAM_TOPIC_COUNT_MAX:
             self._topics.add(topic)
+
+    def is_node(self, node_id: str) -> bool:
+        """Tell whether the caller is this node."""
+        return self.subject not in ("", ANY) and self.subject == self._gate.node_subject(node_id)
 
     async def check_some(self) -> None:
         """Return if the call may do what it needs to at least one topic.  Raises NotAuthorized, and NoLeader."""

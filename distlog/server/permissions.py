@@ -19,6 +19,7 @@ class On(Enum):
     TOPIC = "the topic that the request names"
     EACH_TOPIC = "the topic of each request of the stream"
     SOME_TOPIC = "any topic"
+    MEMBER = "the cluster, unless the member that the request names is the caller itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ NEEDS: dict[str, Need] = {
     "log.v1.Cluster.Members": NOTHING,
     "log.v1.Cluster.TransferLeadership": ADMINISTER_CLUSTER,
     "log.v1.Cluster.AddMember": ADMINISTER_CLUSTER,
-    "log.v1.Cluster.RemoveMember": ADMINISTER_CLUSTER,
+    # A node that leaves asks the leader to remove it.
+    "log.v1.Cluster.RemoveMember": Need(Action.ADMINISTER, On.MEMBER),
     "log.v1.Cluster.SetTarget": ADMINISTER_CLUSTER,
     "log.v1.Cluster.Leave": ADMINISTER_CLUSTER,
     "log.v1.Cluster.GetPolicy": ADMINISTER_CLUSTER,

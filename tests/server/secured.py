@@ -14,7 +14,7 @@ import grpc.aio
 
 from distlog.block import Block
 from distlog.security.authorizer import Authorizer
-from distlog.security.issue import Authority, Issued
+from distlog.security.issue import NODE_SUBJECT, Authority
 from distlog.security.policy import Policy, Rule
 from distlog.server.gate import Gate
 from distlog.server.listen import Listener
@@ -48,12 +48,16 @@ class Secured:
     listener: Listener
     port: int
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
-    issued: dict[str, Issued] = field(default_factory=dict)
 
     def channel(self, subject: str) -> grpc.aio.Channel:
         """Return the connection of a client with this subject, always the same one."""
         if subject not in self.channels:
-            own = AUTHORITY.client(subject, NOW, END)
+            is_node = subject.startswith(NODE_SUBJECT)
+            own = (
+                AUTHORITY.node(subject.removeprefix(NODE_SUBJECT), [], NOW, END)
+                if is_node
+                else AUTHORITY.client(subject, NOW, END)
+            )
             credentials = grpc.ssl_channel_credentials(
                 AUTHORITY.issued.certificate, own.key, own.certificate
             )
@@ -81,7 +85,12 @@ async def secured(
     fake.policy.put(Policy(rules))
     authorizer = Authorizer(administrators=administrators)
     await follow_policy(fake.policy, authorizer, is_strict=True)
-    gate = Gate(authorizer, audit, lambda size: INCIDENT_BYTES[:size])
+    gate = Gate(
+        authorizer,
+        audit,
+        lambda size: INCIDENT_BYTES[:size],
+        lambda node_id: NODE_SUBJECT + node_id,
+    )
     node = AUTHORITY.node("n1", ["localhost", "127.0.0.1"], NOW, END)
     listener = Listener(
         fake,

@@ -178,6 +178,18 @@ def test_a_subject_with_the_name_of_a_role_has_none_of_its_rights() -> None:
     run_secured(rules, body, subject="readers")
 
 
+def test_a_node_may_have_itself_removed_and_no_other_one() -> None:
+    async def body(server: Secured, log: Any, cluster: Any) -> None:
+        await cluster.RemoveMember(log_pb2.RemoveMemberRequest(node_id="n2"))
+        other = cluster.RemoveMember(log_pb2.RemoveMemberRequest(node_id="n3"))
+        assert isinstance((await refusal(other)).error, NotAuthorized)
+        nobody = cluster.RemoveMember(log_pb2.RemoveMemberRequest())
+        assert isinstance((await refusal(nobody)).error, NotAuthorized)
+        assert server.fake.removed == [("n2", False)]
+
+    run_secured((ROOT,), body, subject="distlog://node/n2")
+
+
 # --- Changing the policy ----------------------------------------------------------------------------
 
 
