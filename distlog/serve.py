@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import json
 import logging
-import os
 import resource
 import secrets
 import signal
@@ -47,7 +46,7 @@ from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
 from distlog.security.network import TlsNetwork
 from distlog.security.peer_name import peer_name_problem
-from distlog.security.tls import CIPHERS_VARIABLE, NO_CIPHER, Credentials
+from distlog.security.tls import Credentials
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -84,8 +83,6 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
     configure_logging(config.log_level, config.log_format)
-    # Before gRPC's first connection.
-    os.environ[CIPHERS_VARIABLE] = NO_CIPHER
     open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
     return uvloop.run(_run(config, announce, open_max))
