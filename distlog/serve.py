@@ -143,7 +143,8 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
         await listener.stop(0)
         raise
-    _announce_when_ready(node, config.node_id, address, announce)
+    flags = f" --tls-ca {config.tls_ca} --tls-cert CERT --tls-key KEY" if credentials else ""
+    _announce_when_ready(node, config.node_id, address, flags, announce)
     watching = _watch(credentials, loop)
     await _first(stopping, node.failed, node.departure.left)
     if config.leave_on_stop and not node.failed.done():
@@ -202,7 +203,7 @@ async def _shut_down(node: Node, listener: Listener, durability: Durability) -> 
 
 
 def _announce_when_ready(
-    node: Node, node_id: str, address: str, announce: Callable[[str], None]
+    node: Node, node_id: str, address: str, flags: str, announce: Callable[[str], None]
 ) -> None:
     """Say once, when this node first knows a leader, what to type next."""
     log = node.replicated_log
@@ -214,7 +215,7 @@ def _announce_when_ready(
             return
         announced = True
         announce(
-            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address} FILE"
+            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address}{flags} FILE"
         )
 
     log.on_role_change(ready)
