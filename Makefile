@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up n1 n2 n3 test check fix proto simulate torture fuzz crash-matrix bench bench-failover clean
+.PHONY: help up up-tls n1 n2 n3 n1-tls n2-tls n3-tls test check fix proto simulate torture fuzz crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -30,8 +30,17 @@ help:
 up: $(VENV)/installed ## start the three nodes of the Procfile on loopback; Ctrl-C stops them
 	@exec honcho start
 
+up-tls: $(VENV)/installed data/pki/ca.pem ## the same with certificates, made in data/pki: everything encrypted, both ends known
+	@exec honcho start -f deploy/Procfile.tls
+
+data/pki/ca.pem: | $(VENV)/installed
+	@distlog certs data/pki
+
 n1 n2 n3: $(VENV)/installed ## start one node of the Procfile again
 	@exec honcho start $@
+
+n1-tls n2-tls n3-tls: $(VENV)/installed data/pki/ca.pem
+	@exec honcho start -f deploy/Procfile.tls $(@:-tls=)
 
 test: $(VENV)/installed-dev ## run all tests
 	@exec python -m pytest $(TESTS)

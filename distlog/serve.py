@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import json
 import logging
-import os
 import resource
 import secrets
 import signal
@@ -49,7 +48,7 @@ from distlog.security.files import RealFiles
 from distlog.security.network import TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
-from distlog.security.tls import CIPHERS_VARIABLE, NO_CIPHER, Credentials
+from distlog.security.tls import Credentials
 from distlog.server.authorization import Authorization, AuthorizationSettings
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
@@ -89,8 +88,6 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
     configure_logging(config.log_level, config.log_format)
-    # Before gRPC's first connection.
-    os.environ[CIPHERS_VARIABLE] = NO_CIPHER
     open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
     return uvloop.run(_run(config, announce, open_max))
@@ -155,7 +152,8 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
         await listener.stop(0)
         raise
-    _announce_when_ready(node, config.node_id, address, announce)
+    flags = f" --tls-ca {config.tls_ca} --tls-cert CERT --tls-key KEY" if credentials else ""
+    _announce_when_ready(node, config.node_id, address, flags, announce)
     watching = _watch(credentials, loop)
     await _first(stopping, node.failed, node.departure.left)
     if config.leave_on_stop and not node.failed.done():
@@ -217,7 +215,7 @@ async def _shut_down(node: Node, listener: Listener, durability: Durability) -> 
 
 
 def _announce_when_ready(
-    node: Node, node_id: str, address: str, announce: Callable[[str], None]
+    node: Node, node_id: str, address: str, flags: str, announce: Callable[[str], None]
 ) -> None:
     """Say once, when this node first knows a leader, what to type next."""
     log = node.replicated_log
@@ -229,7 +227,7 @@ def _announce_when_ready(
             return
         announced = True
         announce(
-            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address} FILE"
+            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address}{flags} FILE"
         )
 
     log.on_role_change(ready)

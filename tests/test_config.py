@@ -314,3 +314,46 @@ def write(directory: Path, content: str) -> str:
     path = directory / "distlog.toml"
     path.write_text(content, "utf-8")
     return str(path)
+
+
+# --- TLS ---
+
+CERTIFICATES = {"tls_cert": "n1.pem", "tls_key": "n1.key", "tls_ca": "ca.pem"}
+
+
+@pytest.mark.parametrize("missing", CERTIFICATES)
+def test_a_certificate_its_key_and_an_authority_belong_together(missing: str) -> None:
+    flags = {name: path for name, path in CERTIFICATES.items() if name != missing}
+    flag = "--" + missing.replace("_", "-")
+    with pytest.raises(ConfigurationInvalid, match=f"{flag}: is required with --tls-"):
+        load(flags, {})
+
+
+@pytest.mark.parametrize("name", ["tls_peer_ca", "tls_peer_name"])
+def test_what_peers_must_show_needs_certificates(name: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="--tls-cert: is required with --tls-peer"):
+        load({name: "OU:nodes"}, {})
+
+
+def test_a_node_with_certificates_may_be_reached_from_other_machines() -> None:
+    config = load({**CERTIFICATES, "listen": "10.0.0.1:8400", "peer_listen": "10.0.0.1:8401"}, {})
+    assert not config.listen.is_loopback
+    with pytest.raises(ConfigurationInvalid, match="give --tls-cert, --tls-key and --tls-ca"):
+        load({"listen": "10.0.0.1:8400"}, {})
+
+
+def test_insecure_contradicts_certificates() -> None:
+    with pytest.raises(ConfigurationInvalid, match="--insecure: is for nodes without certificates"):
+        load({**CERTIFICATES, "insecure": "true"}, {})
+
+
+def test_any_peer_needs_an_authority_that_signs_nodes_alone() -> None:
+    with pytest.raises(ConfigurationInvalid, match="any makes every client a node"):
+        load({**CERTIFICATES, "tls_peer_name": "any"}, {})
+    load({**CERTIFICATES, "tls_peer_name": "any", "tls_peer_ca": "nodes.pem"}, {})
+
+
+@pytest.mark.parametrize("name", ["", "n1", "XX:n1", "URI:", "URI:a b", "Any"])
+def test_a_peer_name_has_a_kind(name: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="must be URI:, DNS:, EMAIL:, OU: or CN:"):
+        load({**CERTIFICATES, "tls_peer_name": name}, {})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlog.cli.arguments import count, seconds, server_addresses
+from distlog.cli.arguments import TLS_FILES, count, seconds, server_addresses, tls_variable
 from distlog.cli.connecting import tls_credentials_of
 from distlog.errors import DistlogError, NoLeader
 
@@ -53,7 +54,8 @@ def run(namespace: argparse.Namespace) -> int:
     )
     nodes = "1 node" if node_count == 1 else f"{node_count} nodes"
     print(
-        f"{leader} leads {nodes}.  Next, in another shell: {own_command()} produce FILE", flush=True
+        f"{leader} leads {nodes}.  Next, in another shell: {own_command()} produce {tls_flags(namespace)}FILE",
+        flush=True,
     )
     return 0
 
@@ -151,3 +153,13 @@ def own_command() -> str:
         return str(Path(sys.argv[0]).absolute().relative_to(Path.cwd()))
     except ValueError:
         return Path(sys.argv[0]).name
+
+
+def tls_flags(namespace: argparse.Namespace) -> str:
+    """Return the files of TLS as this command was given them, with a blank behind each; "" if the environment names them."""
+    given = {name: getattr(namespace, f"tls_{name}") for name in TLS_FILES}
+    return "".join(
+        f"--tls-{name} {path} "
+        for name, path in given.items()
+        if path and path != os.environ.get(tls_variable(name))
+    )

@@ -2,6 +2,9 @@
 
     certificates   files of certificates and keys, read and checked, and what is wrong with them in words
     tls            the certificates of this process, read again when they change, as contexts for each kind of port
+    network        connections between nodes over TLS
+    peer_name      what a certificate must say for its holder to be a node
+    ciphers        TLS 1.3 alone for gRPC
     subject        the name that a client's certificate gives it
     issue          certificates for trying things out: `distlog certs`
     policy         the rules of who may do what, as values: they are replicated, or stand in a file (policy_file)

@@ -38,10 +38,6 @@ LOOK_INTERVAL_S = 2.0
 # From so long before the end on, a certificate that ends is said, once in so many seconds.
 WARNING_S = 14 * 86400.0
 WARNING_INTERVAL_S = 86400.0
-# gRPC takes TLS 1.2 as well, and in Python nothing can be said against it.  This variable of it names the ciphers of 1.2, and this one
-# needs a secret shared beforehand, which gRPC never has: so only 1.3, whose ciphers are others, is left.  It is read once, before the
-# first connection of a process.
-CIPHERS_VARIABLE, NO_CIPHER = "GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305"
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,11 @@ LAYERS = (
         # As a type.
         ("grpc",),
     ),
+    # Sets what libraries read when they are loaded.
+    Layer(
+        "distlog.cli.main",
+        ("distlog.errors", "distlog.config", "distlog.security.ciphers", "distlog.cli"),
+    ),
     Layer(
         "distlog.cli.certs", ("distlog.errors", "distlog.security", "distlog.config", "distlog.cli")
     ),

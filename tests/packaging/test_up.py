@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ class Up:
     """A copy of the Procfile on an address and in a directory of its own."""
 
     directory: Path
+    procfile: str = "Procfile"
 
     @contextmanager
     def start(self, *names: str) -> Iterator[subprocess.Popen[str]]:
@@ -34,7 +35,7 @@ class Up:
             name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start", *names],
+            [sys.executable, "-m", "honcho", "start", "-f", self.procfile, *names],
             cwd=self.directory,
             env={**kept, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -82,11 +83,22 @@ def up(tmp_path: Path) -> Up:
     address = (
         f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
     )
-    for path in (tmp_path / "Procfile", tmp_path / "deploy" / "node.sh"):
+    deploy = tmp_path / "deploy"
+    for path in (tmp_path / "Procfile", deploy / "Procfile.tls", deploy / "node.sh"):
         text = path.read_text("utf-8")
         assert "127.0.0.1" in text
         path.write_text(text.replace("127.0.0.1", address), "utf-8")
     return Up(tmp_path)
+
+
+@pytest.fixture
+def up_tls(up: Up) -> Up:
+    """The same nodes with certificates, as `make up-tls` makes them first."""
+    host = (up.directory / "Procfile").read_text("utf-8").partition("--server ")[2].split(":")[0]
+    directory = str(up.directory / "data" / "pki")
+    command = [sys.executable, "-m", "distlog", "certs", directory, "--hosts", host]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return replace(up, procfile="deploy/Procfile.tls")
 
 
 def lines_until(process: subprocess.Popen[str], words: str) -> list[str]:
@@ -107,6 +119,28 @@ def test_the_last_line_says_what_to_type_next(up: Up) -> None:
     assert lines[-1].endswith("distlog produce FILE")
     for node in NODES:
         assert any(f"{node} is ready for clients" in line for line in lines)
+
+
+def test_with_certificates_the_last_line_has_the_flags_that_are_needed(up_tls: Up) -> None:
+    with up_tls.start() as process:
+        lines = lines_until(process, "Next, in another shell")
+        command = lines[-1].partition("distlog produce ")[2].removesuffix(" FILE")
+        assert command.startswith("--tls-ca data/pki/ca.pem --tls-cert data/pki/admin.pem")
+        addresses = (up_tls.directory / "Procfile").read_text("utf-8").partition("--server ")[2]
+        produced = subprocess.run(
+            [
+                *(sys.executable, "-m", "distlog", "produce", *command.split()),
+                *("--server", addresses.split()[0], "-"),
+            ],
+            cwd=up_tls.directory,
+            input=b"a record\n",
+            capture_output=True,
+            check=False,
+        )
+        assert produced.returncode == 0, produced.stderr
+        assert "leads 3 nodes" in lines[-1]
+        os.kill(up_tls.pid("n1"), signal.SIGKILL)
+        assert lines_until(process, "Start it again")[-1].endswith("make n1-tls")
 
 
 def test_a_stop_ends_every_node_in_good_order(up: Up) -> None:

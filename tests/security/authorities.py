@@ -41,6 +41,11 @@ class Pki:
             new.write_bytes(data)
             new.replace(self.directory / f"{name}{suffix}")
 
+    def trust(self, other: Pki) -> None:
+        """Add another authority to the file that names this one."""
+        both = Path(self.ca).read_bytes() + Path(other.ca).read_bytes()
+        Path(self.ca).write_bytes(both)
+
     def paths(self, name: str, ca: str = "", peer_ca: str = "") -> TlsPaths:
         """Return the files of a name; it trusts `ca`, or else this authority."""
         stem = self.directory / name
