@@ -291,6 +291,7 @@ def make_authorization(
         size_max=config.audit_size_max,
         count_max=config.audit_count_max,
     )
+    lines.check_place()
     return Authorization(
         log.policy,
         AuthorizationSettings(

@@ -5,9 +5,16 @@ Whoever else uses this machine cannot read it.  Blocks: for a worker.  It is wri
 
 from __future__ import annotations
 
+import errno
 import os
 
+from distlog.errors import ConfigurationInvalid
+
 MODE = 0o600
+# What an operator has to mend, and no disk mends by itself.
+WRONG_PLACE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP
+)  # fmt: skip
 
 
 class RotatedFile:
@@ -18,6 +25,15 @@ class RotatedFile:
         self._path = path
         self._size_max = size_max
         self._count_max = count_max
+
+    def check_place(self) -> None:
+        """Make the file if it is not there.  Raises ConfigurationInvalid if there can be none; a disk that is full is not that."""
+        try:
+            self.append(b"")
+        except OSError as error:
+            if error.errno in WRONG_PLACE:
+                problem = f"{self._path} cannot be written: {error.strerror}"
+                raise ConfigurationInvalid(key="--audit-log", problem=problem) from error
 
     def append(self, data: bytes) -> None:
         """Write lines, in a file that is new if they do not fit into the last one.  Raises OSError.

@@ -96,6 +96,16 @@ class Authorization:
             self._warn_if_open()
         self._following = asyncio.get_running_loop().create_task(following)
 
+    def counters(self) -> dict[str, int]:
+        """Return how many requests were denied, and what became of the lines about them and about administrative calls."""
+        return {
+            "authorization_denied": self.gate.denied_count,
+            "authorization_answers": self.authorizer.answer_count,
+            "audit_written": self._audit.written_count,
+            "audit_left_out": self._audit.left_out_count,
+            "audit_lost": self._audit.lost_count,
+        }
+
     async def stop(self) -> None:
         """Stop, and write what the audit log has not written."""
         if self._following is not None:

@@ -79,7 +79,7 @@ LAYERS = (
         NO_LOOP,
     ),
     Layer("distlog.security.audit", ("distlog.runtime",)),
-    Layer("distlog.security.rotated_file", never=NO_LOOP),
+    Layer("distlog.security.rotated_file", ("distlog.errors",), never=NO_LOOP),
     Layer(
         "distlog.security.authorizer",
         ("distlog.errors", "distlog.security.policy", "distlog.security.deciding"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from distlog.errors import ConfigurationInvalid
 from distlog.security.audit import BURST_MAX, RATE_MAX, WAITING_SIZE_MAX, AuditLog
 from distlog.security.rotated_file import RotatedFile
 
@@ -219,3 +220,16 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         RotatedFile(str(path), size_max=1000, count_max=2).append(b"x\n")
     assert other.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["missing/audit.log", "directory"])
+def test_a_place_where_no_file_can_be_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(ConfigurationInvalid, match=name):
+        RotatedFile(str(tmp_path / name), size_max=1000, count_max=2).check_place()
+
+
+def test_a_place_where_a_file_can_be_gets_one(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    RotatedFile(str(path), size_max=1000, count_max=2).check_place()
+    assert path.read_bytes() == b""

@@ -15,11 +15,13 @@ from distlog.api.status import error_from_message
 from distlog.block import Block
 from distlog.errors import InvalidRequest, NoLeader, NotAuthorized, RecordTooLarge
 from distlog.security.authorizer import Authorizer
+from distlog.security.deciding import PolicyDecider
 from distlog.security.policy import Membership, Permission, Policy, Rule
+from distlog.server.gate import Gate
 from distlog.server.policy_calls import follow_policy
 from tests.server.fake_replicated_log import FakePolicy
-from tests.server.secured import Secured, secured
-from tests.server.serving import refusal, serve
+from tests.server.secured import RecordedAudit, Secured, secured
+from tests.server.serving import Serving, refusal, serve
 
 ROOT = Permission("root", "*", "*")
 WRITES = Permission("alice", "orders-*", "produce")
@@ -188,6 +190,18 @@ def test_a_node_may_have_itself_removed_and_no_other_one() -> None:
         assert server.fake.removed == [("n2", False)]
 
     run_secured((ROOT,), body, subject="distlog://node/n2")
+
+
+def test_who_has_no_certificate_may_do_what_everybody_may_and_is_called_anonymous() -> None:
+    async def body(server: Serving) -> None:
+        await server.log.Produce(log_pb2.ProduceRequest(topic="default", record=b"x"))
+        denied = await refusal(server.log.Consume(log_pb2.ConsumeRequest()))
+        assert isinstance(denied.error, NotAuthorized)
+        assert denied.error.subject == "anonymous"
+        await server.log.GetServers(log_pb2.GetServersRequest())
+
+    authorizer = Authorizer(PolicyDecider(Policy((ROOT, Permission("*", "default", "produce")))))
+    serve(body, gate=Gate(authorizer, RecordedAudit(), lambda size: bytes(size)))
 
 
 # --- Changing the policy ----------------------------------------------------------------------------
