@@ -380,6 +380,32 @@ def test_many_who_connect_at_once_and_are_gone_again_leave_nothing_behind(
     loop(scenario())
 
 
+@loops
+def test_who_is_pushed_out_before_it_was_its_turn_is_just_gone(
+    loop: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki = Pki(tmp_path)
+    monkeypatch.setattr(tls_network, "HANDSHAKE_COUNT_MAX", 0)
+    network = secured(pki.credentials(pki.node("n1")))
+
+    async def scenario() -> None:
+        unexpected: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: unexpected.append(told))
+        server = await network.listen(asyncio.Protocol, LOOPBACK, 0)
+        port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        await closed(reader)
+        writer.close()
+        server.close()
+        await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert unexpected == []
+        assert network.counters["tls_handshakes"] == 0
+
+    loop(scenario())
+
+
 class Opened(asyncio.Protocol):
     """Says that it is connected."""
 
