@@ -6,6 +6,7 @@ BoringSSL, in every handshake.  No problem ever quotes a file.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,15 @@ from distlog.security.files import FILE_SIZE_MAX, Files
 CERT, KEY, CA, PEER_CA = "--tls-cert", "--tls-key", "--tls-ca", "--tls-peer-ca"
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 CHAIN_LENGTH_MAX = 10
+# What is raised for what is damaged inside, often only when that part is looked at.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
 USES = {SERVER: "serverAuth", CLIENT: "clientAuth"}
 
 
@@ -68,6 +78,19 @@ def read_identity(
 
     uses: what the certificate must be made for.  Raises ConfigurationInvalid, which names the flag and the file.
     """
+    try:
+        return _read_identity(paths, files, now_s, uses)
+    except UNREADABLE:
+        # Of all that a certificate may hold, something is damaged, or of a kind that nobody here knows.
+        problem = (
+            f"{paths.cert or paths.ca}, or an authority, holds what cannot be read: get another one"
+        )
+        raise ConfigurationInvalid(CERT if paths.cert else CA, problem) from None
+
+
+def _read_identity(
+    paths: TlsPaths, files: Files, now_s: float, uses: Sequence[x509.ObjectIdentifier]
+) -> Identity:
     authorities = _read_authorities(CA, paths.ca, files, now_s)
     signers = (
         _read_authorities(PEER_CA, paths.peer_ca, files, now_s) if paths.peer_ca else authorities
@@ -96,17 +119,17 @@ def read_identity(
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the names of a certificate: URI:, DNS:, EMAIL: and IP: of the alternative names, then OU: and CN: of the subject."""
+    """Return the names of a certificate: URI:, DNS:, EMAIL: and IP: of the alternative names, then OU: and CN: of the subject.
+
+    Raises one of UNREADABLE.
+    """
     names: list[str] = []
-    try:
+    with contextlib.suppress(x509.ExtensionNotFound):
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         for name in extension.value:
             kind = KINDS.get(type(name))
             if kind is not None:
                 names.append(f"{kind}:{name.value}")
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        # Whoever cannot be read has no such name.
-        names = []
     for kind, oid in (("OU", NameOID.ORGANIZATIONAL_UNIT_NAME), ("CN", NameOID.COMMON_NAME)):
         names += [
             f"{kind}:{_text(each)}" for each in certificate.subject.get_attributes_for_oid(oid)
@@ -128,7 +151,7 @@ def names_in(der: bytes | None) -> tuple[str, ...]:
         return ()
     try:
         return names_of(x509.load_der_x509_certificate(der))
-    except ValueError:
+    except UNREADABLE:
         return ()
 
 
@@ -181,7 +204,7 @@ def _read_authorities(flag: str, path: str, files: Files, now_s: float) -> list[
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except x509.ExtensionNotFound:
         return False
     return found.value.ca
 
@@ -236,8 +259,6 @@ def _check_uses(
         allowed = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return
-    except (x509.DuplicateExtension, ValueError):
-        allowed = x509.ExtendedKeyUsage([SERVER])
     missing = [USES[each] for each in uses if each not in allowed]
     if missing:
         problem = f"{path} is not made for {' and '.join(missing)} (its extended key usage says what for): get one that is"

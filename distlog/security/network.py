@@ -137,6 +137,9 @@ class TlsNetwork:
         early = _Early()
         transport = raw.transport
         assert transport is not None
+        if transport.is_closing():
+            # Who came first was pushed out, or has gone, before it was its turn.
+            raise ConnectionResetError("the other end closed the connection")
         self.counters["tls_handshakes"] += 1
         try:
             secured = await asyncio.get_running_loop().start_tls(

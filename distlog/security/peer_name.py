@@ -14,7 +14,7 @@ NODE = "{node}"
 # What begins the subject of a node whose certificate `distlog certs` has made.
 NODE_SUBJECT = "distlog://node/"
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-NAMES_SHOWN_MAX = 5
+NAMES_SHOWN_MAX, NAME_SHOWN_LENGTH_MAX = 5, 100
 
 
 def peer_name_problem(template: str, names: Sequence[str], node_id: str | None) -> str | None:
@@ -24,7 +24,7 @@ def peer_name_problem(template: str, names: Sequence[str], node_id: str | None) 
     """
     if template == ANY:
         return None
-    has = ", ".join(names[:NAMES_SHOWN_MAX]) or "no name"
+    has = ", ".join(map(_printable, names[:NAMES_SHOWN_MAX])) or "no name"
     if node_id is None:
         if any(_could_be(template, name) for name in names):
             return None
@@ -44,6 +44,14 @@ def _could_be(template: str, name: str) -> bool:
     if not (name.startswith(before) and name.endswith(after)):
         return False
     return NODE_ID.fullmatch(name[len(before) : len(name) - len(after)]) is not None
+
+
+def _printable(name: str) -> str:
+    """Return a name for one line of a log."""
+    shown = "".join(each if each.isprintable() else "?" for each in name)
+    return (
+        shown if len(shown) <= NAME_SHOWN_LENGTH_MAX else shown[:NAME_SHOWN_LENGTH_MAX] + " [cut]"
+    )
 
 
 def _folded(name: str) -> str:

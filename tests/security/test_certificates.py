@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -16,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from distlog.errors import ConfigurationInvalid
-from distlog.security.certificates import CLIENT, SERVER, TlsPaths, read_identity
+from distlog.security.certificates import CLIENT, SERVER, TlsPaths, names_in, read_identity
 from distlog.security.files import FILE_SIZE_MAX, RealFiles
 from tests.security.authorities import Pki
 
@@ -176,3 +180,43 @@ def test_certificates_of_clients_and_nodes_may_have_authorities_of_their_own(
     assert identity.peer_authorities == Path(nodes.ca).read_bytes()
     # Nodes ask each other at the port for clients, too.
     assert identity.authorities == Path(clients.ca).read_bytes() + Path(nodes.ca).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("round_number", range(4))
+def test_whatever_bytes_a_certificate_has_it_has_names_or_none(
+    round_number: int, tmp_path: Path
+) -> None:
+    paths = Pki(tmp_path).node("n1")
+    der = ssl.PEM_cert_to_DER_cert(Path(paths.cert).read_text("ascii"))
+    random = Random(round_number)
+    for _ in range(1000):
+        changed = bytearray(der)
+        for _ in range(random.randint(1, 3)):
+            changed[random.randrange(len(changed))] = random.randrange(256)
+        names = names_in(bytes(changed[: random.choice((len(der), random.randrange(len(der))))]))
+        assert all(":" in name for name in names)
+    assert names_in(None) == names_in(b"") == ()
+    assert names_in(der)[0] == "URI:distlog://node/n1"
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("round_number", range(2))
+def test_whatever_bytes_a_file_has_it_is_taken_or_refused_in_words(
+    round_number: int, tmp_path: Path
+) -> None:
+    pki = Pki(tmp_path)
+    paths = pki.node("n1")
+    random = Random(round_number)
+    whole = {path: Path(path).read_bytes() for path in (paths.cert, paths.key, paths.ca)}
+    for _ in range(300):
+        path = random.choice(list(whole))
+        header, *body, footer = whole[path].splitlines(keepends=True)
+        changed = bytearray(base64.b64decode(b"".join(body)))
+        for _ in range(random.randint(1, 3)):
+            changed[random.randrange(len(changed))] = random.randrange(256)
+        Path(path).write_bytes(header + base64.encodebytes(changed) + footer)
+        with contextlib.suppress(ConfigurationInvalid):
+            read(paths)
+        Path(path).write_bytes(whole[path])
+    read(paths)

@@ -61,3 +61,11 @@ def test_a_certificate_of_no_node_is_known_as_such_before_anything_is_said(name:
     assert problem is not None
     assert "is no node's" in problem
     assert peer_name_problem(URI, ("URI:distlog://node/n9",), None) is None
+
+
+def test_a_name_breaks_no_line_of_a_log_and_is_not_told_at_length() -> None:
+    problem = peer_name_problem(URI, ["DNS:a\nb\x1b[2J", "CN:" + "x" * 1000], None)
+    assert problem is not None
+    assert problem.isprintable()
+    assert "DNS:a?b?[2J" in problem
+    assert len(problem) < 500

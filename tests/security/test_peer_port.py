@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -345,6 +346,74 @@ def test_who_connects_and_says_nothing_makes_room_for_who_does(
                 writer.close()
 
     loop(scenario())
+
+
+@loops
+def test_many_who_connect_at_once_and_are_gone_again_leave_nothing_behind(
+    loop: Callable[..., None], tmp_path: Path
+) -> None:
+    pki = Pki(tmp_path)
+    first, second = (secured(pki.credentials(pki.node(name))) for name in ("n1", "n2"))
+
+    async def scenario() -> None:
+        unexpected: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: unexpected.append(told))
+        async with ends(first, second) as both:
+            await both.connected()
+            count = 2 * tls_network.HANDSHAKE_COUNT_MAX
+            for _ in range(3):
+                opened = await asyncio.gather(
+                    *(asyncio.open_connection(LOOPBACK, both.port) for _ in range(count))
+                )
+                for number, (_, writer) in enumerate(opened):
+                    if number % 2:
+                        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                    writer.transport.abort()
+            renewed = asyncio.Event()
+            two = secured(pki.credentials(pki.paths("n2")))
+            await two.connect(lambda: Opened(renewed), LOOPBACK, both.port)
+            await asyncio.wait_for(renewed.wait(), 10)
+            assert both.first.owner.connected
+        gc.collect()
+        assert unexpected == []
+
+    loop(scenario())
+
+
+@loops
+def test_who_is_pushed_out_before_it_was_its_turn_is_just_gone(
+    loop: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki = Pki(tmp_path)
+    monkeypatch.setattr(tls_network, "HANDSHAKE_COUNT_MAX", 0)
+    network = secured(pki.credentials(pki.node("n1")))
+
+    async def scenario() -> None:
+        unexpected: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: unexpected.append(told))
+        server = await network.listen(asyncio.Protocol, LOOPBACK, 0)
+        port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        await closed(reader)
+        writer.close()
+        server.close()
+        await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert unexpected == []
+        assert network.counters["tls_handshakes"] == 0
+
+    loop(scenario())
+
+
+class Opened(asyncio.Protocol):
+    """Says that it is connected."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._event.set()
 
 
 @loops
