@@ -64,6 +64,22 @@ class Certified:
             )
             return await call.code()
 
+    async def start(self) -> None:
+        """Start the nodes, and wait until each takes calls."""
+        self.cluster.start()
+
+        codes: dict[str, grpc.StatusCode] = {}
+
+        async def answered() -> bool:
+            for node in self.cluster:
+                codes[node.node_id] = await self.code(node, "admin", "default")
+            return grpc.StatusCode.UNAVAILABLE not in codes.values()
+
+        async def describe() -> str:
+            return repr(codes)
+
+        await until(answered, "every node takes calls", describe=describe)
+
     async def everywhere(self, subject: str, topic: str, expected: grpc.StatusCode) -> None:
         """Wait until every node answers so."""
 
@@ -81,7 +97,7 @@ def test_one_policy_for_all_nodes_at_once_and_after_a_restart(
         cluster = make_cluster()
         certified = Certified(cluster, tmp_path / "certs")
         await certified.prepare()
-        cluster.start()
+        await certified.start()
         assert (await certified.say("admin", "acl", "add", "admin", "*", "*")).status == 0
         assert (await certified.say("admin", "topic", "create", "orders")).status == 0
         rule = ("alice", "produce,consume", "orders")
@@ -98,7 +114,7 @@ def test_one_policy_for_all_nodes_at_once_and_after_a_restart(
         assert removed.status == 0
         await certified.everywhere("alice", "orders", grpc.StatusCode.PERMISSION_DENIED)
         await cluster.terminate()
-        cluster.start()
+        await certified.start()
         for subject in ("alice", "nobody"):
             await certified.everywhere(subject, "orders", grpc.StatusCode.PERMISSION_DENIED)
         listed = await certified.say("admin", "acl", "list")
@@ -131,7 +147,7 @@ def test_a_policy_file_is_read_again_and_never_beside_a_replicated_policy(
         node = cluster["n1"]
         plain = list(node.arguments)
         node.arguments += ["--acl-policy", str(policy)]
-        cluster.start()
+        await certified.start()
         await certified.everywhere("alice", "default", grpc.StatusCode.PERMISSION_DENIED)
         policy.write_text("p, admin, *, *\np, alice, default, consume\n")
         # There is nothing to be read yet.
@@ -145,7 +161,7 @@ def test_a_policy_file_is_read_again_and_never_beside_a_replicated_policy(
         await cluster.terminate()
 
         node.arguments = plain
-        cluster.start()
+        await certified.start()
         assert (await certified.say("admin", "acl", "add", "admin", "*", "*")).status == 0
         await cluster.terminate()
         policy.write_text("p, admin, *, *\n")
