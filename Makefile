@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up up-serf n1 n2 n3 test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
+.PHONY: help up up-serf up-tls n1 n2 n3 n1-tls n2-tls n3-tls test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -37,8 +37,17 @@ up: $(VENV)/installed ## start the three nodes of the Procfile on loopback; Ctrl
 up-serf: ## the same with nodes that find each other by Serf, which must be installed
 	@exec $(MAKE) --no-print-directory up PROCFILE=deploy/Procfile.serf
 
+up-tls: $(VENV)/installed data/pki/ca.pem ## the same with certificates, made in data/pki: everything encrypted, both ends known
+	@exec honcho start -f deploy/Procfile.tls
+
+data/pki/ca.pem: | $(VENV)/installed
+	@distlog certs data/pki
+
 n1 n2 n3: $(VENV)/installed ## start one node of the Procfile again
 	@exec honcho -f $(PROCFILE) start $@
+
+n1-tls n2-tls n3-tls: $(VENV)/installed data/pki/ca.pem
+	@exec honcho start -f deploy/Procfile.tls $(@:-tls=)
 
 test: $(VENV)/installed-dev ## run all tests
 	@exec python -m pytest $(TESTS)
@@ -79,6 +88,7 @@ bench: $(VENV)/installed-dev ## measure what docs/performance.md reports, and wr
 	python -m benchmarks.produce_latency
 	python -m benchmarks.raft_round
 	python -m benchmarks.verify
+	python -m benchmarks.authorization
 	python -m benchmarks.storage --size $(BENCH_SIZE)
 
 bench-failover: $(VENV)/installed-dev ## kill -9 of the leader, TRIALS=50 times: how long until the next write

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
@@ -38,11 +39,17 @@ class BenchCluster:
         root: Path,
         program: Callable[[str], Sequence[str]] = lambda name: DISTLOG,
         settings: Sequence[str] = (),
+        *,
+        with_tls: bool = False,
     ) -> None:
         """program(name): what runs distlog as this node: modules and arguments of Python before those of distlog.
 
-        settings: further arguments of every node.
+        settings: further arguments of every node.  with_tls: they and their clients have certificates.
         """
+        self._certificates = root / "certificates" if with_tls else None
+        if self._certificates is not None:
+            made = [sys.executable, *DISTLOG, "certs", str(self._certificates)]
+            subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
         self._program = program
         ports = free_ports(2 * len(NAMES))
         peer_ports = ports[len(NAMES) :]
@@ -70,11 +77,31 @@ class BenchCluster:
         """Start a node that does not run."""
         command = [sys.executable, *self._program(name), "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
-        command += ["--listen", self._addresses[name], *self._settings]
+        command += ["--listen", self._addresses[name], *self._settings, *self._tls_flags(name)]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT
             )
+
+    @property
+    def client_flags(self) -> list[str]:
+        """What a command needs beside the addresses."""
+        return self._tls_flags("admin")
+
+    @property
+    def credentials(self) -> Any:
+        """What `Client` needs beside the addresses; None: nothing."""
+        from distlog.client.tls import tls_credentials
+
+        flags = self.client_flags
+        return tls_credentials(*flags[1::2]) if flags else None
+
+    def _tls_flags(self, name: str) -> list[str]:
+        if self._certificates is None:
+            return []
+        stem = self._certificates / name
+        authority = str(self._certificates / "ca.pem")
+        return ["--tls-ca", authority, "--tls-cert", f"{stem}.pem", "--tls-key", f"{stem}.key"]
 
     def directory(self, name: str) -> Path:
         """Return where a node keeps its data."""
@@ -103,10 +130,12 @@ def running_cluster(
     directory: Path | None = None,
     program: Callable[[str], Sequence[str]] = lambda name: DISTLOG,
     settings: Sequence[str] = (),
+    *,
+    with_tls: bool = False,
 ) -> Iterator[BenchCluster]:
-    """Run three nodes on fresh directories, which are removed afterwards; `program` and `settings` as `BenchCluster` has them."""
+    """Run three nodes on fresh directories, which are removed afterwards; the others as `BenchCluster` has them."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    cluster = BenchCluster(root, program, settings)
+    cluster = BenchCluster(root, program, settings, with_tls=with_tls)
     try:
         for name in NAMES:
             cluster.start(name)

@@ -30,7 +30,7 @@ from benchmarks.processes import busy_percent
 
 # Between these it writes its tables.
 MARKS = ("<!-- make bench writes from here -->", "<!-- to here -->")
-SECTIONS = ("latency", "throughput", "idle", "history", "failover")
+SECTIONS = ("latency", "throughput", "tls", "idle", "history", "failover")
 # Journal and logs of three nodes, for each byte of records.
 SPACE_FACTOR = 9
 SPACE_BESIDE = 8 << 30
@@ -64,7 +64,7 @@ def measure(
     with running_cluster(directory) as cluster, bare_server() as ports:
         loads = Loads(cluster, directory, sizes)
         loads.settle()
-        if "throughput" in sections:
+        if "throughput" in sections or "tls" in sections:
             loads.fill_for_reading()
         # Each run has everything once, so that all see the same machine.
         for number in range(runs):
@@ -77,6 +77,9 @@ def measure(
             if "idle" in sections:
                 loads.settle()
                 notes.add(loads.idle())
+        if "tls" in sections:
+            with running_cluster(directory, with_tls=True) as other:
+                measure_tls(loads, Loads(other, directory, sizes), runs, notes)
         if "history" in sections:
             with running_cluster(directory) as other:
                 beside = Loads(other, directory, sizes)
@@ -84,6 +87,27 @@ def measure(
         if "failover" in sections:
             notes.measured["failover_s"] = trials_of(cluster, trials)
     return dict(notes.measured)
+
+
+PLAIN = (
+    "plain_many_per_s",
+    "plain_large_many_mb_s",
+    "plain_own_per_s",
+    "plain_read_mb_s",
+    "plain_call_p50_ms",
+)
+TLS = ("tls_many_per_s", "tls_large_many_mb_s", "tls_own_per_s", "tls_read_mb_s", "tls_call_p50_ms")
+
+
+def measure_tls(loads: Loads, secured: Loads, runs: int, notes: Notes) -> None:
+    """Measure the same loads with certificates and without, in turns.  The first run of each counts for nothing."""
+    secured.settle()
+    secured.fill_for_reading()
+    for number in range(runs + 1):
+        found = dict(zip(PLAIN, loads.some_of_each(number), strict=True))
+        found |= dict(zip(TLS, secured.some_of_each(number), strict=True))
+        if number:
+            notes.add(found)
 
 
 def measure_history(loads: Loads, beside: Loads, runs: int, notes: Notes) -> None:

@@ -2,6 +2,7 @@
 
 latency       one record at a time: by call, on a stream, by 16 callers, and until a tailing consumer has it
 throughput    batches of several shapes in, and records and batches out, with the processor's time of each node
+tls           some of that with certificates, and in the same minutes without
 idle          the processor's time of nodes that nobody uses
 history       memory after much was written, cost with a history and with many topics, restart after kill -9
 """
@@ -74,6 +75,7 @@ class Loads:
         """Run `distlog bench` to its end and return its report."""
         command = [sys.executable, "-m", "distlog", "bench", action, "--json"]
         command += ["--server", ",".join(self._cluster.addresses), *arguments]
+        command += self._cluster.client_flags
         count = self._sizes.count
         if "--count" not in arguments and not count:
             command += ["--duration", str(self._sizes.seconds)]
@@ -91,7 +93,10 @@ class Loads:
         """Return what a client of the cluster is told."""
 
         async def asked() -> Found:
-            async with Client(self._cluster.addresses, timeout_s=TIMEOUT_S) as client:
+            credentials = self._cluster.credentials
+            async with Client(
+                self._cluster.addresses, timeout_s=TIMEOUT_S, credentials=credentials
+            ) as client:
                 return await question(client)
 
         return asyncio.run(asked())
@@ -161,6 +166,24 @@ class Loads:
             "read_lists_cpu_us": read[1]["client_cpu_us_per_record"],
             "read_batches_cpu_us": read[2]["client_cpu_us_per_record"],
         }
+
+    def some_of_each(self, number: int) -> tuple[float, float, float, float, float]:
+        """Return a figure of each kind, to be compared with those of another cluster; `fill_for_reading` comes first.
+
+        Records/s in batches of small ones, MB/s of large ones, records/s one by one, MB/s read, milliseconds of a call.
+        """
+        many = self.written(f"many-{number}", SMALL, MANY)
+        large_many = self.written(f"large-many-{number}", LARGE, LARGE_MANY)
+        own = self.written(f"own-{number}", SMALL)
+        read = self.bench("consume", "--topic", "read", "--by", "batches")
+        call = self.bench("latency", "--of", "call")["latency"]
+        return (
+            many["records_per_s"],
+            large_many["megabytes_per_s"],
+            own["records_per_s"],
+            read["megabytes_per_s"],
+            call["p50_ms"],
+        )
 
     def fill_for_reading(self) -> None:
         """Write what is read."""

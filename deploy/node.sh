@@ -12,6 +12,7 @@ shift 3
 again="make $id"
 case "$id $*" in
 *"--discovery serf"*) again="$again PROCFILE=deploy/Procfile.serf" ;;
+*--tls-cert*) again="$again-tls" ;;
 esac
 case "$id $*" in
 n1*) way=--bootstrap ;;

@@ -175,9 +175,12 @@ class Network(Protocol):
     ) -> None:
         """Open one connection; the protocol's `connection_made` gets its transport.  Raises OSError."""
 
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        """Say why who is at the far end of `transport` cannot be that node, or any node (None); None: nothing speaks against it."""
+
 
 class TcpNetwork:
-    """The machine's TCP stack."""
+    """The machine's TCP stack.  Whoever connects may be anybody."""
 
     async def listen(
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
@@ -188,6 +191,9 @@ class TcpNetwork:
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> None:
         await asyncio.get_running_loop().create_connection(protocol_factory, host, port)
+
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        return None
 
 
 async def resolve(name: str) -> Sequence[str]:

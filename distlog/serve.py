@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from random import Random
 
+import grpc
 import uvloop
 
 from distlog import __version__
@@ -27,7 +28,7 @@ from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
 from distlog.discovery.serf.options import SerfOptions
@@ -45,6 +46,14 @@ from distlog.node_settings import (
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
 from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.security.audit import AuditLog
+from distlog.security.certificates import TlsPaths
+from distlog.security.files import RealFiles
+from distlog.security.network import TlsNetwork
+from distlog.security.peer_name import peer_name_problem
+from distlog.security.rotated_file import RotatedFile
+from distlog.security.tls import Credentials
+from distlog.server.authorization import Authorization, AuthorizationSettings
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
@@ -62,6 +71,8 @@ LEAVE_TIMEOUT_S = 10.0
 # New objects that may hold others between two looks for cycles among them.
 GARBAGE_THRESHOLD = 20_000
 MIB = 1 << 20
+# In the data directory, unless the operator puts it elsewhere.
+AUDIT_FILE = "audit.log"
 # What a node that cannot go on says of what it has acknowledged.
 LOST_BY_FAILURE = {
     Durability.FSYNC: "nothing acknowledged is lost",
@@ -115,13 +126,18 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    node = Node(node_settings(config), real_ports())
+    credentials = tls_credentials(config)
+    node = Node(node_settings(config), real_ports(credentials, config.tls_peer_name))
+    audit_worker = ThreadWorker(f"{config.node_id}-audit")
+    authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
         node.replicated_log,
         host=config.listen.host,
         port=config.listen.port,
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
+        gate=authorization.gate,
+        credentials=credentials.server_credentials() if credentials else None,
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
         view=node.finding.view,
@@ -135,15 +151,23 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         logger.warning(OS_DURABILITY_WARNING)
     try:
         await node.start(address)
+        authorization.start()
     except BaseException:
         # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
         await listener.stop(0)
         raise
-    _announce_when_ready(node, config.node_id, address, announce)
+    flags = f" --tls-ca {config.tls_ca} --tls-cert CERT --tls-key KEY" if credentials else ""
+    _announce_when_ready(node, config.node_id, address, flags, announce)
+    watching = _watch(credentials, loop)
     await _first(stopping, node.failed, node.departure.left)
     if config.leave_on_stop and not node.failed.done():
         await _leave(node)
-    return await _shut_down(node, listener, Durability(config.durability))
+    if watching is not None:
+        watching.cancel()
+    code = await _shut_down(node, listener, Durability(config.durability))
+    await authorization.stop()
+    audit_worker.close()
+    return code
 
 
 async def _first(
@@ -195,7 +219,7 @@ async def _shut_down(node: Node, listener: Listener, durability: Durability) -> 
 
 
 def _announce_when_ready(
-    node: Node, node_id: str, address: str, announce: Callable[[str], None]
+    node: Node, node_id: str, address: str, flags: str, announce: Callable[[str], None]
 ) -> None:
     """Say once, when this node first knows a leader, what to type next."""
     log = node.replicated_log
@@ -207,40 +231,103 @@ def _announce_when_ready(
             return
         announced = True
         announce(
-            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address} FILE"
+            f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address}{flags} FILE"
         )
 
     log.on_role_change(ready)
     ready()
 
 
-def real_ports() -> NodePorts:
-    """Return the machine's own."""
+def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> NodePorts:
+    """Return the machine's own.
+
+    credentials: with what the connections to other nodes are encrypted; None: they are not.  peer_name: what the certificates of
+    nodes must say.
+    """
+    clock, network = SystemClock(), TcpNetwork()
+
+    def own() -> grpc.ChannelCredentials | None:
+        return credentials.channel_credentials() if credentials else None
+
+    async def ask_members(address: tuple[str, int]) -> Mapping[str, str]:
+        return await members_at(str(Address(*address)), own())
+
+    async def ask_node(address: tuple[str, int]) -> tuple[Description, int]:
+        return await node_at(str(Address(*address)), own())
+
+    async def remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
+        await remove_member_at(str(Address(*address)), own(), **member._asdict())
+
     return NodePorts(
         disk=RealDisk(),
-        clock=SystemClock(),
+        clock=clock,
         random=Random(secrets.randbits(128)),
-        network=TcpNetwork(),
+        network=TlsNetwork(network, credentials, peer_name, clock) if credentials else network,
         make_worker=ThreadWorker,
-        ask_members=_ask_members,
-        ask_node=_ask_node,
-        remove_member=_remove_member,
+        ask_members=ask_members,
+        ask_node=ask_node,
+        remove_member=remove_member,
         resolve=resolve,
         programs=SystemPrograms(),
         random_bytes=secrets.token_bytes,
     )
 
 
-async def _ask_members(address: tuple[str, int]) -> Mapping[str, str]:
-    return await members_at(str(Address(*address)))
+def tls_credentials(config: ServeConfig) -> Credentials | None:
+    """Read the certificates; None: there are none to be.  Raises ConfigurationInvalid, also if they would make this node nobody."""
+    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
+        return None
+    paths = TlsPaths(config.tls_cert, config.tls_key, config.tls_ca, config.tls_peer_ca or "")
+    credentials = Credentials(paths, RealFiles(), SystemClock())
+    problem = peer_name_problem(config.tls_peer_name, credentials.identity.names, config.node_id)
+    if problem is not None:
+        raise ConfigurationInvalid(
+            key="--tls-cert",
+            problem=f"with {config.tls_cert} this node would be refused by the others: {problem}",
+        )
+    return credentials
 
 
-async def _remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
-    await remove_member_at(str(Address(*address)), **member._asdict())
+def make_authorization(
+    config: ServeConfig, log: ReplicatedLog, audit_worker: ThreadWorker
+) -> Authorization:
+    """Return what decides who may do what.  Raises ConfigurationInvalid for a policy file that cannot be used."""
+    lines = RotatedFile(
+        config.audit_log or f"{config.data_dir}/{AUDIT_FILE}",
+        size_max=config.audit_size_max,
+        count_max=config.audit_count_max,
+    )
+    lines.check_place()
+    return Authorization(
+        log.policy,
+        AuthorizationSettings(
+            policy_path=config.acl_policy or "",
+            model_path=config.acl_model or "",
+            is_strict=config.acl_replicated,
+            administrators=config.acl_administrators,
+            node_name=config.tls_peer_name if config.tls_peer_ca is None else "",
+            is_reachable=not config.listen.is_loopback,
+        ),
+        RealFiles(),
+        AuditLog(lines, audit_worker, SystemClock(), time_text),
+        secrets.token_bytes,
+    )
 
 
-async def _ask_node(address: tuple[str, int]) -> tuple[Description, int]:
-    return await node_at(str(Address(*address)))
+def time_text(milliseconds: int) -> str:
+    """Return a moment since the Unix epoch as 2026-01-31T12:00:00.123Z."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{moment}.{milliseconds % 1000:03d}Z"
+
+
+def _watch(
+    credentials: Credentials | None, loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[None] | None:
+    """Have the certificates read again when they change, and at once at SIGHUP."""
+    if credentials is None:
+        return None
+    loop.add_signal_handler(signal.SIGHUP, credentials.read_again)
+    return asyncio.create_task(credentials.watch())
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:
@@ -327,6 +414,8 @@ def configure_logging(level: str, log_format: str) -> None:
     output = logging.StreamHandler(sys.stdout)
     output.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[output], force=True)
+    # It tells of each model that it is given, and of each question.
+    logging.getLogger("casbin").setLevel(logging.WARNING)
 
 
 class _TextLines(logging.Formatter):

@@ -35,6 +35,11 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "serf_program": ("/opt/serf", "/opt/serf"),
     "serf_rpc_auth_file": ("/etc/auth", "/etc/auth"),
     "insecure": ("true", True),
+    "tls_cert": ("n2.pem", "n2.pem"),
+    "tls_key": ("n2.key", "n2.key"),
+    "tls_ca": ("ca.pem", "ca.pem"),
+    "tls_peer_ca": ("nodes.pem", "nodes.pem"),
+    "tls_peer_name": ("DNS:{node}.example", "DNS:{node}.example"),
     "record_size_max": ("2MiB", 2 * MIB),
     "election_timeout_min_s": ("0.5", 0.5),
     "election_timeout_max_s": ("2", 2.0),
@@ -48,6 +53,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "copy_rate_max": ("10MiB", 10 * MIB),
     "scrub_interval_s": ("3600", 3600.0),
     "scrub_rate_max": ("1MiB", MIB),
+    "acl_policy": ("/etc/policy.csv", "/etc/policy.csv"),
+    "acl_model": ("/etc/model.conf", "/etc/model.conf"),
+    "acl_replicated": ("true", True),
+    "acl_administrators": ("root, admin@example.com", ("root", "admin@example.com")),
+    "audit_log": ("/var/log/audit.log", "/var/log/audit.log"),
+    "audit_size_max": ("1MiB", 1 << 20),
+    "audit_count_max": ("3", 3),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
@@ -58,7 +70,11 @@ BESIDE = {
     **dict.fromkeys(("serf_listen", "serf_join", "serf_key_file", "serf_program"), SERF),
     "serf_rpc_auth_file": {**SERF, "DISTLOG_DISCOVERY": "serf://h:7373"},
     "expect": {"DISTLOG_NODE_ID": "n2", "DISTLOG_JOIN": "h:1"},
+    "acl_model": {"DISTLOG_ACL_POLICY": "p.csv"},
 }
+TLS = {f"DISTLOG_TLS_{name}": "a.pem" for name in ("CERT", "KEY", "CA")}
+for name in ("tls_cert", "tls_key", "tls_ca", "tls_peer_ca", "tls_peer_name"):
+    BESIDE[name] = {key: value for key, value in TLS.items() if key != f"DISTLOG_{name.upper()}"}
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -320,3 +336,46 @@ def write(directory: Path, content: str) -> str:
     path = directory / "distlog.toml"
     path.write_text(content, "utf-8")
     return str(path)
+
+
+# --- TLS ---
+
+CERTIFICATES = {"tls_cert": "n1.pem", "tls_key": "n1.key", "tls_ca": "ca.pem"}
+
+
+@pytest.mark.parametrize("missing", CERTIFICATES)
+def test_a_certificate_its_key_and_an_authority_belong_together(missing: str) -> None:
+    flags = {name: path for name, path in CERTIFICATES.items() if name != missing}
+    flag = "--" + missing.replace("_", "-")
+    with pytest.raises(ConfigurationInvalid, match=f"{flag}: is required with --tls-"):
+        load(flags, {})
+
+
+@pytest.mark.parametrize("name", ["tls_peer_ca", "tls_peer_name"])
+def test_what_peers_must_show_needs_certificates(name: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="--tls-cert: is required with --tls-peer"):
+        load({name: "OU:nodes"}, {})
+
+
+def test_a_node_with_certificates_may_be_reached_from_other_machines() -> None:
+    config = load({**CERTIFICATES, "listen": "10.0.0.1:8400", "peer_listen": "10.0.0.1:8401"}, {})
+    assert not config.listen.is_loopback
+    with pytest.raises(ConfigurationInvalid, match="give --tls-cert, --tls-key and --tls-ca"):
+        load({"listen": "10.0.0.1:8400"}, {})
+
+
+def test_insecure_contradicts_certificates() -> None:
+    with pytest.raises(ConfigurationInvalid, match="--insecure: is for nodes without certificates"):
+        load({**CERTIFICATES, "insecure": "true"}, {})
+
+
+def test_any_peer_needs_an_authority_that_signs_nodes_alone() -> None:
+    with pytest.raises(ConfigurationInvalid, match="any makes every client a node"):
+        load({**CERTIFICATES, "tls_peer_name": "any"}, {})
+    load({**CERTIFICATES, "tls_peer_name": "any", "tls_peer_ca": "nodes.pem"}, {})
+
+
+@pytest.mark.parametrize("name", ["", "n1", "XX:n1", "URI:", "URI:a b", "Any"])
+def test_a_peer_name_has_a_kind(name: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match="must be URI:, DNS:, EMAIL:, OU: or CN:"):
+        load({**CERTIFICATES, "tls_peer_name": name}, {})

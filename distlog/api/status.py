@@ -32,6 +32,7 @@ TEXT_LENGTH_MAX = 300
 CODES: dict[type[DistlogError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.RecordTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotAuthorized: grpc.StatusCode.PERMISSION_DENIED,
     errors.OffsetOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.OffsetMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotLeader: grpc.StatusCode.FAILED_PRECONDITION,

@@ -15,6 +15,11 @@ from distlog.errors import ConfigurationInvalid
 # The three nodes of the Procfile.
 DEFAULT_SERVERS = "127.0.0.1:8400,127.0.0.1:8410,127.0.0.1:8420"
 SERVER_VARIABLE = "DISTLOG_SERVER"
+TLS_FILES = {
+    "ca": "for nodes with certificates: those of the authorities that sign them, in PEM",
+    "cert": "the certificate to show to the nodes, in PEM",
+    "key": "its key, in PEM",
+}
 HELP_WIDTH = 100
 
 
@@ -63,13 +68,30 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_server_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--server`, which DISTLOG_SERVER stands in for."""
+    """Add `--server`, which DISTLOG_SERVER stands in for, and the files of TLS."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT,...",
         default=os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVERS,
         help=f"client addresses of one node or more; the others are found (default {DEFAULT_SERVERS}; {SERVER_VARIABLE})",
     )
+
+    add_tls_arguments(parser)
+
+
+def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the files of TLS, which DISTLOG_TLS_* stand in for."""
+    for name, what in TLS_FILES.items():
+        parser.add_argument(
+            f"--tls-{name}",
+            metavar="FILE",
+            default=os.environ.get(tls_variable(name)),
+            help=f"{what} ({tls_variable(name)})",
+        )
+
+
+def tls_variable(name: str) -> str:
+    return f"DISTLOG_TLS_{name.upper()}"
 
 
 def server_addresses(namespace: argparse.Namespace) -> list[str]:

@@ -14,6 +14,8 @@ from distlog.cli.terminal import print_note
 from distlog.errors import Unreachable
 
 if TYPE_CHECKING:
+    from grpc import ChannelCredentials
+
     from distlog.client import Client
 
 # How long a cluster that is just being started may take to answer at all.
@@ -34,12 +36,26 @@ async def connected(
     `first_contact_timeout_s`.
     """
     addresses = server_addresses(namespace)
+    credentials = tls_credentials_of(namespace)
     # Only now: a mistake in the flags is answered without loading gRPC.
     from distlog.client import Client
 
-    async with Client(addresses, timeout_s=timeout_s, random=Random()) as client:
+    async with Client(
+        addresses, timeout_s=timeout_s, random=Random(), credentials=credentials
+    ) as client:
         await reach(client, min(timeout_s, first_contact_timeout_s))
         yield client
+
+
+def tls_credentials_of(namespace: argparse.Namespace) -> ChannelCredentials | None:
+    """Return what `--tls-ca`, `--tls-cert` and `--tls-key` name; None: nothing is encrypted.  Raises ConfigurationInvalid."""
+    ca, cert, key = namespace.tls_ca, namespace.tls_cert, namespace.tls_key
+    if not (ca or cert or key):
+        return None
+    # Only now: whoever needs no certificates does not load what reads them.
+    from distlog.client.tls import tls_credentials
+
+    return tls_credentials(ca or "", cert or "", key or "")
 
 
 async def reach(client: Client, timeout_s: float) -> None:

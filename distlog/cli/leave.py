@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from distlog.cli.arguments import seconds, server_addresses
+from distlog.cli.arguments import add_tls_arguments, seconds, server_addresses
 from distlog.cli.connecting import connected
 from distlog.errors import ConfigurationInvalid
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="client address of the node that shall leave",
     )
+    add_tls_arguments(parser)
     parser.add_argument(
         "--timeout",
         type=seconds,

@@ -16,6 +16,7 @@ from distlog.cli.arguments import CommandParser
 from distlog.cli.terminal import abandon_stdout, print_error
 from distlog.config import check_environment, nearest
 from distlog.errors import ConfigurationInvalid, DistlogError
+from distlog.security.ciphers import CIPHERS_VARIABLE, NO_CIPHER
 
 EXIT_FINE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 # As a shell reports a process that SIGINT ended.
@@ -40,6 +41,10 @@ COMMANDS = (
     ),
     Command("leave", "distlog.cli.leave", "have a node leave its cluster for good, and stop"),
     Command("topic", "distlog.cli.topic", "list, create, describe, configure, trim, delete topics"),
+    Command("acl", "distlog.cli.acl", "add, remove and list the rules of who may do what"),
+    Command(
+        "certs", "distlog.cli.certs", "make certificates of nodes and clients for trying things out"
+    ),
     Command("bench", "distlog.cli.bench", "measure a cluster: throughput and latency"),
     Command(
         "inspect",
@@ -104,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"distlog {__version__}")
         return EXIT_FINE
     command = find(name)
-    be_quiet()
+    prepare_libraries()
     module = importlib.import_module(command.module)
     parser = CommandParser(prog=f"distlog {command.name}", description=module.__doc__)
     module.add_arguments(parser)
@@ -113,12 +118,16 @@ def run(arguments: Sequence[str]) -> int:
     return code
 
 
-def be_quiet() -> None:
+def prepare_libraries() -> None:
     """Keep libraries from writing between our lines: what they have to say about a connection is in our errors.
+
+    And have them take no TLS but 1.3.
 
     `serve` sets up a log of its own.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Like the one above, before gRPC is loaded.
+    os.environ[CIPHERS_VARIABLE] = NO_CIPHER
     if not os.environ.get("DISTLOG_DEBUG"):
         logging.basicConfig(handlers=[logging.NullHandler()])
 

@@ -30,7 +30,9 @@ Progress = Callable[[int], None]
 LOG_FILES = re.compile(
     rf"[0-9]{{20}}({'|'.join(re.escape(each) for each in SUFFIXES)})|{MARK_NAME}"
 )
-DIRECTORY_NAMES = re.compile(r"FORMAT|LOCK|node\.json|reserve|serf|groups|lost\+found|backup-.*")
+DIRECTORY_NAMES = re.compile(
+    r"FORMAT|LOCK|node\.json|reserve|serf|groups|audit\.log(\.[0-9]+)?|lost\+found|backup-.*"
+)
 GROUP_NAMES = re.compile(r"journal|checkpoint|topics|incoming")
 # What an interrupted replacement leaves behind.
 TEMPORARY_NAMES = re.compile(r"(FORMAT|node\.json)\.tmp|checkpoint\.new")

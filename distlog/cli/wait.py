@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlog.cli.arguments import count, seconds, server_addresses
+from distlog.cli.arguments import TLS_FILES, count, seconds, server_addresses, tls_variable
+from distlog.cli.connecting import tls_credentials_of
 from distlog.errors import DistlogError, NoLeader
 
 if TYPE_CHECKING:
+    from grpc import ChannelCredentials
+
     from distlog.client import Client, NodeStatus
 
 PAUSE_S = 0.1
@@ -44,18 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(namespace: argparse.Namespace) -> int:
     """Wait and print one line; return 0.  Raises NoLeader at the deadline, with what each node said last."""
     addresses = server_addresses(namespace)
+    credentials = tls_credentials_of(namespace)
     leader, node_count = asyncio.run(
-        wait_for_leader(addresses, namespace.expect, namespace.timeout)
+        wait_for_leader(addresses, namespace.expect, namespace.timeout, credentials)
     )
     nodes = "1 node" if node_count == 1 else f"{node_count} nodes"
     print(
-        f"{leader} leads {nodes}.  Next, in another shell: {own_command()} produce FILE", flush=True
+        f"{leader} leads {nodes}.  Next, in another shell: {own_command()} produce {tls_flags(namespace)}FILE",
+        flush=True,
     )
     return 0
 
 
 async def wait_for_leader(
-    addresses: Sequence[str], expected: int | None, timeout_s: float
+    addresses: Sequence[str],
+    expected: int | None,
+    timeout_s: float,
+    credentials: ChannelCredentials | None = None,
 ) -> tuple[str, int]:
     """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all that vote or are about to."""
     # Only now: a mistake in the flags is answered without loading gRPC.
@@ -65,7 +74,7 @@ async def wait_for_leader(
     # The nodes at the given addresses name the others.
     known = dict.fromkeys(addresses)
     settled: NodeStatus | None = None
-    async with Client(addresses) as client:
+    async with Client(addresses, credentials=credentials) as client:
         while True:
             answers = await ask(client, list(known))
             statuses = [
@@ -151,3 +160,13 @@ def own_command() -> str:
         return str(Path(sys.argv[0]).absolute().relative_to(Path.cwd()))
     except ValueError:
         return Path(sys.argv[0]).name
+
+
+def tls_flags(namespace: argparse.Namespace) -> str:
+    """Return the files of TLS as this command was given them, with a blank behind each; "" if the environment names them."""
+    given = {name: getattr(namespace, f"tls_{name}") for name in TLS_FILES}
+    return "".join(
+        f"--tls-{name} {path} "
+        for name, path in given.items()
+        if path and path != os.environ.get(tls_variable(name))
+    )

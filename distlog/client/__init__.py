@@ -10,7 +10,7 @@
     Client -> UnaryProducer --+
            -> Producer -- Window (what is not acknowledged, in blocks; no I/O)
            |      +------ ProduceStream (one ProduceBatch call)
-           -> Topics (create, configure, trim, delete)
+           -> Topics (create, configure, trim, delete; the policy)
            -> Consumer -- BatchStream (one ConsumeBatch call, read ahead)
                   +-----------+--> Routing (which node) -> generated stubs
                               attempts (what a failure means, when to try again)
@@ -42,7 +42,9 @@ from distlog.client.values import (
     NewRecord,
     NodeStatus,
     PlannedChange,
+    PolicyChange,
     Record,
+    Rule,
     SeenNode,
     Server,
     TimePosition,
@@ -59,8 +61,10 @@ __all__ = [
     "NewRecord",
     "NodeStatus",
     "PlannedChange",
+    "PolicyChange",
     "Producer",
     "Record",
+    "Rule",
     "SeenNode",
     "Server",
     "TimePosition",

@@ -13,6 +13,7 @@ from distlog.client.values import (
     NodeStatus,
     PlannedChange,
     Record,
+    Rule,
     SeenNode,
     Server,
     TopicRange,
@@ -40,6 +41,14 @@ def topic_range_of(topic: log_pb2.TopicStatus) -> TopicRange:
         retention_size=topic.retention_size,
         retention_age_ms=topic.retention_age_ms,
     )
+
+
+def rule_of(rule: log_pb2.Rule) -> Rule:
+    return Rule(rule.subject, rule.topic, rule.action, rule.role)
+
+
+def rule_message(rule: Rule) -> log_pb2.Rule:
+    return log_pb2.Rule(subject=rule.subject, topic=rule.topic, action=rule.action, role=rule.role)
 
 
 def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:

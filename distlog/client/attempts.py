@@ -58,6 +58,38 @@ TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 # gRPC prefixes the reason with every address that it tried.
 CONNECT_FAILED = re.compile(r".*Failed to connect to remote host: ")
 
+# What gRPC says of a connection that did not come about because of certificates, and what it means; the first that is found.
+TLS_PROBLEMS = (
+    (
+        re.compile("WRONG_VERSION_NUMBER|HTTP_REQUEST"),
+        "it does not speak TLS: leave out --tls-ca, --tls-cert and --tls-key (DISTLOG_TLS_*), or take its client address",
+    ),
+    (
+        re.compile(
+            "Hostname Verification Check failed|IP address mismatch|hostname mismatch",
+            re.IGNORECASE,
+        ),
+        "its certificate does not name the host at which it was reached: take one of those that it names, or give it another certificate",
+    ),
+    (
+        re.compile("certificate has expired"),
+        "its certificate, or that of the authority, has expired: renew it there, or set the clock here",
+    ),
+    (
+        re.compile("certificate is not yet valid"),
+        "its certificate is not valid yet: set the clock here, or there",
+    ),
+    (
+        re.compile("CERTIFICATE_VERIFY_FAILED"),
+        "its certificate is not signed by an authority of --tls-ca: compare the two",
+    ),
+    (
+        re.compile("failed to connect to all addresses; last error: .*Socket closed"),
+        "it closed the connection before the first call: it speaks TLS, and wants a certificate that it trusts (--tls-ca, --tls-cert, "
+        "--tls-key)",
+    ),
+)
+
 
 def write_error(error: grpc.aio.AioRpcError, address: str) -> DistlogError:
     """Return what the failure of a write means: the node's refusal, or OutcomeUnknown."""
@@ -86,6 +118,9 @@ def _refusal(error: grpc.aio.AioRpcError, address: str) -> DistlogError | None:
 
 def _problem(error: grpc.aio.AioRpcError) -> str:
     code = str(error.code().name).lower().replace("_", " ")
+    for pattern, problem in TLS_PROBLEMS:
+        if pattern.search(error.details() or ""):
+            return problem
     details = CONNECT_FAILED.sub("", error.details() or "")
     return f"{code}: {details}" if details else code
 

@@ -16,6 +16,7 @@ from distlog.client.answers import (
     merged,
     node_status_of,
     record_of,
+    rule_message,
     topic_range_of,
 )
 from distlog.client.attempts import (
@@ -36,7 +37,9 @@ from distlog.client.values import (
     Member,
     Membership,
     NodeStatus,
+    PolicyChange,
     Record,
+    Rule,
     Server,
     TimePosition,
     TopicRange,
@@ -64,16 +67,20 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         retry_pause_s: float = PAUSE_FIRST_S,
         random: Random | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
         timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
         times it.  random: spreads the retries of many clients; without it they are not spread.
+        credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
-        self._routing = Routing(addresses, retry_pause_s=retry_pause_s, random=random)
+        self._routing = Routing(
+            addresses, retry_pause_s=retry_pause_s, random=random, credentials=credentials
+        )
         self._unary = UnaryProducer(self._routing)
         self._topics = Topics(self._routing)
         self._timeout_s = timeout_s
@@ -310,6 +317,33 @@ class Client:
         topic_id = (await self.describe_topic(topic)).topic_id
         request = log_pb2.DeleteTopicRequest(topic=topic, topic_id=topic_id)
         await self._topics.delete(request, deadline)
+
+    # --- Who may do what ---
+
+    async def policy(self) -> Sequence[Rule]:
+        """Return the rules that the cluster has agreed on, in the order in which they were added; none: everybody may do everything."""
+        return await self._topics.policy(self._deadline())
+
+    async def change_policy(
+        self,
+        *,
+        add: Sequence[Rule] = (),
+        remove: Sequence[Rule] = (),
+        may_open: bool = False,
+        force: bool = False,
+    ) -> PolicyChange:
+        """Add rules to the policy, then take others away, all together; what is there already, or is not, is no mistake.
+
+        may_open: no rule may be left, after which everybody may do everything.  force: also if the caller may change nothing more then.
+        Raises InvalidRequest, NotAuthorized.
+        """
+        request = log_pb2.ChangePolicyRequest(
+            add=map(rule_message, add),
+            remove=map(rule_message, remove),
+            open=may_open,
+            force=force,
+        )
+        return await self._topics.change_policy(request, self._deadline())
 
     # --- Looking at the cluster ---
 

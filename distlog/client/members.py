@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
@@ -13,21 +14,25 @@ from distlog.errors import Unreachable
 CHANGE_TIMEOUT_S = 5.0
 
 
-async def members_at(address: str) -> dict[str, str]:
+async def members_at(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> dict[str, str]:
     """Ask the node at `address` (for clients) once: return the address for peers of each member, by node id; "" if it is not known.
 
     Raises Unreachable, and what the node refuses with.
     """
-    answer = await _asked(address)
+    answer = await _asked(address, credentials)
     return {member.node_id: member.peer_address for member in answer.members}
 
 
-async def node_at(address: str) -> tuple[Description, int]:
+async def node_at(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> tuple[Description, int]:
     """Ask the node at `address` (for clients) once: return what it says of itself, and which run of it answered.
 
     Raises Unreachable, also if it has not told, and what the node refuses with.
     """
-    answer = await _asked(address)
+    answer = await _asked(address, credentials)
     if not answer.HasField("answering"):
         raise Unreachable(addresses=address, problem="it does not say yet who it is")
     node = answer.answering
@@ -44,13 +49,18 @@ async def node_at(address: str) -> tuple[Description, int]:
 
 
 async def remove_member_at(
-    address: str, *, cluster_id: str, node_id: str, directory_id: str
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    cluster_id: str,
+    node_id: str,
+    directory_id: str,
 ) -> None:
     """Ask the node at `address` (for clients), which leads, once: return when this very member of this cluster is removed.
 
     Raises Unreachable, and what it refuses with; OutcomeUnknown if the member may be removed.
     """
-    node = Node(address)
+    node = Node(address, credentials)
     request = log_pb2.RemoveMemberRequest(
         node_id=node_id, cluster_id=cluster_id, directory_id=directory_id
     )
@@ -62,8 +72,10 @@ async def remove_member_at(
         await node.close()
 
 
-async def _asked(address: str) -> log_pb2.MembersResponse:
-    node = Node(address)
+async def _asked(
+    address: str, credentials: grpc.ChannelCredentials | None
+) -> log_pb2.MembersResponse:
+    node = Node(address, credentials)
     try:
         answer = await node.cluster.Members(log_pb2.MembersRequest(), timeout=ASK_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:

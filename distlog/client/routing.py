@@ -73,9 +73,14 @@ CHANNEL_OPTIONS = (
 class Node:
     """The connection to one node.  `log` and `cluster` are the generated stubs, the others calls of `log`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        """credentials: with what the connection is encrypted; None: it is not."""
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = (
+            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        )
         self.log: Any = log_pb2_grpc.LogStub(self._channel)
         self.cluster: Any = log_pb2_grpc.ClusterStub(self._channel)
         # Those of the large messages: requests to produce, and answers to consume, are bytes, which are made and read with fewer
@@ -95,9 +100,14 @@ class Routing:
     """The nodes that are known and who is thought to lead; shared by everything that one client does."""
 
     def __init__(
-        self, addresses: Sequence[str], *, retry_pause_s: float, random: Random | None
+        self,
+        addresses: Sequence[str],
+        *,
+        retry_pause_s: float,
+        random: Random | None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """addresses: host:port of at least one node; the others are learned from it."""
+        """addresses: host:port of at least one node; the others are learned from it.  credentials: as for `Node`."""
         if not addresses or len(addresses) > ADDRESS_COUNT_MAX:
             raise InvalidRequest("addresses", f"1 to {ADDRESS_COUNT_MAX} of HOST:PORT are needed")
         self._given = tuple(dict.fromkeys(addresses))
@@ -111,6 +121,7 @@ class Routing:
         self._nodes: dict[str, Node] = {}
         self._retry_pause_s = retry_pause_s
         self._random = random
+        self._credentials = credentials
         # Looks at who the nodes are, from the first use on.
         self._looking: asyncio.Task[None] | None = None
 
@@ -124,7 +135,7 @@ class Routing:
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_for_ever())
         if address not in self._nodes:
-            self._nodes[address] = Node(address)
+            self._nodes[address] = Node(address, self._credentials)
         return self._nodes[address]
 
     async def verified_node(self, address: str) -> Node:

@@ -1,22 +1,22 @@
-"""Looking after topics: calls to the leader that may be repeated until their outcome is known.
+"""Looking after topics and the policy: calls to the leader that may be repeated until their outcome is known.
 
-A configuration and a trim come to the same when they are done twice.  A deletion names the topic's id, so a repeat cannot meet
-another topic of that name, and one that finds none was carried out before.  Only a creation that finds the name taken, after
-an attempt of unknown outcome, cannot tell whose topic that is, and is OutcomeUnknown.
+A configuration, a trim and a change of the policy come to the same when they are done twice.  A deletion names the topic's id, so a
+repeat cannot meet another topic of that name, and one that finds none was carried out before.  Only a creation that finds the name
+taken, after an attempt of unknown outcome, cannot tell whose topic that is, and is OutcomeUnknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2
-from distlog.client.answers import topic_range_of
+from distlog.client.answers import rule_of, topic_range_of
 from distlog.client.attempts import Deadline, write_error
 from distlog.client.routing import ATTEMPT_TIMEOUT_S, Node, Routing
-from distlog.client.values import TopicRange
+from distlog.client.values import PolicyChange, Rule, TopicRange
 from distlog.errors import TopicNotFound
 
 
@@ -45,6 +45,18 @@ class Topics:
         call = _attempt(lambda node: node.cluster.TrimTopic, request, deadline)
         answer: log_pb2.TrimTopicResponse = await self._routing.write(call, deadline)
         return answer.start_offset
+
+    async def policy(self, deadline: Deadline) -> Sequence[Rule]:
+        call = _attempt(lambda node: node.cluster.GetPolicy, log_pb2.GetPolicyRequest(), deadline)
+        answer: log_pb2.GetPolicyResponse = await self._routing.write(call, deadline)
+        return [rule_of(rule) for rule in answer.rules]
+
+    async def change_policy(
+        self, request: log_pb2.ChangePolicyRequest, deadline: Deadline
+    ) -> PolicyChange:
+        call = _attempt(lambda node: node.cluster.ChangePolicy, request, deadline)
+        answer: log_pb2.ChangePolicyResponse = await self._routing.write(call, deadline)
+        return PolicyChange(answer.rule_count, answer.added_count, answer.removed_count)
 
     async def delete(self, request: log_pb2.DeleteTopicRequest, deadline: Deadline) -> None:
         """`request` names the topic's id, too."""

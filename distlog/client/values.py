@@ -44,6 +44,26 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """What a subject may do: `action` to each topic that fits `topic`; or, where there is a role, what that may."""
+
+    # A name as certificates have it, a role, or * for everybody.
+    subject: str
+    topic: str = ""
+    action: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """How many rules there are now, and how many were not there before, or are not there any more."""
+
+    rule_count: int
+    added_count: int
+    removed_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class TopicRange:
     """A topic, its readable offsets, [start_offset, high_watermark), and how much of it is kept."""
 

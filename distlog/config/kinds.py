@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 VOTER_COUNT_MAX = 15
+NAME_COUNT_MAX = 100
+SUBJECT = re.compile(r"\S{1,255}")
+PEER_NAME = re.compile(r"(URI|DNS|EMAIL|OU|CN):\S+")
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -188,6 +191,24 @@ def parse_text(value: object) -> str:
     return value
 
 
+def parse_peer_name(value: object) -> str:
+    """Parse KIND:TEXT, with {node} for the node's id, or any."""
+    if isinstance(value, str) and (value == "any" or PEER_NAME.fullmatch(value)):
+        return value
+    raise ValueError("must be URI:, DNS:, EMAIL:, OU: or CN: and a name, or any")
+
+
+def parse_names(value: object) -> tuple[str, ...]:
+    """Parse NAME,... or, from a file, a list of names."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be NAME,...")
+    names = tuple(dict.fromkeys(part.strip() for part in parts))
+    if not 1 <= len(names) <= NAME_COUNT_MAX or not all(SUBJECT.fullmatch(name) for name in names):
+        raise ValueError(f"must be 1 to {NAME_COUNT_MAX} names without blanks: NAME,...")
+    return names
+
+
 def one_of(*choices: str) -> Kind:
     def read(value: object) -> str:
         if value not in choices:
@@ -199,8 +220,10 @@ def one_of(*choices: str) -> Kind:
 
 NODE = Kind("ID", parse_node_id)
 PATH = Kind("DIR", parse_text)
+NAMES = Kind("NAME,...", parse_names, ",".join)
 FILE = Kind("FILE", parse_text)
 PROGRAM = Kind("PROGRAM", parse_text)
+PEER_NAME_KIND = Kind("KIND:NAME|any", parse_peer_name)
 ADDRESS = Kind("HOST:PORT", parse_address)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)

@@ -89,6 +89,9 @@ def _derive(values: Mapping[str, Any]) -> ServeConfig:
         config = dataclasses.replace(config, data_dir=f"data/{config.node_id}")
     if "peer_listen" not in values and config.peers and config.node_id in config.peers:
         config = dataclasses.replace(config, peer_listen=config.peers[config.node_id])
+    if "acl_replicated" not in values:
+        is_default = config.tls_cert is not None and config.acl_policy is None
+        config = dataclasses.replace(config, acl_replicated=is_default)
     if "discovery" not in values and config.peers:
         config = dataclasses.replace(config, discovery=DiscoveryChoice("static"))
     return config
@@ -108,11 +111,13 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
             )
     _check_beginning(config, given)
     _check_serf(config, given)
+    _check_tls(config, given)
+    _check_acl(config)
     for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
-        if not address.is_loopback and not config.insecure:
+        if not address.is_loopback and not config.insecure and config.tls_cert is None:
             problem = (
                 f"{address} is reachable from other machines and nothing is encrypted or authenticated: "
-                "listen on 127.0.0.1, or add --insecure if the network is trusted"
+                "give --tls-cert, --tls-key and --tls-ca, listen on 127.0.0.1, or add --insecure if the network is trusted"
             )
             raise ConfigurationInvalid(flag, problem)
     if config.listen.is_wildcard and config.advertise is None:
@@ -189,3 +194,37 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
     if is_nowhere and (config.bootstrap or joins):
         problem = f"is required because --peer-listen {config.peer_listen} is no address that a node could connect to"
         raise ConfigurationInvalid("--peer-advertise", problem)
+
+
+def _check_acl(config: ServeConfig) -> None:
+    """Raise ConfigurationInvalid unless there is one place that says who may do what."""
+    if config.acl_policy is not None and config.acl_replicated:
+        problem = "name two policies, and there is one: leave one of them out"
+        raise ConfigurationInvalid("--acl-policy and --acl-replicated", problem)
+    if config.acl_model is not None and config.acl_policy is None:
+        problem = "is for the policy in a file: give --acl-policy as well"
+        raise ConfigurationInvalid("--acl-model", problem)
+
+
+def _check_tls(config: ServeConfig, given: Iterable[str]) -> None:
+    """Raise ConfigurationInvalid unless there is all that TLS needs, or nothing of it."""
+    files = {
+        "--tls-cert": config.tls_cert,
+        "--tls-key": config.tls_key,
+        "--tls-ca": config.tls_ca,
+    }
+    missing = [flag for flag, path in files.items() if path is None]
+    named = [name for name in given if name.startswith("tls_")]
+    if missing and named:
+        problem = f"is required with --{named[0].replace('_', '-')}: a node has a certificate, its key, and authorities to trust"
+        raise ConfigurationInvalid(missing[0], problem)
+    if named and config.insecure:
+        problem = (
+            "is for nodes without certificates, and there is a --tls-cert: leave one of them out"
+        )
+        raise ConfigurationInvalid("--insecure", problem)
+    if config.tls_peer_name == "any" and config.tls_peer_ca is None:
+        problem = (
+            "any makes every client a node: give --tls-peer-ca, an authority that signs nodes alone"
+        )
+        raise ConfigurationInvalid("--tls-peer-name", problem)

@@ -16,9 +16,11 @@ from distlog.config.kinds import (
     GIB,
     KIB,
     MIB,
+    NAMES,
     NODE,
     NUMBER,
     PATH,
+    PEER_NAME_KIND,
     PEERS,
     PROGRAM,
     SECONDS,
@@ -192,7 +194,34 @@ class ServeConfig:
         derived="none",
     )
     insecure: bool = setting(
-        SWITCH, False, "listen beyond loopback although nothing is encrypted or authenticated"
+        SWITCH,
+        False,
+        "listen beyond loopback although nothing is encrypted or authenticated; not with --tls-cert",
+    )
+    tls_cert: str | None = setting(
+        FILE,
+        None,
+        "this node's certificate in PEM, after it those between it and its authority; with --tls-key and --tls-ca everything is "
+        "encrypted, and whoever connects must show a certificate. All are read again when they change",
+        derived="none: no encryption",
+    )
+    tls_key: str | None = setting(
+        FILE, None, "the key of --tls-cert in PEM, readable by this user alone", derived="none"
+    )
+    tls_ca: str | None = setting(
+        FILE,
+        None,
+        "certificates in PEM of the authorities that sign clients, and nodes unless there is a --tls-peer-ca",
+        derived="none",
+    )
+    tls_peer_ca: str | None = setting(
+        FILE, None, "those of the authorities that sign nodes and nobody else", derived="--tls-ca"
+    )
+    tls_peer_name: str = setting(
+        PEER_NAME_KIND,
+        "URI:distlog://node/{node}",
+        "what a certificate must name for its holder to be a node, {node} being its id: URI:NAME, DNS:NAME, EMAIL:NAME, OU:NAME or "
+        "CN:NAME; any: nothing, which needs --tls-peer-ca",
     )
     record_size_max: int = setting(
         BYTES, MIB, "largest record; the same on every node", minimum=1, maximum=32 * MIB
@@ -268,6 +297,46 @@ class ServeConfig:
         "bytes in a second that such a reading takes",
         minimum=64 * KIB,
         maximum=1024 * GIB,
+    )
+    acl_policy: str | None = setting(
+        FILE,
+        None,
+        "who may do what, as a file that is the same on all nodes; it is read again when it changes",
+        derived="none: what `distlog acl` has made the cluster agree on",
+    )
+    acl_model: str | None = setting(
+        FILE,
+        None,
+        "a Casbin model for --acl-policy",
+        derived="none: subjects, roles, patterns of topics",
+    )
+    acl_replicated: bool = setting(
+        SWITCH,
+        False,
+        "allow nothing before this node has learnt from the leader what the cluster has agreed on about who may do what",
+        derived="true with --tls-cert and without --acl-policy, otherwise false",
+    )
+    acl_administrators: tuple[str, ...] = setting(
+        NAMES,
+        (),
+        "subjects that may do everything on this node whatever the policy says: the way back for who has locked themselves out",
+        derived="none",
+    )
+    audit_log: str | None = setting(
+        FILE,
+        None,
+        "denied and administrative calls, a line of JSON each",
+        derived="audit.log in --data-dir",
+    )
+    audit_size_max: int = setting(
+        BYTES,
+        16 * MIB,
+        "bytes of such a file before the next one is begun",
+        minimum=64 * KIB,
+        maximum=GIB,
+    )
+    audit_count_max: int = setting(
+        NUMBER, 8, "such files that are kept, the last one included", minimum=1, maximum=1000
     )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"

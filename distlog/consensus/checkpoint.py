@@ -25,9 +25,11 @@ from distlog.consensus.configuration import (
     encode_configuration,
 )
 from distlog.consensus.journal import JournalEntry
+from distlog.consensus.policy_codec import decode_rules, encode_rules
 from distlog.consensus.producers import HEAD as PRODUCER_HEAD
 from distlog.consensus.producers import row_size
-from distlog.errors import CorruptCheckpoint, DistlogError, FormatUnsupported
+from distlog.errors import CorruptCheckpoint, DistlogError, EntryUnknown, FormatUnsupported
+from distlog.security.policy import NO_POLICY, Policy
 from distlog.storage.disk import Disk
 from distlog.storage.log_mark import LogMark
 from distlog.storage.retention import KEEP_ALL, Retention
@@ -35,8 +37,8 @@ from distlog.storage.segment_files import SegmentLimits
 
 MAGIC = b"distlogC"
 # Version 1 had no retention: all of every topic was kept.  Before version 3 there were voters only, since the cluster was formed.
-# Version 4 is written where the configuration has a target, which version 3 does not know.
-VERSION, VERSION_WITHOUT_TARGET, FIRST_VERSION = 4, 3, 1
+# Version 4 is written where the configuration has a target, which version 3 does not know, and version 5 where there is a policy.
+VERSION, VERSION_WITHOUT_POLICY, VERSION_WITHOUT_TARGET, FIRST_VERSION = 5, 4, 3, 1
 # magic, version, zero, durable_sequence, body_size, body_crc32c; then the CRC32C of these.
 HEADER = struct.Struct("<8sIIQQI")
 HEADER_CRC = struct.Struct("<I")
@@ -83,6 +85,7 @@ class CheckpointImage:
     topics: tuple[TopicImage, ...]
     # Rows of the producer table, the least recently used first.
     producer_rows: Sequence[bytes]
+    policy: Policy = NO_POLICY
     # What begins to make the logs durable, at least up to their marks: called on the event loop, a few at a time, each returns what
     # does the rest in a worker.  Nothing in an image that was read from a file.
     syncs: Sequence[Callable[[], Callable[[], None]]] = field(default=(), compare=False, repr=False)
@@ -155,9 +158,16 @@ def encode_checkpoint(image: CheckpointImage) -> list[bytes]:
     checksum = 0
     for part in parts:
         checksum = google_crc32c.extend(checksum, part)
-    version = VERSION if image.configuration.target else VERSION_WITHOUT_TARGET
-    header = HEADER.pack(MAGIC, version, 0, image.durable_sequence, sum(map(len, parts)), checksum)
+    size = sum(map(len, parts))
+    header = HEADER.pack(MAGIC, _version(image), 0, image.durable_sequence, size, checksum)
     return [header, HEADER_CRC.pack(crc32c(header)), *parts]
+
+
+def _version(image: CheckpointImage) -> int:
+    """Return the oldest version that says all that there is to say."""
+    if image.policy.rules:
+        return VERSION
+    return VERSION_WITHOUT_POLICY if image.configuration.target else VERSION_WITHOUT_TARGET
 
 
 def _body_parts(image: CheckpointImage) -> Iterator[bytes]:
@@ -171,6 +181,8 @@ def _body_parts(image: CheckpointImage) -> Iterator[bytes]:
     yield b"".join([_encode_topic(topic) for topic in topics])
     for first in range(0, len(rows), ROWS_PER_PART):
         yield b"".join(rows[first : first + ROWS_PER_PART])
+    if image.policy.rules:
+        yield encode_rules(image.policy.rules)
 
 
 def _encode_string(text: str) -> bytes:
@@ -222,6 +234,7 @@ def _decode_body(reader: _Reader, durable_sequence: int) -> CheckpointImage:
     configuration = reader.configuration(voter_count, target)
     topics = tuple([reader.topic() for _ in range(topic_count)])
     rows = [reader.producer_row() for _ in range(producer_count)]
+    policy = reader.policy()
     reader.finish()
     return CheckpointImage(
         previous=previous,
@@ -231,6 +244,7 @@ def _decode_body(reader: _Reader, durable_sequence: int) -> CheckpointImage:
         now_ms=now_ms,
         topics=topics,
         producer_rows=rows,
+        policy=policy,
     )
 
 
@@ -285,6 +299,18 @@ class _Reader:
         if self._position + PRODUCER_HEAD.size > len(self._body):
             raise ValueError("it ends within a producer")
         return self.take(row_size(self._body, self._position))
+
+    def policy(self) -> Policy:
+        if self._version < VERSION:
+            return NO_POLICY
+        try:
+            rules, self._position = decode_rules(self._body, self._position)
+        except EntryUnknown as error:
+            raise ValueError(error.found) from error
+        policy = Policy(rules)
+        if not rules or len(policy) != len(rules) or policy.problem:
+            raise ValueError("a policy that no node accepts")
+        return policy
 
     def finish(self) -> None:
         if self._position != len(self._body):

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from distlog.block import ATTRIBUTES_KNOWN, Block
 from distlog.block import HEADER as BLOCK_HEADER
+from distlog.consensus.policy_codec import decode_change, encode_change
 from distlog.errors import EntryCorrupt, EntryUnknown, InvalidRequest
+from distlog.security.policy import Rule
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
 
@@ -28,13 +30,17 @@ ENTRY_KIND_COMMANDS = 1
 # A new producer's id is made of the raft index and the command's position in its entry, which has 16 bits there.
 COMMAND_COUNT_MAX = 1 << 16
 
-APPEND, CREATE_TOPIC, TRIM_TOPIC, DELETE_TOPIC, OPEN_PRODUCER, CONFIGURE_TOPIC = range(1, 7)
+APPEND, CREATE_TOPIC, TRIM_TOPIC, DELETE_TOPIC, OPEN_PRODUCER, CONFIGURE_TOPIC, CHANGE_POLICY = (
+    range(1, 8)
+)
 # The append carries a producer stamp.
 FLAG_PRODUCER = 1
 # The creation carries a retention.
 FLAG_RETENTION = 1
 # The configuration changes the retention by size, by age.
 FLAG_RETENTION_SIZE, FLAG_RETENTION_AGE = 1, 2
+# The change may leave no rule at all, so that everybody may do everything.
+FLAG_OPEN = 1
 # The flags that a command of each kind may have; there are no others.
 FLAGS = {
     APPEND: FLAG_PRODUCER,
@@ -43,6 +49,7 @@ FLAGS = {
     DELETE_TOPIC: 0,
     OPEN_PRODUCER: 0,
     CONFIGURE_TOPIC: FLAG_RETENTION_SIZE | FLAG_RETENTION_AGE,
+    CHANGE_POLICY: FLAG_OPEN,
 }
 
 ENTRY_HEADER = struct.Struct("<BBBHIq")
@@ -115,9 +122,19 @@ class OpenProducer:
     producer_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChangePolicy:
+    """Add rules to the policy, then remove others, all together.  What is there already, or is not there, is no mistake."""
+
+    added: tuple[Rule, ...]
+    removed: tuple[Rule, ...]
+    # Whether no rule may be left, after which everybody may do everything.
+    may_open: bool = False
+
+
 # Commands that are a few numbers, and are applied by themselves.
 SmallCommand = TrimTopic | DeleteTopic | OpenProducer | ConfigureTopic
-OtherCommand = CreateTopic | SmallCommand
+OtherCommand = CreateTopic | ChangePolicy | SmallCommand
 Command = Append | OtherCommand
 
 
@@ -184,6 +201,8 @@ def _encode_body(command: OtherCommand) -> tuple[int, int, bytes]:
                     limits.store_size_max, limits.row_count_max, retention.size, retention.age_ms
                 )
             return CREATE_TOPIC, flags, head + name.encode()
+        case ChangePolicy(added, removed, may_open):
+            return CHANGE_POLICY, FLAG_OPEN * may_open, encode_change(added, removed)
         case TrimTopic(topic_id, start_offset):
             return TRIM_TOPIC, 0, TRIM_TOPIC_BODY.pack(topic_id, start_offset)
         case DeleteTopic(topic_id):
@@ -238,6 +257,8 @@ def _decode_command(payload: bytes, position: int) -> tuple[Command, int]:
         return _decode_append(payload, body, end, flags), end
     if kind == CREATE_TOPIC:
         return _decode_create(payload, body, end, flags), end
+    if kind == CHANGE_POLICY:
+        return ChangePolicy(*decode_change(payload[body:end], body), may_open=bool(flags)), end
     return _decode_small(kind, flags, payload[body:end], body), end
 
 

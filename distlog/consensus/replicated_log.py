@@ -32,6 +32,7 @@ from distlog.consensus.group import Group
 from distlog.consensus.node_status import describe_node
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
+from distlog.consensus.replicated_policy import ReplicatedPolicy
 from distlog.consensus.results import (
     AppendResult,
     ProducerOpened,
@@ -132,6 +133,7 @@ class ReplicatedLog:
         self.leave: Callable[[], Awaitable[None]] = self.confirm
         # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
         self.files_status: Callable[[], dict[str, Any]] = dict
+        self.policy = ReplicatedPolicy(self._settled, self.confirm)
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
@@ -156,6 +158,7 @@ class ReplicatedLog:
         group.applied = self._wake_tails
         group.leadership_changed = self._leadership_changed
         self._wake_tails()
+        self.policy.attach(group.state_machine)
 
     def detach(self, why: str) -> None:
         """Refuse everything with NoLeader, and say why, until the next `attach`."""
@@ -431,10 +434,8 @@ class ReplicatedLog:
     @property
     def has_leader(self) -> bool:
         """Tell whether this node leads, or is connected to a node that does."""
-        if self._attached is None:
-            return False
-        raft = self._attached.raft
-        return raft.is_ready_leader or raft.leader_id in raft.connected
+        raft = self._attached.raft if self._attached is not None else None
+        return raft is not None and (raft.is_ready_leader or raft.leader_id in raft.connected)
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others, without asking anybody.

@@ -54,6 +54,15 @@ class ProducerOpened:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """How many rules the policy has now, and how many of the change made a difference."""
+
+    rule_count: int
+    added_count: int
+    removed_count: int
+
+
 Result = (
     AppendResult
     | TopicCreated
@@ -61,5 +70,6 @@ Result = (
     | TopicConfigured
     | TopicDeleted
     | ProducerOpened
+    | PolicyChanged
     | DistlogError
 )

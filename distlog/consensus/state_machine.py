@@ -21,6 +21,7 @@ from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.commands import (
     NO_OP,
     Append,
+    ChangePolicy,
     Command,
     ConfigureTopic,
     CreateTopic,
@@ -37,9 +38,11 @@ from distlog.consensus.configuration import (
     is_configuration,
 )
 from distlog.consensus.journal import JournalEntry
+from distlog.consensus.policy_codec import check_change
 from distlog.consensus.producers import ProducerTable
 from distlog.consensus.results import (
     AppendResult,
+    PolicyChanged,
     ProducerOpened,
     Result,
     TopicConfigured,
@@ -58,6 +61,7 @@ from distlog.errors import (
     TopicExists,
     TopicNotFound,
 )
+from distlog.security.policy import NO_POLICY, Policy
 from distlog.storage.disk import Disk
 from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SegmentLimits
@@ -109,6 +113,9 @@ class StateMachine:
         self._topics = topics
         self._is_closed = False
         self.producers = producers
+        # Who may do what.  Replaced as a whole; `policy_changed` is called then.
+        self.policy: Policy = NO_POLICY
+        self.policy_changed: Callable[[], None] = _ignore
         # The entry that this is the state after.
         self.last_applied_index = FIRST_INDEX
         self.last_applied_term = 0
@@ -144,6 +151,7 @@ class StateMachine:
         producers = ProducerTable.restore(topics.by_id, image.producer_rows, image.now_ms)
         machine = cls(topics, producers)
         machine.last_applied_index, machine.last_applied_term = image.raft_index, image.term
+        machine.policy = image.policy
         return machine
 
     def close(self) -> None:
@@ -184,6 +192,8 @@ class StateMachine:
                 return self._check_create(command)
             case ConfigureTopic():
                 return self._check_configure(command)
+            case ChangePolicy():
+                return check_change(self.policy, command)
             case TrimTopic(topic_id, start_offset):
                 return self._check_trim(topic_id, start_offset)
             case DeleteTopic(topic_id):
@@ -343,6 +353,8 @@ class StateMachine:
                 return TopicCreated(topic_id)
             case ConfigureTopic():
                 return self._apply_configure(command)
+            case ChangePolicy():
+                return self._apply_policy(command)
             case TrimTopic(topic_id, start_offset):
                 topic = self._topics.by_id[topic_id]
                 topic.log.trim(start_offset)
@@ -364,6 +376,13 @@ class StateMachine:
         )
         self._topics.changed(topic, self.last_applied_index)
         return TopicConfigured(topic.retention)
+
+    def _apply_policy(self, command: ChangePolicy) -> PolicyChanged:
+        before, policy = self.policy, self.policy.changed(command.added, command.removed)
+        self.policy = policy
+        self.policy_changed()
+        old, new = set(before.rules), set(policy.rules)
+        return PolicyChanged(len(policy), len(new - old), len(old - new))
 
     def close_idle_files(self) -> None:
         """Close the files that nobody uses at the moment, for want of descriptors.  From any thread."""
@@ -407,6 +426,7 @@ class StateMachine:
             now_ms=self.producers.now_ms,
             topics=topics,
             producer_rows=self.producers.capture(),
+            policy=self.policy,
             syncs=syncs,
         )
 
@@ -422,6 +442,10 @@ class StateMachine:
     def are_files_held(self) -> bool:
         """Tell whether a reader kept files that the last `checkpointed` would have let go of."""
         return self._topics.are_files_held
+
+
+def _ignore() -> None:
+    """Nobody has asked to be told."""
 
 
 def _require_all_entries(disk: Disk, path: str, journal_first_index: int) -> None:

@@ -104,8 +104,11 @@ class Connection:
         return encode_message(Accepted())
 
     def refuse(self, problem: str) -> bytes:
-        """Close, and return the message that tells the far end why: it is not welcome, or not any more."""
-        assert self.phase in (Phase.DECIDING, Phase.OPEN)
+        """Close, and return the message that tells the far end why: it is not welcome, whoever it says it is, or not any more.
+
+        Before the far end has greeted, this is only for the end that was dialled: the other one has nothing to say yet.
+        """
+        assert self.phase in (Phase.GREETING, Phase.DECIDING, Phase.OPEN)
         self.phase = Phase.CLOSED
         return encode_message(Refused(printable(problem)))
 

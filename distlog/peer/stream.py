@@ -89,6 +89,12 @@ class Stream(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername") if self._transport else None
         return f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What it is on, from `connection_made` on."""
+        assert self._transport is not None
+        return self._transport
+
     # --- what asyncio calls ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -240,6 +240,10 @@ class Switchboard:
                 # The oldest: who holds connections open must not keep out a peer, which is done with its greeting at once.
                 self.counters["strangers_evicted"] += 1
                 self.drop(next(iter(self._strangers)))
+            if stream in self._strangers:
+                problem = self._network.objection(stream.transport, None)
+                if problem is not None:
+                    self._refuse(stream, problem, "no node")
             return
         pairing = self._peer(stream.dialled_id).pairing
         if pairing.may_dial:
@@ -326,6 +330,8 @@ class Switchboard:
         """Say why the far end is not welcome, None if it is."""
         own = stream.own.hello if stream.own else self._identity()
         problem = identity_problem(hello, own, stream.dialled_id)
+        if problem is None:
+            problem = self._network.objection(stream.transport, hello.node_id)
         if problem is None:
             refusal = self._is_expected(hello)
             problem = refusal.problem if refusal else None
@@ -420,6 +426,7 @@ class Switchboard:
                 self._complain(logging.INFO, "peer connection lost", stream, problem)
             peer.backoff.succeeded() if lived else peer.backoff.failed()
         elif stream.dialled_id is not None:
+            self._complain(logging.INFO, "peer hung up before it said who it is", stream, problem)
             peer.backoff.failed()
 
     # --- peers ----------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
     listen            binds the address, builds the server, stops it: the only module that serve.py needs
       calls           runs every call: descriptor -> handlers, errors -> statuses, incidents -> log
+        gate          whether a call may go on: who calls, what that needs (permissions), and what the policy says
+      authorization   the policy and where it comes from, put together; policy_calls: looking at it and changing it
       log_service     Produce, Consume, OffsetForTime, GetServers, OpenProducer; and begins the streams
         produce_stream    one pipelined stream: a reader that proposes, a writer that answers in order; produce_batch: of blocks
         request_stream    the two halves of both; in_flight: what such a stream may have proposed and not answered
@@ -28,6 +30,8 @@ Invariants
 - A call whose client left or whose deadline passed is cancelled by gRPC; a proposal that it made goes on, since it may be
   in an entry already.
 
-Deliberately absent: interceptors and registered methods (each costs every call), forwarding of writes to the leader, gRPC
-retries, TLS and permissions.
+- No call is served that permissions.py has no row for, and nothing but the topic's name is looked at before the gate was passed.
+
+Deliberately absent: interceptors and registered methods (each costs every call), forwarding of writes to the leader, and gRPC
+retries.
 """

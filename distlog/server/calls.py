@@ -1,7 +1,8 @@
 """How every call runs: its handler by name, its errors as statuses, its mistakes as incidents in the log.
 
-There is no interceptor: each would cost every call.  What all calls share is one wrapper around their coroutine.  Handlers
-take and return messages; streams read and write them through the call's context.
+There is no interceptor: each would cost every call.  What all calls share is one wrapper around their coroutine; it also asks the
+gate whether the call may go on, before its handler sees the request.  Handlers take and return messages; streams read and write
+them through the call's context.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from google.protobuf.message_factory import GetMessageClass
 from distlog.api.status import CODES, status_of
 from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import DistlogError, InternalError, InvalidRequest, ShuttingDown
+from distlog.server.gate import CANCELLED, DONE, Access, Gate
+from distlog.server.permissions import NEEDS, On
+from distlog.server.records import check_topic
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +33,17 @@ INCIDENT_ID_SIZE = 6
 # Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
 ANSWERED_IN_BYTES = ("ConsumeBatch",)
 
-# handler(request, context): the request of a stream of requests is None, since it reads them from the context.
+# handler(request, context): in the place of the request a stream of requests, which reads them from the context, has the Access
+# that it asks for each of them, and in which it spends its life.
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Calls:
     """Makes handlers out of services, and knows how a call may end."""
 
-    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, random_bytes: Callable[[int], bytes], gate: Gate) -> None:
         self._random_bytes = random_bytes
+        self._gate = gate
         # Once true, calls are refused before their handler runs.
         self.stopping = False
         # Handlers that run now.
@@ -100,25 +106,40 @@ class Calls:
         request_class: type[Message] | None,
         while_stopping: bool,
     ) -> Handler:
+        need = NEEDS[method.full_name]
+
         async def guarded(data: Any, context: Any) -> Any:
             self._running_count += 1
+            access, outcome = None, CANCELLED
             try:
                 if self.stopping and not while_stopping:
                     raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
                 request = None if request_class is None else parse(request_class, data)
-                return await handler(request, context)
+                access = self._gate.enter(
+                    method.full_name, need, context, is_stream=method.server_streaming
+                )
+                if access is None:
+                    answer = await handler(request, context)
+                else:
+                    answer = await _passing(access, handler, request, context)
+                outcome = DONE
+                return answer
             except DistlogError as error:
                 # A class without a code was not meant for a caller.
                 refusal = error if type(error) in CODES else self._incident(method.full_name)
+                outcome = refusal.reason
             except grpc.aio.BaseError:
                 # The call is over: aborted, or its client is gone.
                 raise
             except Exception:
                 refusal = self._incident(method.full_name)
+                outcome = refusal.reason
             finally:
                 self._running_count -= 1
                 if self.stopping and not self._running_count:
                     self._drained.set()
+                if access is not None:
+                    access.ended(outcome)
             return await self._refuse(context, refusal)
 
         return guarded
@@ -132,6 +153,27 @@ class Calls:
         incident_id = self._random_bytes(INCIDENT_ID_SIZE).hex()
         logger.exception("internal error incident_id=%s method=%s", incident_id, method)
         return InternalError(incident_id=incident_id)
+
+
+async def _passing(access: Access, handler: Handler, request: Any, context: Any) -> Any:
+    """Run a handler if its call may go on, and as long as it may."""
+    on = access.need.on
+    if on is On.EACH_TOPIC:
+        return await handler(access, context)
+    if on is On.SOME_TOPIC:
+        await access.check_some()
+    elif on is On.CLUSTER:
+        access.check()
+    elif on is On.MEMBER:
+        if not access.is_node(request.node_id):
+            access.check()
+    else:
+        check_topic(request.topic)
+        access.check(request.topic)
+    if not access.is_stream:
+        return await handler(request, context)
+    async with access.watched():
+        return await handler(request, context)
 
 
 def parse(message_class: type[Message], data: bytes) -> Any:

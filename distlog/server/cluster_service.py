@@ -18,8 +18,10 @@ from distlog.consensus.views import (
 )
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import InvalidRequest, NoLeader
+from distlog.security.subject import subject_of
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
+from distlog.server.policy_calls import PolicyCalls
 from distlog.server.records import check_topic
 from distlog.server.served_log import ServedLog
 
@@ -35,6 +37,7 @@ class ClusterService:
         log: ServedLog,
         limits: ServerLimits,
         version: str,
+        policy: PolicyCalls,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
     ) -> None:
@@ -42,6 +45,7 @@ class ClusterService:
         self._log = log
         self._limits = limits
         self._version = version
+        self._policy = policy
         self._itself = itself
         self._view = view
 
@@ -161,6 +165,18 @@ class ClusterService:
             raise InvalidRequest(field="node_id", problem=problem)
         await self._log.leave()
         return log_pb2.LeaveResponse()
+
+    async def get_policy(
+        self, request: log_pb2.GetPolicyRequest, context: Any
+    ) -> log_pb2.GetPolicyResponse:
+        """Return the rules that the cluster has agreed on."""
+        return self._policy.get()
+
+    async def change_policy(
+        self, request: log_pb2.ChangePolicyRequest, context: Any
+    ) -> log_pb2.ChangePolicyResponse:
+        """Change them."""
+        return await self._policy.change(request, subject_of(context.auth_context()))
 
     async def list_topics(
         self, request: log_pb2.ListTopicsRequest, context: Any

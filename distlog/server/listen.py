@@ -20,12 +20,15 @@ from distlog import __version__
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
+from distlog.security.authorizer import Authorizer
 from distlog.server.calls import Calls
 from distlog.server.cluster_service import ClusterService
+from distlog.server.gate import Gate, NoAudit
 from distlog.server.health import Health
 from distlog.server.limits import ServerLimits
 from distlog.server.log_service import LogService
 from distlog.server.open_streams import OpenStreams
+from distlog.server.policy_calls import PolicyCalls
 from distlog.server.served_log import ServedLog
 
 LOG = log_pb2.DESCRIPTOR.services_by_name["Log"]
@@ -53,6 +56,8 @@ class Listener:
         port: int,
         insecure: bool,
         random_bytes: Callable[[int], bytes],
+        gate: Gate | None = None,
+        credentials: grpc.ServerCredentials | None = None,
         limits: ServerLimits | None = None,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
@@ -61,14 +66,18 @@ class Listener:
 
         insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
         random_bytes: makes the ids of incidents.
+        gate: who may do what; None: everybody may do everything.
+        credentials: with what connections are encrypted, and clients trusted; None: they are not.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
         """
         self._host = host
         self._port = port
         self._insecure = insecure
+        self._credentials = credentials
         self._limits = limits or ServerLimits()
         self._streams = OpenStreams(self._limits.tail_count_max)
-        self._calls = Calls(random_bytes)
+        self._gate = gate or Gate(Authorizer.open_to_all(), NoAudit(), random_bytes)
+        self._calls = Calls(random_bytes, self._gate)
         self._itself, self._view = itself, view
         self._health = Health(log, self._streams)
         self._server = grpc.aio.server(
@@ -82,15 +91,18 @@ class Listener:
 
         Raises ConfigurationInvalid beyond loopback unless `insecure`, AddressUnavailable when the address cannot be bound.
         """
-        if not self._insecure and not is_loopback(self._host):
+        if self._credentials is None and not self._insecure and not is_loopback(self._host):
             raise ConfigurationInvalid(
                 key="listen",
                 problem=f"{self._host} can be reached from other machines, and nothing is encrypted and anybody may "
-                "call: listen on 127.0.0.1, or say --insecure if that is what you want",
+                "call: give it certificates, listen on 127.0.0.1, or say --insecure if that is what you want",
             )
         address = socket_address(self._host, self._port)
         try:
-            self._port = int(self._server.add_insecure_port(address))
+            if self._credentials is None:
+                self._port = int(self._server.add_insecure_port(address))
+            else:
+                self._port = int(self._server.add_secure_port(address, self._credentials))
         except RuntimeError:
             self._port = 0
         if self._port == 0:
@@ -120,7 +132,8 @@ class Listener:
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
         service = LogService(log, self._limits, self._streams, self._calls.refused)
-        cluster = ClusterService(log, self._limits, __version__, self._itself, self._view)
+        policy = PolicyCalls(log, self._limits, self._gate.authorizer)
+        cluster = ClusterService(log, self._limits, __version__, policy, self._itself, self._view)
         return [
             self._calls.handlers(LOG, service),
             self._calls.handlers(CLUSTER, cluster),

@@ -11,6 +11,7 @@ from distlog.errors import DistlogError, InvalidRequest
 from distlog.server.consume_batch import send_batches
 from distlog.server.consume_stream import check_start, tail
 from distlog.server.deadlines import acknowledged, read_deadline, write_deadline
+from distlog.server.gate import Access
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
 from distlog.server.produce_batch import ProduceBatch
@@ -71,9 +72,9 @@ class LogService:
             )
         return next(responses_from(batches[0], request.offset))
 
-    async def produce_stream(self, request: None, context: Any) -> None:
+    async def produce_stream(self, access: Access, context: Any) -> None:
         """Append records in order, pipelined."""
-        await ProduceStream(self._log, self._limits, self._streams, context).run()
+        await ProduceStream(self._log, self._limits, self._streams, access, context).run()
 
     async def consume_stream(self, request: log_pb2.ConsumeRequest, context: Any) -> None:
         """Send records from an offset on, for ever."""
@@ -87,9 +88,11 @@ class LogService:
             await context.send_initial_metadata(())
             await tail(self._log, request.topic, request.offset, context.write)
 
-    async def produce_batch(self, request: None, context: Any) -> None:
+    async def produce_batch(self, access: Access, context: Any) -> None:
         """Append blocks in order, pipelined, each with an answer of its own."""
-        stream = ProduceBatch(self._log, self._limits, self._streams, self._refused, context)
+        stream = ProduceBatch(
+            self._log, self._limits, self._streams, self._refused, access, context
+        )
         await stream.run()
 
     async def consume_batch(self, request: log_pb2.ConsumeBatchRequest, context: Any) -> None:

@@ -25,6 +25,7 @@ from distlog.consensus.results import AppendResult
 from distlog.errors import DistlogError
 from distlog.server.calls import not_a_message, parse
 from distlog.server.deadlines import acknowledged
+from distlog.server.gate import Access
 from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
@@ -47,14 +48,16 @@ class ProduceBatch:
         limits: ServerLimits,
         streams: OpenStreams,
         refused: Counter[str],
+        access: Access,
         context: Any,
     ) -> None:
         """refused: counts the refusals by the reason of their error."""
         self._log = log
         self._limits = limits
         self._refused = refused
+        self._access = access
         self._context = context
-        self._stream: RequestStream[Taken] = RequestStream(streams, context)
+        self._stream: RequestStream[Taken] = RequestStream(streams, access, context)
         # Refused blocks count until they are answered, too: a client that does not read its answers must not fill the queue.
         self._in_flight = InFlight(limits)
 
@@ -73,8 +76,10 @@ class ProduceBatch:
 
     def _propose(self, data: bytes) -> Taken:
         try:
-            request, block = parse_request(data)
+            request, encoded = parse_request(data)
             check_topic(request.topic)
+            self._access.check(request.topic)
+            block = Block.decode(encoded)
             producer = stamp_of(request)
             check_block(block, self._limits)
             return self._log.propose_append(request.topic, block, producer)
@@ -106,10 +111,10 @@ class ProduceBatch:
         return log_pb2.ProduceBatchResponse(error=message_of(error))
 
 
-def parse_request(data: bytes) -> tuple[log_pb2.ProduceBatchRequest, Block]:
-    """Return a request without its block, and the block, checked.  Raises InvalidRequest."""
+def parse_request(data: bytes) -> tuple[log_pb2.ProduceBatchRequest, memoryview]:
+    """Return a request without its block, and the block as it came.  Raises InvalidRequest."""
     try:
         rest, encoded = large_field.split(data, BLOCK_FIELD)
     except DecodeError:
         raise not_a_message(log_pb2.ProduceBatchRequest) from None
-    return parse(log_pb2.ProduceBatchRequest, rest), Block.decode(encoded)
+    return parse(log_pb2.ProduceBatchRequest, rest), encoded

@@ -20,6 +20,7 @@ from distlog.consensus.results import AppendResult
 from distlog.errors import DistlogError
 from distlog.server.calls import parse
 from distlog.server.deadlines import acknowledged
+from distlog.server.gate import Access
 from distlog.server.in_flight import InFlight
 from distlog.server.limits import ServerLimits
 from distlog.server.open_streams import OpenStreams
@@ -33,12 +34,20 @@ class ProduceStream:
     """What one stream does with a request and with its result."""
 
     def __init__(
-        self, log: ServedLog, limits: ServerLimits, streams: OpenStreams, context: Any
+        self,
+        log: ServedLog,
+        limits: ServerLimits,
+        streams: OpenStreams,
+        access: Access,
+        context: Any,
     ) -> None:
         self._log = log
         self._limits = limits
+        self._access = access
         self._context = context
-        self._stream: RequestStream[asyncio.Future[AppendResult]] = RequestStream(streams, context)
+        self._stream: RequestStream[asyncio.Future[AppendResult]] = RequestStream(
+            streams, access, context
+        )
         self._in_flight = InFlight(limits)
 
     async def run(self) -> None:
@@ -48,6 +57,7 @@ class ProduceStream:
     async def _propose(self, data: bytes) -> tuple[asyncio.Future[AppendResult], int]:
         request = parse(log_pb2.ProduceRequest, data)
         check_topic(request.topic)
+        self._access.check(request.topic)
         block = block_of(request, self._limits.record_size_max)
         producer = stamp_of(request)
         await self._in_flight.room_for(block.size)

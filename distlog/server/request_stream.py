@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from distlog.errors import DistlogError
+from distlog.server.gate import Access
 from distlog.server.open_streams import OpenStreams
 
 # What a request became: a future of its result, or what the writer knows how to answer.
@@ -23,8 +24,10 @@ Outcome = TypeVar("Outcome")
 class RequestStream(Generic[Outcome]):
     """One such stream.  How many requests are between the halves is bounded by who takes them (in_flight.py)."""
 
-    def __init__(self, streams: OpenStreams, context: Any) -> None:
+    def __init__(self, streams: OpenStreams, access: Access, context: Any) -> None:
+        """access: as long as it holds requests are read; what was read before is answered."""
         self._streams = streams
+        self._access = access
         self._context = context
         self._queue: asyncio.Queue[tuple[Outcome, int] | Exception | None] = asyncio.Queue()
 
@@ -51,7 +54,7 @@ class RequestStream(Generic[Outcome]):
     async def _read(self, take: Callable[[bytes], Awaitable[tuple[Outcome, int]]]) -> None:
         end: Exception | None = None
         try:
-            async with self._streams.open():
+            async with self._access.watched(), self._streams.open():
                 while (data := await self._context.read()) is not grpc.aio.EOF:
                     self._queue.put_nowait(await take(data))
         except (DistlogError, grpc.aio.BaseError) as error:

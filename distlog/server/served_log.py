@@ -10,6 +10,7 @@ from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
 from distlog.consensus.results import (
     AppendResult,
+    PolicyChanged,
     ProducerOpened,
     TopicConfigured,
     TopicCreated,
@@ -24,6 +25,26 @@ from distlog.consensus.views import (
     TopicDescription,
 )
 from distlog.errors import DistlogError
+from distlog.security.policy import Policy, Rule
+
+
+class ServedPolicy(Protocol):
+    """The policy that the cluster has agreed on: `consensus.ReplicatedPolicy`."""
+
+    # Called, on the loop, whenever another policy may be in force here.
+    changed: list[Callable[[], None]]
+
+    @property
+    def current(self) -> Policy: ...
+
+    # Returns when everything acknowledged before the call is applied here; NoLeader.
+    @property
+    def learn(self) -> Callable[[], Awaitable[None]]: ...
+
+    async def change(
+        self, added: Sequence[Rule], removed: Sequence[Rule], *, may_open: bool = False
+    ) -> PolicyChanged:
+        """Add rules, then remove others; InvalidRequest, NotLeader, NoLeader, OutcomeUnknown."""
 
 
 class Batch(Protocol):
@@ -120,6 +141,9 @@ class ServedLog(Protocol):
 
     async def set_target(self, voter_count: int) -> None:
         """Have the cluster meant for so many voters; InvalidRequest, MembershipChangeUnderWay, NotLeader, NoLeader, OutcomeUnknown."""
+
+    @property
+    def policy(self) -> ServedPolicy: ...
 
     @property
     def leave(self) -> Callable[[], Awaitable[None]]:

@@ -27,12 +27,19 @@ class Layer:
 
 NO_LOOP = ("asyncio", "concurrent", "socket", "threading")
 VALUES = ("distlog.errors", "distlog.block")
-CONSENSUS = (*VALUES, "distlog.runtime", "distlog.storage", "distlog.peer")
+CONSENSUS = (
+    *VALUES,
+    "distlog.runtime",
+    "distlog.storage",
+    "distlog.peer",
+    "distlog.security.policy",
+)
 GRPC = ("grpc", "google.protobuf", "google.rpc")
 
 LAYERS = (
     Layer("distlog", never=NO_LOOP),
-    Layer("distlog.errors", never=NO_LOOP),
+    Layer("distlog.error_class", never=NO_LOOP),
+    Layer("distlog.errors", ("distlog.error_class",), never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
     Layer("distlog.programs", ("distlog.errors",)),
@@ -48,6 +55,37 @@ LAYERS = (
             "distlog.storage.table_scan",
             "distlog.storage.listing",
         )
+    ),
+    # Who somebody is.  What it learns from a certificate is text; gRPC and ssl only carry what it has read.
+    Layer("distlog.security", ("distlog.errors", "distlog.runtime"), ("cryptography", "grpc")),
+    Layer("distlog.security.subject", never=NO_LOOP),
+    # Who may do what: a value that is replicated, and Casbin, which decides by it.
+    Layer("distlog.security.policy", ("distlog.errors", "distlog.security.subject"), (), NO_LOOP),
+    Layer(
+        "distlog.security.deciding",
+        ("distlog.errors", "distlog.security.policy"),
+        ("casbin",),
+        NO_LOOP,
+    ),
+    Layer(
+        "distlog.security.policy_file",
+        (
+            "distlog.errors",
+            "distlog.security.authorizer",
+            "distlog.security.deciding",
+            "distlog.security.files",
+            "distlog.security.policy",
+        ),
+        (),
+        NO_LOOP,
+    ),
+    Layer("distlog.security.audit", ("distlog.runtime",)),
+    Layer("distlog.security.rotated_file", ("distlog.errors",), never=NO_LOOP),
+    Layer(
+        "distlog.security.authorizer",
+        ("distlog.errors", "distlog.security.policy", "distlog.security.deciding"),
+        (),
+        NO_LOOP,
     ),
     # Connections between nodes.  Knows nothing of Raft or of files.
     Layer(
@@ -112,12 +150,23 @@ LAYERS = (
             "distlog.consensus.views",
             # What this node says of itself.
             "distlog.discovery.view",
+            "distlog.security.audit",
+            "distlog.security.authorizer",
+            "distlog.security.deciding",
+            "distlog.security.files",
+            "distlog.security.policy",
+            "distlog.security.policy_file",
+            "distlog.security.subject",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
     Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    # Only whoever has certificates loads what reads them.
+    Layer(
+        "distlog.client.tls", ("distlog.errors", "distlog.runtime", "distlog.security"), ("grpc",)
+    ),
     # What a node asks another one as a client.
     Layer(
         "distlog.client.members",
@@ -185,12 +234,23 @@ LAYERS = (
             "distlog.programs",
             "distlog.node",
             "distlog.node_settings",
+            "distlog.security",
         ),
-        ("uvloop",),
+        ("uvloop", "grpc"),
     ),
     Layer(
         "distlog.cli",
         (*VALUES, "distlog.runtime", "distlog.api", "distlog.client", "distlog.config"),
+        # As a type.
+        ("grpc",),
+    ),
+    # Sets what libraries read when they are loaded.
+    Layer(
+        "distlog.cli.main",
+        ("distlog.errors", "distlog.config", "distlog.security.ciphers", "distlog.cli"),
+    ),
+    Layer(
+        "distlog.cli.certs", ("distlog.errors", "distlog.security", "distlog.config", "distlog.cli")
     ),
     Layer(
         "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")

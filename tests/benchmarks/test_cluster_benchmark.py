@@ -49,7 +49,7 @@ def test_a_ratio_is_judged_by_the_limit_of_the_same_run() -> None:
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     assert row("T2", {"stream_p50_ms": [0.5]})[3:5] == ("p50 0.50 ms; p99 -", "not measured")
-    assert row("T13", {})[3:] == ("-", "not measured", WHY["T13"])
+    assert row("T11", {})[3:] == ("-", "not measured", WHY["T11"])
 
 
 def test_a_figure_that_is_only_told_decides_nothing() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from distlog.block import Block
 from distlog.consensus.commands import (
     Append,
+    ChangePolicy,
     Command,
     ConfigureTopic,
     CreateTopic,
@@ -17,6 +18,7 @@ from distlog.consensus.commands import (
     ProducerStamp,
     TrimTopic,
 )
+from distlog.security.policy import Membership, Permission, Rule
 from distlog.storage.retention import Retention
 from distlog.storage.segment_files import SegmentLimits
 
@@ -65,4 +67,12 @@ def commands() -> st.SearchStrategy[Command]:
         st.builds(TrimTopic, U64, U64),
         st.builds(DeleteTopic, U64),
         st.builds(OpenProducer, U64),
+        st.builds(ChangePolicy, rules(), rules(), st.booleans()),
     )
+
+
+def rules() -> st.SearchStrategy[tuple[Rule, ...]]:
+    """Anything that an entry can hold as rules."""
+    text = st.text(max_size=20)
+    each = st.builds(Permission, text, text, text) | st.builds(Membership, text, text)
+    return st.lists(each, max_size=4).map(tuple)

@@ -26,6 +26,7 @@ from distlog.consensus.configuration import Addresses, Configuration
 from distlog.consensus.journal import JournalEntry
 from distlog.consensus.producers import ProducerTable
 from distlog.errors import CorruptCheckpoint, DiskFailed, FormatUnsupported, StorageFull
+from distlog.security.policy import NO_POLICY, Membership, Permission, Policy
 from distlog.storage.log_mark import LogMark
 from distlog.storage.retention import KEEP_ALL, Retention
 from distlog.storage.segment_files import SegmentLimits
@@ -71,6 +72,7 @@ IMAGE = CheckpointImage(
         ),
     ),
     producer_rows=producer_rows(1),
+    policy=Policy((Permission("admins", "*", "*"), Membership("root", "admins"))),
 )
 PAGE = Path(__file__).parents[2] / "docs" / "format-entry.md"
 
@@ -101,6 +103,7 @@ def images() -> st.SearchStrategy[CheckpointImage]:
         now_ms=milliseconds,
         topics=topics.map(tuple),
         producer_rows=st.integers(0, 5).map(producer_rows),
+        policy=st.sampled_from((NO_POLICY, IMAGE.policy)),
         syncs=st.just(()),
     )
 
@@ -162,10 +165,10 @@ def test_a_file_with_something_after_its_end_is_refused() -> None:
 
 def test_a_newer_version_is_named_and_not_called_corrupt() -> None:
     whole = encoded(IMAGE)
-    newer = sealed(whole[:8] + b"\5\0\0\0" + whole[12:32], whole[40:])
-    with pytest.raises(FormatUnsupported, match="format 5") as error:
+    newer = sealed(whole[:8] + b"\6\0\0\0" + whole[12:32], whole[40:])
+    with pytest.raises(FormatUnsupported, match="format 6") as error:
         decode_checkpoint(newer, PATH)
-    assert error.value.supported == "4"
+    assert error.value.supported == "5"
 
 
 FORMED = Configuration("00112233aabbccdd", {"n1": "aa", "n2": "bb"})
@@ -187,7 +190,7 @@ e803000000000000 02000000 02000000 01000000 00000000
 def test_a_checkpoint_of_the_first_version_is_read_and_keeps_everything() -> None:
     default, orders = IMAGE.topics
     topics = (default, orders._replace(retention=KEEP_ALL))
-    expected = replace(IMAGE, topics=topics, configuration=FORMED)
+    expected = replace(IMAGE, topics=topics, configuration=FORMED, policy=NO_POLICY)
     assert decode_checkpoint(bytes.fromhex(VERSION_1), PATH) == expected
 
 
@@ -209,7 +212,7 @@ e803000000000000 02000000 02000000 01000000 00000000
 
 
 def test_a_checkpoint_of_the_second_version_is_read_and_has_voters_only() -> None:
-    expected = replace(IMAGE, configuration=FORMED)
+    expected = replace(IMAGE, configuration=FORMED, policy=NO_POLICY)
     assert decode_checkpoint(bytes.fromhex(VERSION_2), PATH) == expected
 
 
@@ -234,9 +237,36 @@ e803000000000000 00000000 02000000 01000000 00000000
 
 
 def test_a_checkpoint_of_the_third_version_is_read_and_written_where_there_is_no_target() -> None:
-    expected = replace(IMAGE, configuration=replace(IMAGE.configuration, target=0))
+    configuration = replace(IMAGE.configuration, target=0)
+    expected = replace(IMAGE, configuration=configuration, policy=NO_POLICY)
     assert decode_checkpoint(bytes.fromhex(VERSION_3), PATH) == expected
     assert encoded(expected) == bytes.fromhex(VERSION_3)
+
+
+VERSION_4 = """
+64 69 73 74 6c 6f 67 43  04000000 00000000  2800000000000000  7601000000000000  44592ce9 8847a236
+e803000000000000 00000000 02000000 01000000 03000000
+0600000000000000 0200000000000000 0100000000000000  01
+0700000000000000 0300000000000000 0500000000000000  64 6c617374
+0600000000000000
+   1000 30303131323233336161626263636464  03000000 01000000
+   01 0200 6e31 0200 6161 0000 0000  01 0200 6e32 0200 6262 0000 0000
+   02 0200 6e34 0200 6464 0700 68343a38343031 0700 68343a38343030
+   0200 6e33 0200 6363
+0100000000000000  0000000400000000 0000100000000000
+0000000000000000 0500000000000000 e703000000000000 0000000000000000 3c00000000000000  0700 64656661756c74
+0000000000000000 0000000000000000
+0700000000000000  0010000000000000 1000000000000000
+0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000  0600 6f7264657273
+0000004000000000 00840c2400000000
+0000020000000000 0000000000000000 00000000 00000000
+"""
+
+
+def test_a_checkpoint_of_the_fourth_version_is_read_and_written_where_there_is_no_policy() -> None:
+    expected = replace(IMAGE, policy=NO_POLICY)
+    assert decode_checkpoint(bytes.fromhex(VERSION_4), PATH) == expected
+    assert encoded(expected) == bytes.fromhex(VERSION_4)
 
 
 @pytest.mark.parametrize("version", [0, 255])

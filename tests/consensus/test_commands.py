@@ -151,7 +151,7 @@ def test_a_changed_bit_in_a_record_is_refused() -> None:
         pytest.param(2, 9, "kind 9", id="an unknown kind of entry"),
         pytest.param(3, 1, "reserved 1", id="a reserved field of the entry"),
         pytest.param(17, 0, "command kind 0", id="command kind 0"),
-        pytest.param(17, 7, "command kind 7", id="the next command kind"),
+        pytest.param(17, 8, "command kind 8", id="the next command kind"),
         pytest.param(18, 2, "flags 0x2", id="an unknown flag"),
         pytest.param(19, 1, "reserved 1", id="a reserved field of the command"),
         pytest.param(37, 2, "attributes 0x2", id="an unknown attribute of a block"),

@@ -60,6 +60,9 @@ class MeteredHost:
     async def listen(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> Any:
         return await self._host.listen(self._metered(factory), host, port)
 
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        return None
+
     async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         await self._host.connect(self._metered(factory), host, port)
 

@@ -129,6 +129,9 @@ class _TappedHost:
     async def listen(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> Any:
         return await self._host.listen(self._tapped(factory), host, port)
 
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        return None
+
     async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         await self._host.connect(self._tapped(factory), host, port)
 

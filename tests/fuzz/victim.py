@@ -73,6 +73,9 @@ class Switchboard:
         self.factory = factory
         return asyncio.Server(asyncio.get_running_loop(), [], factory, None, 0, None)  # type: ignore[call-arg]
 
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        return None
+
     async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         raise ConnectionRefusedError(111, "nobody listens there")
 

@@ -93,6 +93,16 @@ def up(tmp_path: Path) -> Up:
     return Up(tmp_path)
 
 
+@pytest.fixture
+def up_tls(up: Up) -> Up:
+    """The same nodes with certificates, as `make up-tls` makes them first."""
+    host = (up.directory / "Procfile").read_text("utf-8").partition("--server ")[2].split(":")[0]
+    directory = str(up.directory / "data" / "pki")
+    command = [sys.executable, "-m", "distlog", "certs", directory, "--hosts", host]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return replace(up, procfile="deploy/Procfile.tls")
+
+
 def lines_until(process: subprocess.Popen[str], words: str) -> list[str]:
     """Return what was printed up to the line that holds `words`; fail with all of it when there is none."""
     assert process.stdout is not None
@@ -111,6 +121,28 @@ def test_the_last_line_says_what_to_type_next(up: Up) -> None:
     assert lines[-1].endswith("distlog produce FILE")
     for node in NODES:
         assert any(f"{node} is ready for clients" in line for line in lines)
+
+
+def test_with_certificates_the_last_line_has_the_flags_that_are_needed(up_tls: Up) -> None:
+    with up_tls.start() as process:
+        lines = lines_until(process, "Next, in another shell")
+        command = lines[-1].partition("distlog produce ")[2].removesuffix(" FILE")
+        assert command.startswith("--tls-ca data/pki/ca.pem --tls-cert data/pki/admin.pem")
+        addresses = (up_tls.directory / "Procfile").read_text("utf-8").partition("--server ")[2]
+        produced = subprocess.run(
+            [
+                *(sys.executable, "-m", "distlog", "produce", *command.split()),
+                *("--server", addresses.split()[0], "-"),
+            ],
+            cwd=up_tls.directory,
+            input=b"a record\n",
+            capture_output=True,
+            check=False,
+        )
+        assert produced.returncode == 0, produced.stderr
+        assert "leads 3 nodes" in lines[-1]
+        os.kill(up_tls.pid("n1"), signal.SIGKILL)
+        assert lines_until(process, "Start it again")[-1].endswith("make n1-tls")
 
 
 def test_a_stop_ends_every_node_in_good_order(up: Up) -> None:

@@ -28,6 +28,7 @@ BEHAVIOURS = {
     13: "health says SERVING",
     14: "who joins is seen to, nobody is seen to leave who did not, and whoever left stays seen as left",
     15: "three nodes replicate each append to all, and list each other with one leader; who left is not listed, and gets nothing",
+    16: "three nodes with certificates: what is produced is consumed from leader and follower, once, and the next offset is out of range",
     17: "the client knows the addresses with their roles, and learns when they change",
 }
 

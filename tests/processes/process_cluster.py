@@ -23,6 +23,7 @@ import grpc
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
+from distlog.client.tls import tls_credentials
 
 Found = TypeVar("Found")
 
@@ -48,6 +49,13 @@ def environment() -> dict[str, str]:
     """Return this process's environment without what would configure a node or a command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")}
     return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
+def tls_flags(certificates: Path, name: str) -> list[str]:
+    """Return the flags that name the files of one of those whom `distlog certs` has made certificates for."""
+    stem = certificates / name
+    ca = certificates / "ca.pem"
+    return ["--tls-ca", str(ca), "--tls-cert", f"{stem}.pem", "--tls-key", f"{stem}.key"]
 
 
 def random_host() -> str:
@@ -181,10 +189,10 @@ class NodeProcess:
 
     def pause(self) -> None:
         """Stop it where it stands, as a virtual machine does that is moved away."""
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     @property
     def process_id(self) -> int:
@@ -196,7 +204,7 @@ class NodeProcess:
         assert self._process is None, f"{self.node_id} runs"
         shutil.rmtree(self.data_dir)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         assert self.is_running
         assert self._process is not None
         self._process.send_signal(number)
@@ -235,6 +243,15 @@ class ProcessCluster:
                 *("--peers", peers),
                 *settings,
             ]
+        # With what the test connects to them; None: nothing is encrypted.
+        self.credentials: grpc.ChannelCredentials | None = None
+
+    def secure(self, certificates: Path, client: str) -> None:
+        """Give every node its certificate out of a directory of `distlog certs`, and the test that of a client."""
+        for node in self:
+            node.arguments += tls_flags(certificates, node.node_id)
+        ca, cert, key = tls_flags(certificates, client)[1::2]
+        self.credentials = tls_credentials(ca, cert, key)
 
     def __iter__(self) -> Any:
         return iter(self.nodes.values())
@@ -303,7 +320,10 @@ class ProcessCluster:
 
     def channel(self, node_id: str) -> grpc.aio.Channel:
         """Return a new connection to the node's client port."""
-        return grpc.aio.insecure_channel(self.nodes[node_id].address, options=CHANNEL_OPTIONS)
+        address = self.nodes[node_id].address
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(address, self.credentials, options=CHANNEL_OPTIONS)
 
     async def statuses(self, node_ids: Collection[str]) -> dict[str, log_pb2.StatusResponse | None]:
         answers = await asyncio.gather(*(self.status(node_id) for node_id in node_ids))

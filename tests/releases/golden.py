@@ -9,6 +9,7 @@ version of its format.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from distlog.catch_up.switch import encode_switch
 from distlog.consensus.checkpoint import CheckpointImage, TopicImage, write_checkpoint
 from distlog.consensus.commands import (
     Append,
+    ChangePolicy,
     Command,
     ConfigureTopic,
     CreateTopic,
@@ -29,6 +31,7 @@ from distlog.consensus.commands import (
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.journal import Journal, JournalEntry
 from distlog.consensus.producers import ProducerTable
+from distlog.security.policy import Membership, Permission, Policy, Rule
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.log import Log
 from distlog.storage.log_mark import LogMark
@@ -55,6 +58,15 @@ COMMANDS: tuple[Command, ...] = (
     TrimTopic(7, 1000),
     DeleteTopic(7),
     OpenProducer(0),
+)
+RULES: tuple[Rule, ...] = (
+    Permission("admins", "*", "*"),
+    Membership("root.example", "admins"),
+    Permission("alice", "orders-*", "produce"),
+)
+POLICY_COMMANDS: tuple[Command, ...] = (
+    ChangePolicy(RULES, ()),
+    ChangePolicy((), RULES, may_open=True),
 )
 CONFIGURATION = Configuration.form({"n1": "11" * 16, "n2": "22" * 16})
 
@@ -84,6 +96,16 @@ def image() -> CheckpointImage:
         ),
         producer_rows=producers.capture(),
     )
+
+
+def policy_entry() -> bytes:
+    """An entry that gives the cluster a policy and takes it away again."""
+    return encode_entry(POLICY_COMMANDS, TIME_MS)
+
+
+def policy_image() -> CheckpointImage:
+    """A checkpoint with a policy."""
+    return replace(image(), policy=Policy(RULES))
 
 
 def log_files(disk: SimulatedDisk) -> None:
@@ -132,6 +154,10 @@ def _checkpoint(disk: SimulatedDisk) -> None:
     write_checkpoint(disk, "checkpoint", image())
 
 
+def _policy_checkpoint(disk: SimulatedDisk) -> None:
+    write_checkpoint(disk, "checkpoint", policy_image())
+
+
 # What each file holds, by its name.
 FORMATS: dict[str, Callable[[], bytes]] = {
     "FORMAT": lambda: _written(directory_files, "/data/FORMAT"),
@@ -142,8 +168,10 @@ FORMATS: dict[str, Callable[[], bytes]] = {
     "synced": lambda: _written(log_files, "/log/synced"),
     f"{1:020d}.journal": lambda: _written(journal_files, f"/journal/{1:020d}.journal"),
     "checkpoint": lambda: _written(_checkpoint, "checkpoint"),
+    "checkpoint-policy": lambda: _written(_policy_checkpoint, "checkpoint"),
     "switch": lambda: encode_switch(7, 4, 0x01020304),
     "entry": entry,
+    "entry-policy": policy_entry,
     "block": STRUCTURED.encode,
 }
 

@@ -14,6 +14,7 @@ from distlog.catch_up.switch import decode_switch
 from distlog.consensus.checkpoint import CheckpointImage, decode_checkpoint
 from distlog.consensus.commands import decode_entry, encode_entry
 from distlog.consensus.journal import Journal
+from distlog.security.policy import Policy
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import RealDisk
 from distlog.storage.log import Log
@@ -25,6 +26,8 @@ from tests.releases.golden import (
     GOLDEN,
     LIMITS,
     PLAIN,
+    POLICY_COMMANDS,
+    RULES,
     STRUCTURED,
     TIME_MS,
     image,
@@ -127,6 +130,12 @@ def test_the_entry_is_read() -> None:
     # Blocks are compared by their bytes, everything else by what it says.
     assert entry.commands[2:] == COMMANDS[2:]
     assert encode_entry(entry.commands, entry.timestamp_ms) == kept("entry")
+
+
+def test_the_policy_in_an_entry_and_in_a_checkpoint_is_read() -> None:
+    entry = decode_entry(kept("entry-policy"))
+    assert (entry.timestamp_ms, entry.commands) == (TIME_MS, POLICY_COMMANDS)
+    assert decode_checkpoint(kept("checkpoint-policy"), "checkpoint").policy == Policy(RULES)
 
 
 def test_the_block_is_read() -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from distlog.block import Block
-from distlog.consensus.commands import ProducerStamp
+from distlog.consensus.commands import ChangePolicy, ProducerStamp
+from distlog.consensus.policy_codec import check_change
 from distlog.consensus.results import (
     AppendResult,
+    PolicyChanged,
     ProducerOpened,
     TopicConfigured,
     TopicCreated,
@@ -39,6 +41,7 @@ from distlog.errors import (
     TopicExists,
     TopicNotFound,
 )
+from distlog.security.policy import NO_POLICY, Policy, Rule
 from distlog.storage.stored_batch import StoredBatch
 
 TIMESTAMP_MS = 1_700_000_000_000
@@ -81,8 +84,40 @@ class Held:
     future: asyncio.Future[AppendResult]
 
 
+class FakePolicy:
+    """A policy that changes at once."""
+
+    def __init__(self) -> None:
+        self.current: Policy = NO_POLICY
+        self.changed: list[Callable[[], None]] = []
+        # Raised by `learn` until it is None.
+        self.unknown: DistlogError | None = None
+
+    async def learn(self) -> None:
+        if self.unknown is not None:
+            raise self.unknown
+
+    async def change(
+        self, added: Sequence[Rule], removed: Sequence[Rule], *, may_open: bool = False
+    ) -> PolicyChanged:
+        command = ChangePolicy(tuple(added), tuple(removed), may_open)
+        refused = check_change(self.current, command)
+        if refused is not None:
+            raise refused
+        before = set(self.current.rules)
+        self.put(self.current.changed(added, removed))
+        after = set(self.current.rules)
+        return PolicyChanged(len(after), len(after - before), len(before - after))
+
+    def put(self, policy: Policy) -> None:
+        self.current = policy
+        for callback in self.changed:
+            callback()
+
+
 class FakeReplicatedLog:
     def __init__(self) -> None:
+        self.policy = FakePolicy()
         self.topics = {"default": FakeTopic(1, "default")}
         # Every append proposed, in order, and those of them that are held back.
         self.proposed: list[Held] = []

@@ -15,6 +15,7 @@ from distlog.api.log.v1.log_pb2_grpc import ClusterStub, LogStub
 from distlog.api.status import DETAILS_KEY, error_from_status
 from distlog.discovery.view import Member
 from distlog.errors import DistlogError
+from distlog.server.gate import Gate
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from tests.server.fake_replicated_log import FakeReplicatedLog
@@ -52,7 +53,9 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    fake: FakeReplicatedLog | None = None, limits: ServerLimits | None = None
+    fake: FakeReplicatedLog | None = None,
+    limits: ServerLimits | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve `fake`; stop without grace at the end, and let both ends of every call see that it is over.
 
@@ -65,6 +68,7 @@ async def serving(
         port=0,
         insecure=False,
         random_bytes=lambda size: INCIDENT_BYTES[:size],
+        gate=gate,
         limits=limits,
         itself=lambda: served.itself,
     )
@@ -80,11 +84,15 @@ async def serving(
         await asyncio.wait(calls, timeout=10)
 
 
-def serve(body: Callable[[Serving], Awaitable[None]], limits: ServerLimits | None = None) -> None:
+def serve(
+    body: Callable[[Serving], Awaitable[None]],
+    limits: ServerLimits | None = None,
+    gate: Gate | None = None,
+) -> None:
     """Run an async test body against a server of its own."""
 
     async def run() -> None:
-        async with asyncio.timeout(30), serving(limits=limits) as server:
+        async with asyncio.timeout(30), serving(limits=limits, gate=gate) as server:
             await body(server)
 
     asyncio.run(run())

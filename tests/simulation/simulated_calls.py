@@ -25,7 +25,9 @@ from distlog.api.log.v1 import log_pb2
 from distlog.api.status import DETAILS_KEY
 from distlog.client.routing import Routing
 from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.security.authorizer import Authorizer
 from distlog.server.calls import Calls
+from distlog.server.gate import Gate, NoAudit
 from distlog.server.limits import ServerLimits
 from distlog.server.log_service import LogService
 from distlog.server.open_streams import OpenStreams
@@ -79,6 +81,12 @@ class _Context:
     ) -> None:
         self._reader, self._writer, self._serialize = reader, writer, serialize
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return "simulated"
+
     async def read(self) -> Any:
         with contextlib.suppress(EOFError, ConnectionError):
             kind, payload = await read_frame(self._reader)
@@ -110,7 +118,8 @@ class SimulatedServer:
 
     def __init__(self, log: ReplicatedLog, random: Random) -> None:
         limits = ServerLimits()
-        self._calls = Calls(random.randbytes)
+        gate = Gate(Authorizer.open_to_all(), NoAudit(), random.randbytes)
+        self._calls = Calls(random.randbytes, gate)
         self._streams = OpenStreams(limits.tail_count_max)
         self._handlers = self._calls.handlers(SERVICE, LogService(log, limits, self._streams))
         self._listening: asyncio.AbstractServer | None = None

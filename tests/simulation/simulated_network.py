@@ -343,6 +343,9 @@ class SimulatedHost:
         name = self.name if host in OWN_NAMES else host
         await self._network.connect(self.name, (name, port), protocol_factory)
 
+    def objection(self, transport: asyncio.BaseTransport, node_id: str | None) -> str | None:
+        """Have none: whoever connects may be anybody."""
+
 
 class SimulatedServer(asyncio.AbstractServer):
     """A listening address; closing it leaves its connections alone."""

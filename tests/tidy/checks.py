@@ -63,9 +63,14 @@ ROOTS = ("serve", "config/", "cli/")
 DISK = ("storage/disk",)
 SYNCS = ("storage/kernel_sync",)
 PROGRAMS = ("programs",)
+CERTIFICATES = ("security/files", "security/rotated_file")
 
 PORTS = (
-    Port("os", (*DISK, *SYNCS, *PROGRAMS, *ROOTS), "take a Disk, or the value as a parameter"),
+    Port(
+        "os",
+        (*DISK, *SYNCS, *PROGRAMS, *CERTIFICATES, *ROOTS),
+        "take a Disk, or the value as a parameter",
+    ),
     Port("mmap", DISK, "take a Disk"),
     Port("ctypes", SYNCS, "find a library with wheels"),
     Port("fcntl", DISK, "take a Disk"),
@@ -74,7 +79,7 @@ PORTS = (
     Port("tempfile", (), "take a Disk and a path"),
     Port("io", ROOTS, "take a Disk"),
     Port("time", ("runtime", *ROOTS), "take a Clock"),
-    Port("datetime", ROOTS, "take a Clock; keep milliseconds"),
+    Port("datetime", ("security/issue", *ROOTS), "take a Clock; keep milliseconds"),
     Port("secrets", ROOTS, "take the random bytes as a parameter"),
     Port("uuid", (), "take the random bytes as a parameter"),
     Port("threading", ("runtime", *ROOTS), "take a Worker"),
@@ -82,7 +87,7 @@ PORTS = (
     Port("multiprocessing", (), "start a node of its own"),
     Port("subprocess", PROGRAMS, "take Programs"),
     Port("socket", ("runtime", *PROGRAMS, *ROOTS), "take a Network"),
-    Port("ssl", ("runtime", *ROOTS), "take a Network"),
+    Port("ssl", ("security/", *ROOTS), "take a Network"),
     Port("signal", ROOTS, "take a callback"),
     Port("pickle", (), "write an encoding: unpickling runs what a peer sends"),
     Port("marshal", (), "write an encoding"),

@@ -308,6 +308,50 @@ class LeaveResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Rule(_message.Message):
+    __slots__ = ("subject", "topic", "action", "role")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    topic: str
+    action: str
+    role: str
+    def __init__(self, subject: _Optional[str] = ..., topic: _Optional[str] = ..., action: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class GetPolicyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetPolicyResponse(_message.Message):
+    __slots__ = ("rules",)
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[Rule]
+    def __init__(self, rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ...) -> None: ...
+
+class ChangePolicyRequest(_message.Message):
+    __slots__ = ("add", "remove", "open", "force")
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    add: _containers.RepeatedCompositeFieldContainer[Rule]
+    remove: _containers.RepeatedCompositeFieldContainer[Rule]
+    open: bool
+    force: bool
+    def __init__(self, add: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., remove: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., open: _Optional[bool] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class ChangePolicyResponse(_message.Message):
+    __slots__ = ("rule_count", "added_count", "removed_count")
+    RULE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ADDED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    rule_count: int
+    added_count: int
+    removed_count: int
+    def __init__(self, rule_count: _Optional[int] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

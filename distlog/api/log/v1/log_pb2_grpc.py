@@ -515,6 +515,16 @@ class ClusterStub:
                 request_serializer=log_dot_v1_dot_log__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=log_dot_v1_dot_log__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/log.v1.Cluster/GetPolicy',
+                request_serializer=log_dot_v1_dot_log__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.ChangePolicy = channel.unary_unary(
+                '/log.v1.Cluster/ChangePolicy',
+                request_serializer=log_dot_v1_dot_log__pb2.ChangePolicyRequest.SerializeToString,
+                response_deserializer=log_dot_v1_dot_log__pb2.ChangePolicyResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -612,6 +622,21 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPolicy(self, request, context):
+        """The rules of the policy that the cluster has agreed on, as the answering node has them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePolicy(self, request, context):
+        """Add rules to the policy and take others away, all together.  The answer means that a majority of disks knows it; each node acts
+        on it as soon as it has applied it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -679,6 +704,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=log_dot_v1_dot_log__pb2.LeaveRequest.FromString,
                     response_serializer=log_dot_v1_dot_log__pb2.LeaveResponse.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=log_dot_v1_dot_log__pb2.GetPolicyRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'ChangePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePolicy,
+                    request_deserializer=log_dot_v1_dot_log__pb2.ChangePolicyRequest.FromString,
+                    response_serializer=log_dot_v1_dot_log__pb2.ChangePolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1033,6 +1068,60 @@ class Cluster:
             '/log.v1.Cluster/Leave',
             log_dot_v1_dot_log__pb2.LeaveRequest.SerializeToString,
             log_dot_v1_dot_log__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/GetPolicy',
+            log_dot_v1_dot_log__pb2.GetPolicyRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/log.v1.Cluster/ChangePolicy',
+            log_dot_v1_dot_log__pb2.ChangePolicyRequest.SerializeToString,
+            log_dot_v1_dot_log__pb2.ChangePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,110 @@
+"""A policy in a file, as the ancestor had it: read at the start, and again whenever it changes.
+
+    p, alice, orders-*, produce
+    g, bob, writers            # and lines that are empty or begin with #
+
+All nodes need the same file; keeping them so is up to whoever looks after them.  A file that cannot be used any more changes nothing:
+the policy that was in force stays, and the log says so, once for each such file.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+
+from distlog.errors import ConfigurationInvalid, InvalidRequest
+from distlog.security.authorizer import Authorizer
+from distlog.security.deciding import Decider, ModelDecider, PolicyDecider
+from distlog.security.files import FILE_SIZE_MAX, Files, Stamp
+from distlog.security.policy import Policy, rule_of
+
+logger = logging.getLogger(__name__)
+
+POLICY_FLAG, MODEL_FLAG = "--acl-policy", "--acl-model"
+
+
+class PolicyFile:
+    """The files of a policy and, where the operator has one of their own, of its model."""
+
+    def __init__(self, files: Files, policy_path: str, model_path: str = "") -> None:
+        self._files = files
+        self._policy_path = policy_path
+        self._model_path = model_path
+        self._stamps: tuple[Stamp | None, Stamp | None] = (None, None)
+
+    def load(self) -> Decider:
+        """Read them.  Raises ConfigurationInvalid, which says what is wrong with which file, or where in it."""
+        self._stamps = self._look()
+        rows = parse_rows(self._read(POLICY_FLAG, self._policy_path), self._policy_path)
+        if self._model_path:
+            return ModelDecider(self._read(MODEL_FLAG, self._model_path), [row for _, row in rows])
+        return PolicyDecider(policy_of(rows, self._policy_path))
+
+    def refresh(self, authorizer: Authorizer) -> None:
+        """Bring what the files say into force if they have changed since they were read last."""
+        if self._look() == self._stamps:
+            return
+        try:
+            decider = self.load()
+        except ConfigurationInvalid as error:
+            logger.error(
+                "the policy file was changed and cannot be used, so the policy stays what it was: mend it problem=%s",
+                error,
+            )
+            return
+        if decider.is_empty:
+            logger.warning("the policy file has no rule any more: everybody may do everything")
+        authorizer.replace(decider)
+        logger.info("the policy file was read again path=%s", self._policy_path)
+
+    def _look(self) -> tuple[Stamp | None, Stamp | None]:
+        return (
+            self._files.stamp(self._policy_path),
+            self._files.stamp(self._model_path) if self._model_path else None,
+        )
+
+    def _read(self, flag: str, path: str) -> str:
+        try:
+            data = self._files.read(path).data
+        except OSError as error:
+            problem = f"{path} cannot be read: {error.strerror or error}"
+            raise ConfigurationInvalid(key=flag, problem=problem) from error
+        if len(data) > FILE_SIZE_MAX:
+            problem = f"{path} is larger than {FILE_SIZE_MAX} bytes"
+            raise ConfigurationInvalid(key=flag, problem=problem)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigurationInvalid(key=flag, problem=f"{path} is no UTF-8") from error
+
+
+def parse_rows(text: str, path: str) -> list[tuple[int, Sequence[str]]]:
+    """Return the rows of a policy with the numbers of their lines.  Raises ConfigurationInvalid."""
+    rows: list[tuple[int, Sequence[str]]] = []
+    reader = csv.reader(text.splitlines(), skipinitialspace=True, strict=True)
+    try:
+        for row in reader:
+            values = [value.strip() for value in row]
+            if any(values) and not values[0].startswith("#"):
+                rows.append((reader.line_num, values))
+    except csv.Error as error:
+        problem = f"{path}, line {reader.line_num}: {error}"
+        raise ConfigurationInvalid(key=POLICY_FLAG, problem=problem) from error
+    return rows
+
+
+def policy_of(rows: Sequence[tuple[int, Sequence[str]]], path: str) -> Policy:
+    """Return the policy of these rows.  Raises ConfigurationInvalid."""
+    rules = []
+    for number, row in rows:
+        try:
+            rules.append(rule_of(row))
+        except InvalidRequest as error:
+            problem = f"{path}, line {number}: {error.problem}"
+            raise ConfigurationInvalid(key=POLICY_FLAG, problem=problem) from error
+    policy = Policy(rules)
+    # A file can always be changed, so nobody has to be able to change it through a node.
+    if policy.structure_problem:
+        raise ConfigurationInvalid(key=POLICY_FLAG, problem=f"{path}: {policy.structure_problem}")
+    return policy

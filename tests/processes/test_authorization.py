@@ -1,0 +1,176 @@
+"""Who may do what, on real nodes with certificates and through the command line: one policy for all, at once and after restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from distlog.api.log.v1 import log_pb2, log_pb2_grpc
+from tests.processes.commands import Finished, run
+from tests.processes.conftest import MakeCluster
+from tests.processes.process_cluster import (
+    CALL_TIMEOUT_S,
+    CHANNEL_OPTIONS,
+    NodeProcess,
+    ProcessCluster,
+    until,
+)
+
+SUBJECTS = ("admin", "alice", "nobody")
+
+
+class Certified:
+    """A cluster with certificates, and clients with each of the subjects."""
+
+    def __init__(self, cluster: ProcessCluster, directory: Path) -> None:
+        self.cluster = cluster
+        self._directory = directory
+
+    async def prepare(self) -> None:
+        host = next(iter(self.cluster)).host
+        names = ("--clients", ",".join(SUBJECTS), "--nodes", ",".join(self.cluster.nodes))
+        made = await run("certs", str(self._directory), *names, "--hosts", host)
+        assert made.status == 0, made.errors
+        for node in self.cluster:
+            node.arguments += self.flags(node.node_id)
+
+    def flags(self, name: str) -> list[str]:
+        at = self._directory
+        files = ("--tls-ca", at / "ca.pem", "--tls-cert", at / f"{name}.pem")
+        return [str(each) for each in (*files, "--tls-key", at / f"{name}.key")]
+
+    async def say(self, subject: str, *arguments: str, given: bytes | None = None) -> Finished:
+        """Run a command as a subject."""
+        server = ("--server", self.cluster.addresses)
+        return await run(*arguments, *server, *self.flags(subject), given=given)
+
+    async def code(self, node: NodeProcess, subject: str, topic: str) -> grpc.StatusCode:
+        """Return what this very node says when a subject consumes."""
+        at = self._directory
+        credentials = grpc.ssl_channel_credentials(
+            (at / "ca.pem").read_bytes(),
+            (at / f"{subject}.key").read_bytes(),
+            (at / f"{subject}.pem").read_bytes(),
+        )
+        async with grpc.aio.secure_channel(node.address, credentials, CHANNEL_OPTIONS) as channel:
+            call: Any = log_pb2_grpc.LogStub(channel).Consume(
+                log_pb2.ConsumeRequest(topic=topic), timeout=CALL_TIMEOUT_S
+            )
+            return await call.code()
+
+    async def start(self) -> None:
+        """Start the nodes, and wait until each takes calls."""
+        self.cluster.start()
+
+        codes: dict[str, grpc.StatusCode] = {}
+
+        async def answered() -> bool:
+            for node in self.cluster:
+                codes[node.node_id] = await self.code(node, "admin", "default")
+            return grpc.StatusCode.UNAVAILABLE not in codes.values()
+
+        async def describe() -> str:
+            return repr(codes)
+
+        await until(answered, "every node takes calls", describe=describe)
+
+    async def everywhere(self, subject: str, topic: str, expected: grpc.StatusCode) -> None:
+        """Wait until every node answers so."""
+
+        async def answered() -> bool:
+            codes = [await self.code(node, subject, topic) for node in self.cluster]
+            return all(code is expected for code in codes)
+
+        await until(answered, f"{expected} for {subject} at every node")
+
+
+def test_one_policy_for_all_nodes_at_once_and_after_a_restart(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        cluster = make_cluster()
+        certified = Certified(cluster, tmp_path / "certs")
+        await certified.prepare()
+        await certified.start()
+        assert (await certified.say("admin", "acl", "add", "admin", "*", "*")).status == 0
+        assert (await certified.say("admin", "topic", "create", "orders")).status == 0
+        rule = ("alice", "produce,consume", "orders")
+        assert (await certified.say("admin", "acl", "add", *rule)).status == 0
+        produced = await certified.say("alice", "produce", "--topic", "orders", given=b"one\n")
+        assert produced.status == 0, produced.errors
+        await certified.everywhere("alice", "orders", grpc.StatusCode.OK)
+        await certified.everywhere("nobody", "orders", grpc.StatusCode.PERMISSION_DENIED)
+        denied = await certified.say("nobody", "produce", "--topic", "orders", given=b"two\n")
+        assert denied.status == 1
+        assert "'nobody' may not produce" in denied.errors
+
+        removed = await certified.say("admin", "acl", "remove", "alice", "consume", "orders")
+        assert removed.status == 0
+        await certified.everywhere("alice", "orders", grpc.StatusCode.PERMISSION_DENIED)
+        await cluster.terminate()
+        await certified.start()
+        for subject in ("alice", "nobody"):
+            await certified.everywhere(subject, "orders", grpc.StatusCode.PERMISSION_DENIED)
+        listed = await certified.say("admin", "acl", "list")
+        assert listed.output == b"p, admin, *, *\np, alice, orders, produce\n"
+        for node in cluster:
+            check_audit(node.data_dir / "audit.log")
+            assert " casbin" not in node.says()
+
+    asyncio.run(scenario())
+
+
+def check_audit(path: Path) -> None:
+    """The file is for its owner alone, and has the calls that were denied there."""
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    denied = {(line["subject"], line["topic"]) for line in lines if line["outcome"] == "DENIED"}
+    assert {("nobody", "orders"), ("alice", "orders")} <= denied
+    assert "two" not in path.read_text()
+
+
+def test_a_policy_file_is_read_again_and_never_beside_a_replicated_policy(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        cluster = make_cluster(("n1",))
+        certified = Certified(cluster, tmp_path / "certs")
+        await certified.prepare()
+        policy = tmp_path / "policy.csv"
+        policy.write_text("p, admin, *, *\n")
+        node = cluster["n1"]
+        plain = list(node.arguments)
+        node.arguments += ["--acl-policy", str(policy)]
+        await certified.start()
+        await certified.everywhere("alice", "default", grpc.StatusCode.PERMISSION_DENIED)
+        policy.write_text("p, admin, *, *\np, alice, default, consume\n")
+        # There is nothing to be read yet.
+        await certified.everywhere("alice", "default", grpc.StatusCode.OUT_OF_RANGE)
+        policy.write_text("p, admin, *")
+        await until(lambda: said(node, "stays what it was"), "the node complains")
+        await certified.everywhere("alice", "default", grpc.StatusCode.OUT_OF_RANGE)
+        refused = await certified.say("admin", "acl", "add", "bob", "*", "*")
+        assert refused.status == 1
+        assert "policy.csv" in refused.errors
+        await cluster.terminate()
+
+        node.arguments = plain
+        await certified.start()
+        assert (await certified.say("admin", "acl", "add", "admin", "*", "*")).status == 0
+        await cluster.terminate()
+        policy.write_text("p, admin, *, *\n")
+        both = await run("serve", *plain, "--acl-policy", str(policy))
+        assert both.status == 2
+        assert "start without --acl-policy" in both.errors
+
+    asyncio.run(scenario())
+
+
+async def said(node: NodeProcess, text: str) -> bool:
+    return text in node.says()

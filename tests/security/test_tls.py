@@ -1,0 +1,224 @@
+"""The certificates of a process: renewed while it runs, kept when the new ones are bad, and what is said before they end."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from distlog.errors import ConfigurationInvalid
+from distlog.security.files import RealFiles
+from distlog.security.tls import WARNING_INTERVAL_S, WARNING_S, Credentials
+from tests.security.authorities import Pki
+
+DAY_S = 86400.0
+
+
+class Clock:
+    """The machine's, and some days."""
+
+    def __init__(self) -> None:
+        self.days = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.days * DAY_S
+
+    def wall_ms(self) -> int:
+        return int(1000 * (time.time() + self.days * DAY_S))
+
+
+def made(pki: Pki, days: float = 30) -> tuple[Credentials, Clock]:
+    clock = Clock()
+    return Credentials(pki.node("n1", days=days), RealFiles(), clock), clock
+
+
+def test_new_files_are_read_when_two_looks_have_found_them_the_same(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki)
+    before = credentials.identity
+    credentials.look()
+    assert credentials.identity is before
+    pki.node("n1", days=60)
+    credentials.look()
+    assert credentials.identity is before, "who writes may not be through"
+    credentials.look()
+    assert credentials.identity.chain == Path(f"{tmp_path}/n1.pem").read_bytes()
+    assert credentials.seconds_until_expiry() == pytest.approx(60 * DAY_S, abs=60)
+    assert credentials.renewed_count == 1
+
+
+def test_a_certificate_whose_key_comes_later_is_taken_when_that_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki)
+    old_key = (tmp_path / "n1.key").read_bytes()
+    pki.node("n1", days=60)
+    new_key = (tmp_path / "n1.key").read_bytes()
+    (tmp_path / "n1.key").write_bytes(old_key)
+    credentials.look()
+    (tmp_path / "n1.key").write_bytes(new_key)
+    credentials.look()
+    credentials.look()
+    assert credentials.renewed_count == 1
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("bad", ["gone", "empty", "expired", "other key", "other authority"])
+def test_a_bad_new_file_changes_nothing_and_is_said_once(
+    bad: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = Pki(tmp_path / "pki")
+    credentials, _ = made(pki)
+    before, context = credentials.identity, credentials.peer_context(is_dialling=True)
+    certificate = tmp_path / "pki" / "n1.pem"
+    if bad == "gone":
+        certificate.unlink()
+    elif bad == "empty":
+        certificate.write_bytes(b"")
+    elif bad == "expired":
+        pki.node("n1", begin_days=-9, days=-1)
+    elif bad == "other key":
+        pki.node("n2")
+        (tmp_path / "pki" / "n2.key").replace(tmp_path / "pki" / "n1.key")
+    else:
+        (tmp_path / "pki" / "ca.pem").write_bytes(Path(Pki(tmp_path / "other").ca).read_bytes())
+    for _ in range(5):
+        credentials.look()
+    assert credentials.identity is before
+    assert credentials.peer_context(is_dialling=True) is context
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "the certificates stay as they were" in said
+    assert "--tls-" in said
+    assert (credentials.refused_count, credentials.renewed_count) == (1, 0)
+    Path(pki.ca).write_bytes(pki.authority.issued.certificate)
+    pki.node("n1", days=60)
+    credentials.look()
+    credentials.look()
+    assert credentials.renewed_count == 1
+
+
+def test_who_asks_for_it_has_the_files_read_at_once(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki)
+    pki.node("n1", days=60)
+    assert credentials.read_again()
+    assert credentials.renewed_count == 1
+    assert credentials.read_again(), "nothing new is no problem"
+    assert credentials.renewed_count == 1
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    caplog.clear()
+    return said
+
+
+def test_the_end_of_a_certificate_is_said_from_two_weeks_before_once_a_day(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials, clock = made(Pki(tmp_path), days=30)
+    credentials.warn()
+    assert warnings(caplog) == []
+    clock.days = 30 - WARNING_S / DAY_S + 0.01
+    credentials.warn()
+    credentials.warn()
+    (said,) = warnings(caplog)
+    assert "a certificate expires soon" in said
+    assert f"path={tmp_path}/n1.pem days=14.0" in said
+    clock.days += WARNING_INTERVAL_S / DAY_S
+    credentials.warn()
+    assert len(warnings(caplog)) == 1
+    clock.days = 31
+    credentials.warn()
+    (said,) = warnings(caplog)
+    assert "has expired, and every new connection is refused" in said
+    assert credentials.seconds_until_expiry() == pytest.approx(-DAY_S, abs=60)
+
+
+def test_the_end_of_the_authority_is_said_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = Pki(tmp_path, days=20)
+    clock = Clock()
+    # No certificate outlives its authority, so this one ends before.
+    credentials = Credentials(pki.node("n1", days=19), RealFiles(), clock)
+    assert credentials.seconds_until_authorities_expire() == pytest.approx(20 * DAY_S, abs=60)
+    other = Pki(tmp_path / "other", days=10)
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(pki.ca).read_bytes() + Path(other.ca).read_bytes())
+    credentials = Credentials(pki.paths("n1", ca=str(both)), RealFiles(), clock)
+    credentials.warn()
+    (said,) = warnings(caplog)
+    assert f"path={both} days=10.0" in said
+
+
+def test_a_renewed_certificate_ends_the_warnings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki, days=3)
+    credentials.warn()
+    assert len(warnings(caplog)) == 1
+    pki.node("n1", days=60)
+    credentials.read_again()
+    credentials.warn()
+    assert warnings(caplog) == []
+
+
+def test_every_context_asks_for_a_certificate_and_for_tls_1_3(tmp_path: Path) -> None:
+    credentials, _ = made(Pki(tmp_path))
+    contexts = [
+        credentials.peer_context(is_dialling=True),
+        credentials.peer_context(is_dialling=False),
+        credentials.server_context(),
+    ]
+    for context in contexts:
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+
+
+def test_a_context_that_is_given_once_shows_the_newest_certificate(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki)
+    server = credentials.server_context()
+    for days in (30.0, 60.0):
+        pki.node("n1", days=days)
+        assert credentials.read_again()
+        client = ssl.create_default_context(cafile=pki.ca)
+        paths = pki.client("probe")
+        client.load_cert_chain(paths.cert, paths.key)
+        shown = shaken_hands(server, client)
+        assert ssl.DER_cert_to_PEM_cert(shown).encode() == Path(f"{tmp_path}/n1.pem").read_bytes()
+
+
+def shaken_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> bytes:
+    """Shake hands in memory; return the certificate that the server has shown."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    waiting = list(ends)
+    for end in ends * 3:
+        if end in waiting:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(end)
+    assert not waiting
+    shown = ends[0].getpeercert(True)
+    assert shown is not None
+    return shown
+
+
+def test_a_node_does_not_start_with_bad_certificates(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    paths = pki.node("n1")
+    Path(paths.key).unlink()
+    with pytest.raises(ConfigurationInvalid):
+        pki.credentials(paths)
