@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from distlog.discovery.view import Description
@@ -63,31 +63,26 @@ class Meeting:
         delay_s = DELAY_MIN_S
         while not self._is_finished():
             addresses = self._addresses()
-            answers = await asyncio.gather(*(self._ask(each) for each in addresses))
-            found = {
-                address: answer
-                for address, answer in zip(addresses, answers, strict=True)
-                if answer is not None
-            }
-            self.members = tuple(address for address, each in found.items() if each.cluster_id)
-            if self._dial(found.values()):
-                delay_s = DELAY_MIN_S
+            answers = await asyncio.gather(*(self._meet(each) for each in addresses))
+            self.members = tuple(
+                address
+                for address, each in zip(addresses, answers, strict=True)
+                if each is not None and each.cluster_id
+            )
             await asyncio.sleep(delay_s * self._random.uniform(0.75, 1.0))
             delay_s = min(2 * delay_s, DELAY_MAX_S)
 
-    def _dial(self, found: Iterable[Description]) -> bool:
-        """Dial those that are not connected; tell whether there were any."""
-        connected = set(self._peers.connected_ids)
-        missing = False
-        for each in found:
-            place = parse_address(each.peer_address)
-            if place is not None and each.node_id not in connected:
-                self._peers.locate(each.node_id, place)
-                missing = True
-        if missing:
-            # Whoever has not heard this node before it asked is greeted by it again.
-            self._peers.restart_strangers()
-        return missing
+    async def _meet(self, address: tuple[str, int]) -> Description | None:
+        """Ask who is at an address, and dial it, if it is looked for and not connected; return who it is."""
+        found = await self._ask(address)
+        if found is None or found.node_id in self._peers.connected_ids:
+            return found
+        place = parse_address(found.peer_address)
+        if place is not None:
+            self._peers.locate(found.node_id, place)
+            # Perhaps it knows this node by now.
+            self._peers.greet_again(found.node_id)
+        return found
 
     async def _ask(self, address: tuple[str, int]) -> Description | None:
         """Return who is at an address, if it is one of those that are looked for."""

@@ -198,5 +198,10 @@ class TcpNetwork:
 
 async def resolve(name: str) -> Sequence[str]:
     """Return the addresses that a name stands for, IPv4 and IPv6.  Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        # An empty label, or one that is too long.
+        raise OSError(f"{name!r} is no name of a host") from None
     return list(dict.fromkeys(str(place[0]) for *_, place in found))

@@ -12,6 +12,7 @@ durability OS, in the hands of the operating system.
         reads        read index: who may say "not there"
         transfer     handing leadership over
         membership   who joins, votes and goes, one change at a time; replicas: the other nodes, and what the library is told of them
+        reconcile    what is to be done about the members, what it waits for, and why: a pure function of all that is known
         space        what entries that are not applied will cost; space_watch: what a full node does about it
         journal_sync when the journal goes to the disk, and what waits for it
         checkpoints  when one is written, and what is forgotten after it
@@ -22,6 +23,7 @@ durability OS, in the hands of the operating system.
       checkpoint     where the journal may begin
       configuration  who the members are, as an entry has it
       formation      who belongs together: how a cluster is formed or joined, and whom a member speaks with
+      agreement      how empty nodes that were started alike choose whom the cluster begins with
       recovery       what the group begins with
 
 Invariants

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import pytest
+import uvloop
 
 from distlog.discovery.dns import DnsDiscovery, DnsSettings
 from distlog.discovery.view import Description, MemberStatus
 from distlog.errors import Unreachable
+from distlog.runtime import resolve
 from tests.discovery.worlds import description_of, pass_time
 from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
@@ -199,6 +201,19 @@ def test_the_name_is_resolved_every_ten_seconds_and_so_many_addresses_are_asked(
         told(story)
     assert len(caplog.records) == 1
     assert "it stands for 100 addresses: the first 64 are asked" in caplog.text
+
+
+def test_the_system_resolves_names_and_says_what_is_none() -> None:
+    async def resolved() -> None:
+        assert await resolve("127.0.0.1") == ["127.0.0.1"]
+        assert await resolve("::1") == ["::1"]
+        assert {"127.0.0.1", "::1"} & set(await resolve("localhost"))
+        for name in ("a..b", "x" * 64 + ".example"):
+            with pytest.raises(OSError, match=r"[a-z]"):
+                await resolve(name)
+
+    asyncio.run(resolved())
+    uvloop.run(resolved())
 
 
 def test_one_node_at_two_addresses_is_one_node() -> None:
