@@ -46,8 +46,12 @@ CHANNEL_OPTIONS = (
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without what would configure a node or a command."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")}
+    """Return this process's environment without what would configure a node or a command, or gRPC in their place."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DISTLOG_", "GRPC_"))
+    }
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
