@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up up-serf n1 n2 n3 test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
+.PHONY: help up up-serf n1 n2 n3 test check fix metrics proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ check: $(VENV)/installed-dev ## lint, types, and whether the generated code is u
 fix: $(VENV)/installed-dev ## format, and repair what the linter can
 	ruff check --fix
 	ruff format
+
+metrics: $(VENV)/installed-dev ## write docs/metrics.md from the table of metrics
+	@exec python -m tests.monitoring.document
 
 proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
 	python proto/generate.py

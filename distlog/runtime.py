@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -176,13 +177,27 @@ class Network(Protocol):
         """Open one connection; the protocol's `connection_made` gets its transport.  Raises OSError."""
 
 
+# Of a connection that comes in to a port with TLS, until it is encrypted.
+TLS_HANDSHAKE_TIMEOUT_S = 5.0
+
+
 class TcpNetwork:
     """The machine's TCP stack."""
+
+    def __init__(self, listening: ssl.SSLContext | None = None) -> None:
+        """listening: what connections that come in are encrypted with; None: they are not."""
+        self._listening = listening
 
     async def listen(
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> asyncio.AbstractServer:
-        return await asyncio.get_running_loop().create_server(protocol_factory, host, port)
+        return await asyncio.get_running_loop().create_server(
+            protocol_factory,
+            host,
+            port,
+            ssl=self._listening,
+            ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S if self._listening else None,
+        )
 
     async def connect(
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int

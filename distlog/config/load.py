@@ -108,8 +108,12 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
             )
     _check_beginning(config, given)
     _check_serf(config, given)
-    for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
-        if not address.is_loopback and not config.insecure:
+    for flag, address in (
+        ("--listen", config.listen),
+        ("--peer-listen", config.peer_listen),
+        ("--http-listen", config.http_listen),
+    ):
+        if address is not None and not address.is_loopback and not config.insecure:
             problem = (
                 f"{address} is reachable from other machines and nothing is encrypted or authenticated: "
                 "listen on 127.0.0.1, or add --insecure if the network is trusted"

@@ -47,7 +47,9 @@ CHANNEL_OPTIONS = (
 def environment() -> dict[str, str]:
     """Return this process's environment without what would configure a node or a command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTLOG_")}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    # Nodes beside each other would want the same port for monitoring; what a test reads of a log is text.
+    ours = {"DISTLOG_HTTP_LISTEN": "none", "DISTLOG_LOG_FORMAT": "text"}
+    return {**kept, **ours, "PYTHONUNBUFFERED": "1"}
 
 
 def random_host() -> str:

@@ -65,6 +65,7 @@ async def serving(
         port=0,
         insecure=False,
         random_bytes=lambda size: INCIDENT_BYTES[:size],
+        now=asyncio.get_running_loop().time,
         limits=limits,
         itself=lambda: served.itself,
     )
