@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up up-serf n1 n2 n3 test check fix metrics proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
+.PHONY: help up up-serf n1 n2 n3 test check fix metrics proto chart simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ metrics: $(VENV)/installed-dev ## write docs/metrics.md from the table of metric
 
 proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
 	python proto/generate.py
+
+chart: $(VENV)/installed-dev ## render the Helm chart for its tests; needs Helm 3
+	@exec python -m tests.deploy.charts
 
 simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEED=0, one: SEED=17, without a rule: ABLATE=all
 	@exec python -m tests.simulation.campaign --seeds $(SEEDS) --first-seed $(FIRST_SEED) \

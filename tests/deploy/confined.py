@@ -54,8 +54,15 @@ class Network:
             self.addresses.setdefault(name, []).append(address)
         return address
 
+    def remove(self, address: str) -> None:
+        """Have no name lead to an address any more."""
+        for found in self.addresses.values():
+            if address in found:
+                found.remove(address)
+        self.hosts_file()
+
     def hosts_file(self) -> Path:
-        """Write what is known now."""
+        """Write what is known now; whoever runs sees it at once."""
         path = self.directory / "hosts"
         lines = [f"{each} {name}" for name, found in self.addresses.items() for each in found]
         path.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]), "utf-8")
@@ -66,6 +73,8 @@ def confined(network: Network, data: Path, variables: Mapping[str, str]) -> tupl
     """Return what stands before a command to have it run so.  Call it when all names are known."""
     data.mkdir(exist_ok=True)
     given = [f"{name}={value}" for name, value in variables.items() if name != "PATH"]
+    # The other resolver of gRPC takes all names of a hosts file that share an address for one.
+    given.append("GRPC_DNS_RESOLVER=native")
     return (
         *("unshare", "--mount", "sh", "-c", CONFINE, "confine"),
         *(str(network.hosts_file()), str(data), tempfile.gettempdir()),

@@ -58,32 +58,50 @@ def _read(name: str) -> Any:
     return json.loads((DIRECTORY / name).read_text("utf-8"))
 
 
-def _problems(schema: Any, value: Any) -> list[str]:
+def _validator(schema: Any) -> Any:
+    """Return what holds values against a schema.  Raises SchemaError if it is none."""
+    made = jsonschema.validators.validator_for(schema)
+    made.check_schema(schema)
+    return made(schema)
+
+
+def _problems(validator: Any, value: Any) -> list[str]:
     """Return what is wrong, each with where it is."""
-    validator = jsonschema.validators.validator_for(schema)(schema)
-    validator.check_schema(schema)
     return sorted(f"{each.json_path}: {each.message}" for each in validator.iter_errors(value))
+
+
+@cache
+def _compose() -> Any:
+    return _validator(_read("compose.json"))
+
+
+@cache
+def _kubernetes() -> Any:
+    """Return what knows all definitions, and holds a value against none of them yet."""
+    return _validator({**_read("kubernetes.json")})
 
 
 def compose_problems(value: Any) -> list[str]:
     """Return what Compose would say against a file."""
-    return _problems(_read("compose.json"), value)
+    return _problems(_compose(), value)
 
 
 def kubernetes_problems(value: Mapping[str, Any]) -> list[str]:
     """Return what Kubernetes, or the Prometheus operator, would say against an object."""
     kind = f"{value.get('apiVersion')} {value.get('kind')}"
-    definitions = _read("kubernetes.json")
     if kind == "monitoring.coreos.com/v1 ServiceMonitor":
-        return _problems({**definitions, **SERVICE_MONITOR}, value)
-    if kind not in KUBERNETES:
+        schema: Any = SERVICE_MONITOR
+    elif kind in KUBERNETES:
+        schema = {"$ref": f"#/$defs/{KUBERNETES[kind]}"}
+    else:
         return [f"$: there is no schema for {kind}"]
-    return _problems({**definitions, "$ref": f"#/$defs/{KUBERNETES[kind]}"}, value)
+    definitions = _kubernetes().schema["$defs"]
+    return _problems(_kubernetes().evolve(schema={**schema, "$defs": definitions}), value)
 
 
 def values_problems(schema: Any, values: Any) -> list[str]:
     """Return what Helm would say against the values of a chart with this schema."""
-    return _problems(schema, values)
+    return _problems(_validator(schema), values)
 
 
 class _UniqueLoader(yaml.SafeLoader):

@@ -75,7 +75,9 @@ def test_the_variables_of_the_image_are_settings_and_the_ports_are_those_of_the_
         IMAGE.run("n1", ["serve", "--advertise", "n1:8400", "--insecure"], IMAGE.variables)
     )
     assert config.data_dir == "/var/lib/distlog"
-    assert IMAGE.ports == [str(config.listen.port), str(config.peer_listen.port)]
+    addresses = (config.listen, config.peer_listen, config.http_listen)
+    assert IMAGE.ports == [str(each.port) for each in addresses if each is not None]
+    assert all(each is not None and each.is_wildcard for each in addresses)
 
 
 def test_an_image_that_is_told_nothing_says_how_it_is_used() -> None:
