@@ -16,6 +16,7 @@ from typing import Any
 
 from distlog.consensus.agreement import Agreement, Proposal
 from distlog.consensus.formation import Formation
+from distlog.discovery.view import Description
 from distlog.finding import Finding
 from distlog.joining import Joining
 from distlog.meeting import Meeting
@@ -105,7 +106,19 @@ class Arrival:
             self._ports.random,
             judge=self._neighbours.judge_found,
             is_finished=self._neighbours.is_in_touch,
+            looked_around=self._looked_around,
         )
+
+    def _looked_around(self, found: Sequence[Description]) -> None:
+        agreement = self._formation.agreement
+        if agreement is None or self._formation.configuration is not None:
+            return
+        for each in found:
+            if each.cluster_id:
+                agreement.found(each.cluster_id)
+        if agreement.looked_around():
+            # This node may agree now to what it heard meanwhile.
+            self._neighbours.peers.restart_connections()
 
     def _join(
         self, addresses: Callable[[], Sequence[tuple[str, int]]]

@@ -40,11 +40,12 @@ class Meeting:
         *,
         judge: Callable[[Description], str | None],
         is_finished: Callable[[], bool],
+        looked_around: Callable[[Sequence[Description]], None],
     ) -> None:
         """addresses(): where clients reach nodes, perhaps this one, too.
 
         judge(): None: a node is one of those that are looked for; otherwise why it is none, in words, or "" if it may be one yet.
-        is_finished(): that nobody is missing.
+        is_finished(): that nobody is missing.  looked_around(): called when everybody was asked, with those of them that are looked for.
         """
         self._own_id = own_id
         self._addresses = addresses
@@ -53,6 +54,7 @@ class Meeting:
         self._random = random
         self._judge = judge
         self._is_finished = is_finished
+        self._looked_around = looked_around
         # Where clients reach those of them that belong to a cluster.
         self.members: tuple[tuple[str, int], ...] = ()
         # What was wrong with each address when the log said it last.
@@ -69,6 +71,8 @@ class Meeting:
                 for address, each in zip(addresses, answers, strict=True)
                 if each is not None and each.cluster_id
             )
+            if addresses:
+                self._looked_around([each for each in answers if each is not None])
             await asyncio.sleep(delay_s * self._random.uniform(0.75, 1.0))
             delay_s = min(2 * delay_s, DELAY_MAX_S)
 

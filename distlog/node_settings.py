@@ -134,6 +134,15 @@ def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Co
     """Return what a data directory knows of its cluster; None: nothing yet.  Raises ConfigurationInvalid if the settings name another."""
     voters, cluster_id = directory.voters, directory.cluster_id
     if voters is None or cluster_id is None:
+        agreed_on, is_agreed = directory.proposal
+        if is_agreed and not settings.joins:
+            # Those may have formed it since, with this node: it must not form another one.
+            names = ", ".join(sorted(agreed_on))
+            raise ConfigurationInvalid(
+                key="join",
+                problem=f"is missing, but {settings.data_dir} has agreed to be a cluster with {names}: start it with --join and --expect "
+                "as before, or with an empty --data-dir",
+            )
         return None
     if settings.bootstrap or settings.joins:
         # Those mean nothing to who belongs to a cluster.

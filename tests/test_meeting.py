@@ -41,9 +41,15 @@ def judge(found: Description) -> str | None:
     return None if found.node_id != "later" else ""
 
 
-def met(answers: dict[str, Any], *, seconds: float) -> tuple[Peers, Meeting, list[str]]:
-    """Let n1 look for others for so long; an answer is who is there, what is wrong, or None for silence."""
+def met(
+    answers: dict[str, Any], *, seconds: float, looked: list[list[str]] | None = None
+) -> tuple[Peers, Meeting, list[str]]:
+    """Let n1 look for others for so long; an answer is who is there, what is wrong, or None for silence.
+
+    looked: takes who was found, each time when everybody was asked.
+    """
     peers, asked = Peers(), []
+    looked = [] if looked is None else looked
 
     async def ask(address: tuple[str, int]) -> tuple[Description, int]:
         asked.append(address[0])
@@ -63,6 +69,7 @@ def met(answers: dict[str, Any], *, seconds: float) -> tuple[Peers, Meeting, lis
             Random(1),
             judge=judge,
             is_finished=lambda: len(peers.connected_ids) > 5,
+            looked_around=lambda found: looked.append([each.node_id for each in found]),
         )
 
     meetings = [made()]
@@ -87,6 +94,21 @@ def test_everybody_is_asked_and_dialled_where_peers_reach_it_but_this_node_itsel
 def test_one_that_does_not_answer_keeps_nobody_waiting() -> None:
     peers, _, _ = met({"h2": None, "h3": node("n3")}, seconds=ANSWER_TIMEOUT_S / 2)
     assert peers.located == {"n3": ("n3", 8401)}
+
+
+def test_it_says_when_everybody_was_asked_and_who_of_them_is_looked_for() -> None:
+    looked: list[list[str]] = []
+    answers = {"a": node("n1"), "b": node("n2", "f00"), "c": None, "d": node("later")}
+    met(answers, seconds=ANSWER_TIMEOUT_S - 0.1, looked=looked)
+    assert not looked, "one has not answered yet"
+    met(answers, seconds=ANSWER_TIMEOUT_S + 0.1, looked=looked)
+    assert looked == [["n2"]]
+
+
+def test_who_knows_no_address_has_asked_nobody() -> None:
+    looked: list[list[str]] = []
+    met({}, seconds=1.0, looked=looked)
+    assert not looked
 
 
 def test_it_asks_less_and_less_often_and_greets_who_is_not_connected_each_time() -> None:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--expect",
         type=count,
         metavar="N",
-        help="how many nodes must agree on the leader (default: all members)",
+        help="how many nodes must agree on the leader (default: all that vote or are about to)",
     )
     parser.add_argument(
         "--timeout",
@@ -57,7 +57,7 @@ def run(namespace: argparse.Namespace) -> int:
 async def wait_for_leader(
     addresses: Sequence[str], expected: int | None, timeout_s: float
 ) -> tuple[str, int]:
-    """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all members."""
+    """Return the leader's id and how many nodes agree on it, as soon as `expected` do; None: all that vote or are about to."""
     # Only now: a mistake in the flags is answered without loading gRPC.
     from distlog.client import Client
 
@@ -78,7 +78,7 @@ async def wait_for_leader(
                 if member.address
             )
             agreeing = voting(agreement(statuses))
-            if agreeing and len(agreeing) >= (expected or len(agreeing[0].members)):
+            if agreeing and len(agreeing) >= (expected or voter_count(agreeing[0])):
                 leader = agreeing[0]
                 # Twice the same: by then the nodes have said what they say when they are ready, and this is the last word.
                 if settled and (settled.leader_id, settled.term) == (leader.leader_id, leader.term):
@@ -129,6 +129,13 @@ def voting(agreeing: list[NodeStatus]) -> list[NodeStatus]:
     leader = next(status for status in agreeing if status.node_id == status.leader_id)
     voters = {member.node_id for member in leader.members if member.is_voter}
     return [leader, *(each for each in agreeing if each is not leader and each.node_id in voters)]
+
+
+def voter_count(leader: NodeStatus) -> int:
+    """Return how many nodes vote or are about to, as the leader has it: beyond the target a member stays a learner."""
+    voters = sum(member.is_voter for member in leader.members)
+    member_count = len(leader.members)
+    return max(voters, min(member_count, leader.target)) if leader.target else member_count
 
 
 def opinion(answer: NodeStatus | DistlogError) -> str:

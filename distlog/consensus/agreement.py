@@ -9,6 +9,8 @@ names, over restarts, too.  Who has agreed to a set proposes nothing else, unles
 agreed and never will, so nobody ever forms the set.  What was formed has the agreement of all its nodes, and none of them ever took it
 back; so none of them has agreed to another one.
 
+Who knows of a cluster agrees to nothing more: it waits to join that one.  So nobody agrees before it has asked around once.
+
 What this cannot do is in docs/decisions/0024-how-empty-nodes-agree.md: two groups that hear nothing of each other form two clusters.
 """
 
@@ -57,6 +59,10 @@ class Agreement:
         self._heard = {**proposal.voters, node_id: directory_id}
         # What each has proposed last, and the directory under which it did.
         self._said: dict[str, tuple[str, Proposal]] = {}
+        # Whether everybody that it knows of was asked since it runs: until then there may be a cluster that it has not heard of.
+        self._has_looked = False
+        # A cluster that there is; "": none is known.
+        self._cluster_id = ""
         self._advance()
 
     def hear(self, node_id: str, directory_id: str, proposal: Proposal) -> None:
@@ -67,6 +73,15 @@ class Agreement:
             self._advance()
         finally:
             self._forget_the_others()
+
+    def looked_around(self) -> bool:
+        """Everybody that this node knows of was asked; tell whether for the first time: then hear the others again."""
+        had_looked, self._has_looked = self._has_looked, True
+        return not had_looked
+
+    def found(self, cluster_id: str) -> None:
+        """There is a cluster, which this node shall join: it agrees to form none beside it."""
+        self._cluster_id = cluster_id
 
     def outcome(self) -> Mapping[str, str] | None:
         """Return the voters when all of them have agreed to each other; None: not yet."""
@@ -80,6 +95,8 @@ class Agreement:
 
     def missing(self) -> str:
         """Say what this node waits for."""
+        if self._cluster_id:
+            return f"cluster {self._cluster_id}, which it has found, to take it in"
         if not self.proposal.voters:
             names = ", ".join(sorted(self._heard))
             return f"{self.expect} nodes, of which it knows {names}"
@@ -103,7 +120,7 @@ class Agreement:
                 return
             if smallest != self.proposal.voters:
                 self._propose(Proposal(smallest))
-            if self._all_propose_it():
+            if self._has_looked and not self._cluster_id and self._all_propose_it():
                 self._propose(Proposal(smallest, is_agreed=True))
 
     def _forget_the_others(self) -> None:

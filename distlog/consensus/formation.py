@@ -140,7 +140,9 @@ class Formation:
         if self.joins:
             if hello.members.get(self._node_id) == self._directory_id:
                 self.configuration = _adopted(hello.cluster_id, hello.voters)
-            elif self.agreement is not None and not hello.cluster_id:
+            elif self.agreement is not None and hello.cluster_id:
+                self.agreement.found(hello.cluster_id)
+            elif self.agreement is not None:
                 said = Proposal(hello.proposal, hello.agreed)
                 self.agreement.hear(hello.node_id, hello.directory_id, said)
                 voters = self.agreement.outcome()

@@ -270,10 +270,10 @@ def _promotions(situation: Situation, policy: Policy) -> Iterator[Intention]:
             continue
         standing = situation.standings[node_id]
         why, waits_for = "it has what the voters have", ""
-        if not standing.answers:
-            waits_for = "it to answer"
-        elif not standing.has_caught_up:
-            waits_for = f"it to catch up: it lacks {standing.lag} entries"
+        if not standing.has_caught_up:
+            # The rule alone decides: it also knows who is silent.
+            lacks = f"it to catch up: it lacks {standing.lag} entries"
+            waits_for = lacks if standing.answers else "it to answer"
         elif target and count >= target:
             if dead and count == target:
                 why = f"it takes the place of {dead[0]}"
@@ -307,7 +307,8 @@ def _newcomers(situation: Situation) -> Iterator[Intention]:
         if seen.status is not MemberStatus.ALIVE or node_id in situation.asking:
             continue
         known = configuration.directory_of(node_id)
-        if known == description.directory_id or node_id == situation.node_id:
+        # What is only configured has not told its directory.
+        if description.directory_id in ("", known) or node_id == situation.node_id:
             continue
         if (node_id, description.directory_id) in configuration.removed:
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
-from distlog.cli.wait import agreement, own_command
-from distlog.client.values import NodeStatus
+from distlog.cli.wait import agreement, own_command, voter_count
+from distlog.client.values import Member, NodeStatus
 
 
 def status(node_id: str, leader_id: str, term: int, cluster_id: str = "c") -> NodeStatus:
@@ -65,6 +66,27 @@ def test_a_node_of_another_cluster_does_not_count() -> None:
 
 def test_a_node_that_is_asked_under_two_addresses_counts_once() -> None:
     assert agreeing(status("n1", "n1", 3), status("n1", "n1", 3)) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("voters", "learners", "target", "expected"),
+    [
+        pytest.param(3, 0, 3, 3, id="all vote"),
+        pytest.param(1, 2, 0, 3, id="without a target whoever joins votes soon"),
+        pytest.param(3, 2, 3, 3, id="spares stay learners"),
+        pytest.param(2, 2, 3, 3, id="one of them is about to vote"),
+        pytest.param(4, 0, 3, 4, id="one more than the target is to go"),
+    ],
+)
+def test_all_that_vote_or_are_about_to_are_waited_for(
+    voters: int, learners: int, target: int, expected: int
+) -> None:
+    members = tuple(
+        Member(f"n{each}", "", False, True, 0, is_voter=each < voters)
+        for each in range(voters + learners)
+    )
+    leader = dataclasses.replace(status("n0", "n0", 1), members=members, target=target)
+    assert voter_count(leader) == expected
 
 
 @pytest.mark.parametrize(

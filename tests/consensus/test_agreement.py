@@ -13,7 +13,9 @@ from distlog.errors import StorageFull
 
 
 def agreement(name: str, expect: int = 3, proposal: Proposal = NOTHING) -> Agreement:
-    return Agreement(name, f"{name}-1", expect, proposal, lambda _proposal: None)
+    made = Agreement(name, f"{name}-1", expect, proposal, lambda _proposal: None)
+    made.looked_around()
+    return made
 
 
 def tell(speaker: str, listener: Agreement, proposal: Proposal) -> None:
@@ -99,6 +101,33 @@ def test_after_a_restart_a_node_proposes_nothing_greater_and_keeps_what_it_has_a
     assert kept.proposal == those("bcd", agreed=True)
 
 
+def test_nobody_agrees_before_it_has_asked_around() -> None:
+    node = Agreement("a", "a-1", 2, NOTHING, lambda _proposal: None)
+    tell("b", node, those("ab"))
+    assert node.proposal == those("ab")
+    assert node.looked_around()
+    tell("b", node, those("ab"))
+    assert node.proposal == those("ab", agreed=True)
+    assert not node.looked_around()
+
+
+def test_who_has_found_a_cluster_agrees_to_none_beside_it() -> None:
+    node = agreement("a")
+    node.found("f00")
+    for each in "bc":
+        tell(each, node, those("abc"))
+    assert node.proposal == those("abc")
+    assert node.missing() == "cluster f00, which it has found, to take it in"
+
+
+def test_what_all_have_agreed_to_is_formed_although_one_has_found_a_cluster_since() -> None:
+    node = agreed_on_bcd()
+    node.found("f00")
+    for each in "bc":
+        tell(each, node, those("bcd", agreed=True))
+    assert node.outcome() == those("bcd").voters
+
+
 def test_however_many_nodes_greet_it_keeps_what_it_needs() -> None:
     node = agreement("b")
     for number in range(1000):
@@ -174,6 +203,7 @@ class Nodes:
                 process.stored = proposal
 
         process.run = Agreement(name, process.directory_id, self.expect, process.stored, write)
+        process.run.looked_around()
 
     def crash(self, name: str, *, wipe: bool) -> None:
         process = self.processes[name]
@@ -197,6 +227,8 @@ class Nodes:
         if hello.formed is not None:
             if hello.formed.get(listener) == process.directory_id:
                 process.formed = hello.formed
+            else:
+                process.run.found("another")
             return
         process.run.hear(hello.speaker, hello.directory_id, hello.proposal)
         outcome = process.run.outcome()

@@ -200,6 +200,7 @@ def test_a_stranger_needs_more_than_the_name_of_the_cluster() -> None:
 
 def expecting(name: str, directory: str, expect: int = 3) -> Formation:
     agreement = Agreement(name, directory, expect, NOTHING, lambda _proposal: None)
+    agreement.looked_around()
     return Formation(name, directory, set(), None, agreement)
 
 
@@ -226,6 +227,9 @@ def test_a_node_that_finds_a_cluster_joins_it_and_forms_none() -> None:
     member = replace_members(hello("n1", "d1", FORMED), {**FORMED.voters, "n4": "d4"})
     assert formation.judge(hello("n1", "d1", FORMED)) is None
     assert formation.hear(hello("n1", "d1", FORMED)) is None
+    assert formation.missing() == [
+        f"cluster {FORMED.cluster_id}, which it has found, to take it in"
+    ]
     assert formation.hear(member) == FORMED
 
 

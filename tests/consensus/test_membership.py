@@ -5,12 +5,20 @@ Each story is told with all rules; tests/simulation/ablation.py tells the same o
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from distlog.consensus.configuration import Addresses
 from distlog.consensus.rules import complete_rules
-from distlog.errors import MemberNotFound, MembershipChangeRefused, MembershipChangeUnderWay
+from distlog.discovery.view import Description, Member, MemberStatus, Sight
+from distlog.errors import (
+    InvalidRequest,
+    MemberNotFound,
+    MembershipChangeRefused,
+    MembershipChangeUnderWay,
+)
 from tests.consensus.voters import ELECTION_S, RulesMaker, Voters
 
 
@@ -395,3 +403,68 @@ STORIES = (
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_with_all_rules_nothing_is_violated(story: Any) -> None:
     assert story(complete_rules) is None
+
+
+# --- What discovery sees, and how many shall vote ---------------------------------------------------
+
+
+def seen(cluster: Voters, name: str, status: MemberStatus, for_s: float) -> dict[str, Member]:
+    described = Description(name, cluster[name].directory_id, f"{name}:8401", f"{name}:8400")
+    return {name: Member(described, status, 1, cluster.clock.monotonic() - for_s)}
+
+
+def test_the_target_is_an_entry_like_the_others_and_a_learner_beyond_it_stays_one() -> None:
+    cluster = led_by_a()
+
+    async def target() -> None:
+        with pytest.raises(InvalidRequest):
+            cluster["a"].membership.targeted(33)
+        future = cluster["a"].membership.targeted(3)
+        cluster.settle("a", "b", "c")
+        await future
+
+    asyncio.run(target())
+    assert {cluster[name].raft.configuration.target for name in "abc"} == {3}
+    cluster.start_empty("d")
+    cluster.add_learner("a", "d")
+    cluster.settle("a", "b", "c", "d")
+    cluster.promote("a", "b", "c", "d")
+    assert (voters_of(cluster, "a"), learners_of(cluster, "a")) == ("abc", "d")
+    (planned,) = cluster["a"].membership.planned()
+    assert planned.waits_for == "a place: 3 of 3 voters are there"
+
+
+def test_whoever_leads_later_remembers_how_many_there_were_when_one_failed() -> None:
+    cluster = led_by_a()
+    for name in "ab":
+        view = Sight(seen(cluster, "c", MemberStatus.FAILED, 1), 0.0, cluster.clock.monotonic())
+        cluster[name].membership.view = lambda view=view: view  # type: ignore[misc]
+        cluster[name].membership.step()
+    cluster.lose("c")
+    cluster["a"].raft.peer_disconnected("c")
+    grow(cluster, "a", "d", "b")
+    assert voters_of(cluster, "a") == "abcd"
+    cluster.elect("b", "a", "d")
+    cluster["b"].raft.peer_disconnected("c")
+    cluster.settle("b", "a", "d")
+    now = cluster.clock.monotonic()
+    gone = Sight(seen(cluster, "c", MemberStatus.FAILED, 700), 0.0, now)
+    cluster["b"].membership.view = lambda: gone
+    cluster["b"].membership.step()
+    cluster.settle("b", "a", "d")
+    assert voters_of(cluster, "b") == "abd"
+
+
+def test_what_is_under_way_and_what_waits_for_it_are_both_said() -> None:
+    cluster = led_by_a()
+    membership = cluster["a"].membership
+    for name in "de":
+        cluster.start_empty(name)
+        membership.ask(name, cluster[name].directory_id, Addresses(f"{name}:8401", f"{name}:8400"))
+    membership.step()
+    first, second = membership.planned()
+    assert (first.node_id, first.waits_for) == ("d", "")
+    assert (second.node_id, second.waits_for) == ("e", "the change of members that is under way")
+    cluster.settle("a", "b", "c")
+    membership.step()
+    assert [each.node_id for each in membership.planned() if not each.waits_for] == ["e"]

@@ -118,6 +118,12 @@ def test_a_stranger_is_left_to_an_operator(member: Member, expected: str) -> Non
     assert intention(made, name).waits_for == expected
 
 
+def test_a_node_that_is_only_configured_is_no_stranger() -> None:
+    told = seen("b", ALIVE)
+    configured = replace(told, description=replace(told.description, directory_id=""))
+    assert not plan(situation(cluster_of("abc"), view={"b": configured}), Policy()).intentions
+
+
 def test_an_identity_that_was_removed_never_comes_back() -> None:
     configuration = cluster_of("abcd").without("d")
     assert action(situation(configuration, asking=asks("d"), view={"d": seen("d", ALIVE)})) is None

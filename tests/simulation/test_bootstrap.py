@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from distlog.errors import ConfigurationInvalid
 from distlog.node_settings import Backend, DiscoverySettings
+from distlog.storage.data_directory import DataDirectory
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.simulated_machine import CLIENT_PORT
 from tests.simulation.stories import block, led, records_of, simulated
@@ -17,6 +19,7 @@ from tests.simulation.test_membership import voters
 from tests.simulation.virtual_loop import VirtualLoop
 
 FIVE = ("n1", "n2", "n3", "n4", "n5")
+SIX = (*FIVE, "n6")
 
 
 def unstarted(story: Any, seed: int, names: tuple[str, ...], **options: Any) -> None:
@@ -120,6 +123,35 @@ def test_who_comes_later_joins_as_a_learner_and_forms_nothing() -> None:
     simulated(story, expect=3, spares=("n0", "n4"))
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("first", [SIX[:3], SIX[3:]])
+def test_as_many_more_that_start_together_join_and_form_none_of_their_own(
+    first: tuple[str, ...], by_name: bool, seed: int
+) -> None:
+    random = Random(seed)
+
+    async def story(cluster: SimulatedCluster) -> None:
+        for machine in cluster.machines.values():
+            machine.way = "alone" if by_name else "join"
+        for name in first:
+            await start(cluster, cluster.machines[name])
+        assert await cluster.wait_until(
+            lambda: len(cluster_ids(cluster) - {""}) == 1, "the first three form a cluster"
+        )
+        await led(cluster)
+        for name in SIX:
+            await start(cluster, cluster.machines[name])
+            await asyncio.sleep(random.random() / 20)
+        await all_belong(cluster)
+        configuration = cluster.configuration()
+        assert configuration is not None
+        assert tuple(configuration.voters) == first
+
+    where = DiscoverySettings(Backend.DNS, "cluster", CLIENT_PORT) if by_name else None
+    unstarted(story, seed, SIX, **({"discovery": where} if where else {}))
+
+
 def test_machines_that_find_each_other_by_a_name_need_no_list() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         for machine in cluster.machines.values():
@@ -130,6 +162,20 @@ def test_machines_that_find_each_other_by_a_name_need_no_list() -> None:
 
     by_name = DiscoverySettings(Backend.DNS, "cluster", CLIENT_PORT)
     unstarted(story, 1, ("n1", "n2", "n3"), discovery=by_name)
+
+
+@pytest.mark.parametrize("way", ["bootstrap", "alone"])
+def test_a_machine_that_has_agreed_to_one_cluster_does_not_begin_another(way: str) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        machine = cluster.machines["n1"]
+        directory = DataDirectory.open(machine.disk, "data", "n1", Random(1))
+        directory.propose({"n1": directory.directory_id, "n2": "d2"}, is_agreed=True)
+        directory.close()
+        machine.way = way
+        with pytest.raises(ConfigurationInvalid, match="has agreed to be a cluster with n1, n2"):
+            await machine.start()
+
+    unstarted(story, 1, ("n1",))
 
 
 def test_machines_that_expect_different_numbers_say_so_and_form_nothing(

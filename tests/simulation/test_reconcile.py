@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distlog.errors import MembershipChangeRefused
+from distlog.errors import DistlogError, MembershipChangeRefused
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.stories import block, followers, led, records_of, simulated
 from tests.simulation.test_leadership import Load
@@ -236,3 +236,88 @@ def test_a_node_that_says_good_bye_is_removed_and_never_by_itself(leads: bool) -
         await complete(cluster, *sorted({"n1", "n2", "n3"} - {leaving.name}))
 
     simulated(story, **ALIKE)
+
+
+class Trickle:
+    """A client that appends a record now and then, where the leader is; it never repeats what may have been written."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+        self._is_stopping = False
+        self.acknowledged: list[bytes] = []
+
+    async def run(self) -> None:
+        number = 0
+        while not self._is_stopping:
+            number += 1
+            machine = self._cluster.leader()
+            if machine is not None and machine.log is not None:
+                record = b"r%d" % number
+                try:
+                    async with asyncio.timeout(5.0):
+                        await machine.log.propose_append("", block(record))
+                except (DistlogError, TimeoutError):
+                    pass
+                else:
+                    self.acknowledged.append(record)
+            await asyncio.sleep(0.2)
+
+    async def stop(self, task: asyncio.Future[None]) -> None:
+        self._is_stopping = True
+        await task
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_to_the_nodes_nothing_is_lost_and_three_vote_in_the_end(seed: int) -> None:
+    """Crashes, power cuts, partitions and lost gossip, with two spares and a short patience with the dead."""
+    random = Random(seed)
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await complete(cluster, "n1", "n2", "n3")
+        for name in ("n4", "n5"):
+            await start(cluster, name)
+        trickle = Trickle(cluster)
+        working = asyncio.ensure_future(trickle.run())
+        machines = list(cluster.machines.values())
+        for _ in range(25):
+            await asyncio.sleep(6 * random.random())
+            machine = random.choice(machines)
+            if machine.node is None:
+                await machine.start()
+                if random.random() < 0.5:
+                    _lose_gossip(machine, random)
+            elif random.random() < 0.5 and sum(each.node is not None for each in machines) > 3:
+                machine.crash()
+            elif random.random() < 0.3:
+                part = {each.name for each in random.sample(machines, 2)}
+                cluster.network.partition(part, {each.name for each in machines} - part)
+                await asyncio.sleep(8 * random.random())
+                cluster.network.heal()
+            configuration = cluster.configuration()
+            assert configuration is None or len(configuration.voters) >= 3
+        for machine in machines:
+            if machine.node is None:
+                await machine.start()
+            if cluster.configuration() is not None:
+                await _empty_the_removed(cluster)
+        await led(cluster)
+        assert await cluster.wait_until(lambda: len(voters(cluster)) >= 3, "three vote")
+        await trickle.stop(working)
+        log = await led(cluster)
+        await log.confirm()
+        kept = await records_of(log)
+        assert [each for each in kept if each in set(trickle.acknowledged)] == trickle.acknowledged
+        assert len(trickle.acknowledged) > 50
+
+    simulated(story, seed=seed, expect=3, spares=("n4", "n5"), dead_after_s=4.0)
+
+
+async def _empty_the_removed(cluster: SimulatedCluster) -> None:
+    """Do what an operator does with a node that was told that it is no member any more."""
+    configuration = cluster.configuration()
+    assert configuration is not None
+    for machine in cluster.machines.values():
+        if machine.node is not None and machine.name not in configuration.members:
+            machine.crash()
+            machine.wipe()
+            await machine.start()

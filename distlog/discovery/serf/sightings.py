@@ -62,8 +62,7 @@ def sightings_of(members: Iterable[AgentMember], own: TaggedNode) -> Sightings:
             found.failed_names.setdefault(theirs.node_id, []).append(member.name)
         if seen.status is MemberStatus.ALIVE and not is_own and member.host:
             found.addresses.append(str(AgentAddress(member.host, member.port)))
-        # A name that a node has given to its agent is of one run.
-        if member.name == gossip_name(theirs.node_id, node.run):
+        if _is_own_agent(member, node):
             named.append((member.name, seen))
     found.addresses.sort()
     found.superseded_names = _superseded(named)
@@ -93,7 +92,19 @@ def _superseded(named: Sequence[tuple[str, Sighting]]) -> list[str]:
 
 def _sighting(member: AgentMember, node: TaggedNode) -> Sighting:
     status = STATES.get(node.state, STATUSES[member.status])
+    if (
+        status is MemberStatus.LEFT
+        and node.state is not NodeState.LEFT
+        and not _is_own_agent(member, node)
+    ):
+        # Its agent has left, as one does with its machine: that is no good-bye of the node, which is removed for that.
+        status = MemberStatus.FAILED
     return Sighting(node.description, status, node.run)
+
+
+def _is_own_agent(member: AgentMember, node: TaggedNode) -> bool:
+    """Tell whether a node has started this agent, for one run and under a name of that: it leaves when its node does."""
+    return member.name == gossip_name(node.description.node_id, node.run)
 
 
 def _rank(sighting: Sighting) -> tuple[bool, int, str]:

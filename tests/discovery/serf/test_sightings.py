@@ -53,6 +53,16 @@ def test_what_becomes_of_a_status(
     assert found.nodes["n2"].description == description_of("n2")
 
 
+def test_an_agent_of_others_that_leaves_says_nothing_for_its_node() -> None:
+    for state, seen in (
+        (NodeState.UP, FAILED),
+        (NodeState.STOPPED, FAILED),
+        (NodeState.LEFT, LEFT),
+    ):
+        left = replace(member("n2", 1, AgentStatus.LEFT, state=state), name="west")
+        assert sightings_of([left], OWN).nodes["n2"].status is seen
+
+
 def test_of_two_names_of_a_node_the_alive_one_counts_then_that_of_the_later_run() -> None:
     old_alive, old_failed = member("n2", 1), member("n2", 1, AgentStatus.FAILED)
     new_alive, new_failed = member("n2", 2), member("n2", 2, AgentStatus.FAILED)
