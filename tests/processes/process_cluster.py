@@ -102,7 +102,7 @@ class NodeProcess:
         self.node_id = node_id
         self.data_dir = directory
         self.host = host
-        self.client_port, self.peer_port = free_ports(host, 2)
+        self.client_port, self.peer_port, self.http_port = free_ports(host, 3)
         # Everything that its processes said, in order.
         self.output = output
         self.arguments: list[str] = []
@@ -123,6 +123,11 @@ class NodeProcess:
     @property
     def peer_address(self) -> str:
         return f"{self.host}:{self.peer_port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where it is monitored, if its arguments say so."""
+        return f"{self.host}:{self.http_port}"
 
     @property
     def log_directory(self) -> Path:
