@@ -22,7 +22,7 @@ from tests.deploy.charts import (
     rendered_path,
     stamp,
 )
-from tests.deploy.containers import pod_runs, read_image
+from tests.deploy.containers import DEPLOY, pod_runs, read_image
 from tests.deploy.reading import check_command, read_settings
 from tests.deploy.schemas import kubernetes_problems, read_yaml, values_problems
 
@@ -197,6 +197,9 @@ def test_a_monitor_is_there_when_it_is_asked_for_and_finds_the_service() -> None
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] in [each["name"] for each in service["spec"]["ports"]]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    rules = (DEPLOY / "prometheus" / "distlog.rules.yml").read_text("utf-8")
+    assert set(re.findall(r'job="([^"]*)"', rules)) == {job}
 
 
 # --- Pods -----------------------------------------------------------------------------------------

@@ -80,11 +80,14 @@ def test_three_nodes_form_a_cluster_that_is_healthy_and_survives_a_restart(
 
 async def healthy(cluster: ProcessCluster, network: Network) -> None:
     """Run the health check of the image beside each node."""
-    for node in cluster:
-        arguments = [each.replace("127.0.0.1", node.host) for each in IMAGE.health_command[1:]]
+
+    async def check(host: str, data: Path) -> None:
+        arguments = [each.replace("127.0.0.1", host) for each in IMAGE.health_command[1:]]
         assert arguments != IMAGE.health_command[1:]
-        status, output, errors = await command(network, node.data_dir, IMAGE.variables, arguments)
+        status, output, errors = await command(network, data, IMAGE.variables, arguments)
         assert (status, errors) == (0, ""), (output, errors)
+
+    await asyncio.gather(*(check(node.host, node.data_dir) for node in cluster))
 
 
 async def known(cluster: ProcessCluster, node_id: str) -> log_pb2.StatusResponse:
