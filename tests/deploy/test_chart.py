@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distlog import __version__
-from distlog.config import SETTINGS, ServeConfig
+from distlog.config import ServeConfig
 from tests.deploy.charts import (
     CASES,
     CHART,
@@ -23,13 +23,12 @@ from tests.deploy.charts import (
     stamp,
 )
 from tests.deploy.containers import DEPLOY, pod_runs, read_image
-from tests.deploy.reading import check_command, read_settings
+from tests.deploy.reading import check_command, need_certificates, read_settings
 from tests.deploy.schemas import kubernetes_problems, read_yaml, values_problems
 
 IMAGE = read_image()
 TAKEN = [case for case in CASES if not case.is_refused]
 REFUSED = [case for case in CASES if case.is_refused]
-KNOWS_CERTIFICATES = any(row.flag == "--tls-cert" for row in SETTINGS)
 each_case = pytest.mark.parametrize("case", TAKEN, ids=lambda case: case.name)
 
 
@@ -45,10 +44,8 @@ def stateful_set(case: Case) -> Any:
 def settings_of(case: Case) -> dict[str, ServeConfig]:
     """Return what each pod runs with, by its name."""
     runs = pod_runs(stateful_set(case), IMAGE)
-    if any("--tls-cert" in part for part in runs[0].arguments) and not KNOWS_CERTIFICATES:
-        pytest.skip(
-            "this distlog has no --tls-cert: the chart's flags for certificates are not read"
-        )
+    if any("--tls-cert" in part for part in runs[0].arguments):
+        need_certificates()
     return {run.name: read_settings(run) for run in runs}
 
 
