@@ -62,6 +62,14 @@ def test_nobody_is_root_or_writes_elsewhere_and_no_port_is_published() -> None:
         assert "no-new-privileges:true" in service["security_opt"]
 
 
+def test_nodes_have_the_health_check_of_the_image_and_a_client_has_none() -> None:
+    services = read_compose()["services"]
+    assert services["client"]["healthcheck"] == {"disable": True}
+    assert IMAGE.health_command
+    for name in NODES:
+        assert not {"test", "disable"} & services[name]["healthcheck"].keys()
+
+
 def test_the_image_is_built_from_the_files_of_this_repository() -> None:
     build = read_compose()["services"]["n1"]["build"]
     context = (COMPOSE.parent / build["context"]).resolve()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from distlog.api.log.v1 import log_pb2
 from tests.deploy.confined import Network, at, command, confined
 from tests.deploy.containers import compose_commands, compose_services, read_compose, read_image
 from tests.processes.conftest import MakeCluster
@@ -41,36 +41,43 @@ def test_three_nodes_form_a_cluster_that_is_healthy_and_survives_a_restart(
     async def scenario() -> None:
         cluster = make_cluster(tuple(name for name in compose_services(IMAGE) if name != "client"))
         place(cluster, network)
-        cluster.start()
+        cluster.start("n1")
+        await cluster.all_answer("n1")
+        status, errors = await health(cluster, network, "n1", timeout_s=1)
+        assert status == 1
+        assert "leader" in errors
+
+        cluster.start("n2", "n3")
         await cluster.leader()
-        await healthy(cluster, network)
+        found = await asyncio.gather(*(health(cluster, network, name) for name in cluster.nodes))
+        assert found == [(0, "")] * 3
 
         client = compose_services(IMAGE)["client"]
+        given = [
+            each[each.index("client") + 1 :] for each in compose_commands() if "client" in each
+        ]
         lines = b"".join(b"%d\n" % number for number in range(1, 1001))
-        said = []
-        for each in compose_commands():
-            if "client" in each:
-                arguments = each[each.index("client") + 1 :]
-                said.append(
-                    await command(network, tmp_path / "client", client.variables, arguments, lines)
-                )
-        assert [status for status, _, _ in said] == [0, 0], said
-        assert said[1][1] == b"1\n2\n3\n"
 
-        status, output, _ = await command(
-            network, tmp_path / "client", client.variables, client.arguments
-        )
-        assert status == 0
-        assert all(f"{name}:8400".encode() in output for name in cluster.nodes)
+        async def run(arguments: Sequence[str]) -> bytes:
+            data = tmp_path / "client"
+            status, output, errors = await command(
+                network, data, client.variables, arguments, lines
+            )
+            assert status == 0, errors
+            return output
 
-        identities = {(await known(cluster, name)).cluster_id for name in cluster.nodes}
+        await run(given[0])
+        consumed, listed = await asyncio.gather(run(given[1]), run(client.arguments))
+        assert consumed == b"1\n2\n3\n"
+        assert all(f"{name}:8400".encode() in listed for name in cluster.nodes)
+
+        formed = await cluster_ids(cluster)
         await cluster.terminate()
         cluster.start()
         await cluster.leader()
         await cluster.reach(1000)
-        again = {(await known(cluster, name)).cluster_id for name in cluster.nodes}
-        assert again == identities
-        assert len(again) == 1
+        assert await cluster_ids(cluster) == formed
+        assert len(formed) == 1
         # It wrote where its volume is, and nowhere else: everything else was read-only.
         for node in cluster:
             assert (node.data_dir / "node.json").is_file()
@@ -78,41 +85,23 @@ def test_three_nodes_form_a_cluster_that_is_healthy_and_survives_a_restart(
     asyncio.run(scenario())
 
 
-async def healthy(cluster: ProcessCluster, network: Network) -> None:
-    """Run the health check of the image beside each node."""
-
-    async def check(host: str, data: Path) -> None:
-        arguments = [each.replace("127.0.0.1", host) for each in IMAGE.health_command[1:]]
-        assert arguments != IMAGE.health_command[1:]
-        status, output, errors = await command(network, data, IMAGE.variables, arguments)
-        assert (status, errors) == (0, ""), (output, errors)
-
-    await asyncio.gather(*(check(node.host, node.data_dir) for node in cluster))
-
-
-async def known(cluster: ProcessCluster, node_id: str) -> log_pb2.StatusResponse:
-    status = await cluster.status(node_id)
-    assert status is not None
-    return status
+async def health(
+    cluster: ProcessCluster, network: Network, name: str, timeout_s: int | None = None
+) -> tuple[int, str]:
+    """Run the health check of the image beside a node, perhaps with less time; return its exit status and what it complained of."""
+    node = cluster[name]
+    arguments = [each.replace("127.0.0.1", node.host) for each in IMAGE.health_command[1:]]
+    assert arguments != IMAGE.health_command[1:]
+    if timeout_s is not None:
+        arguments[arguments.index("--timeout") + 1] = str(timeout_s)
+    status, _, errors = await command(network, node.data_dir, IMAGE.variables, arguments)
+    return status, errors
 
 
-def test_a_node_alone_is_not_healthy(make_cluster: MakeCluster, network: Network) -> None:
-    async def scenario() -> None:
-        cluster = make_cluster(("n1", "n2", "n3"))
-        place(cluster, network)
-        cluster.start("n1")
-        await cluster.all_answer("n1", timeout_s=10)
-        arguments = [
-            each.replace("127.0.0.1", cluster["n1"].host) for each in IMAGE.health_command[1:]
-        ]
-        arguments[arguments.index("--timeout") + 1] = "1"
-        status, _, errors = await command(
-            network, cluster["n1"].data_dir, IMAGE.variables, arguments
-        )
-        assert status == 1
-        assert "leader" in errors
-
-    asyncio.run(scenario())
+async def cluster_ids(cluster: ProcessCluster) -> set[str]:
+    found = [await cluster.status(name) for name in cluster.nodes]
+    assert all(found)
+    return {each.cluster_id for each in found if each is not None}
 
 
 def test_every_service_but_the_client_is_a_node() -> None:
