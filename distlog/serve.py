@@ -127,6 +127,7 @@ async def _run(
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
         view=node.finding.view,
+        about=lambda: monitor.about(),
     )
     monitor = Monitor(node, listener, clock=SystemClock(), log=log)
     port = await listener.start()

@@ -19,6 +19,7 @@ from distlog.monitoring.http import HttpLimits, HttpServer
 from distlog.monitoring.pages import pages_of
 from distlog.node import Node
 from distlog.runtime import Clock, Network
+from distlog.server.about import About
 
 
 class Monitor:
@@ -84,30 +85,29 @@ class Monitor:
             return ""
         return str(error) if isinstance(error, DistlogError) else "an internal error: see its log"
 
+    def about(self) -> About:
+        """Return what the node says of its process."""
+        node = self._node
+        try:
+            disk_free = node.disk_free_size()
+        except DistlogError:
+            disk_free = None
+        return About(
+            uptime_s=round(self._clock.monotonic() - self._began_at, 3),
+            disk_free=disk_free,
+            reserve=node.reserve.held,
+            reserve_max=node.reserve.size,
+            last_problems=self._log.last,
+        )
+
     def extras(self) -> dict[str, Any]:
         group = self._node.group
         topics = group.state_machine.topics() if group is not None else ()
-        shown = sorted(topics, key=lambda topic: topic.topic_id)[:TOPIC_COUNT_MAX]
+        oldest = sorted(topics, key=lambda topic: topic.topic_id)[:TOPIC_COUNT_MAX]
+        shown = sorted(oldest, key=lambda topic: topic.name)
         return {
-            "topic_count": len(topics),
-            "topics": [
-                dataclasses.asdict(describe(topic))
-                for topic in sorted(shown, key=lambda topic: topic.name)
-            ],
-            "disk": self._disk(),
             "version": __version__,
-            "uptime_s": round(self._clock.monotonic() - self._began_at, 3),
-            "last_problems": [dataclasses.asdict(line) for line in self._log.last],
+            "topic_count": len(topics),
+            "topics": [dataclasses.asdict(describe(topic)) for topic in shown],
+            **dataclasses.asdict(self.about()),
         }
-
-    def _disk(self) -> dict[str, int] | None:
-        """Return what is left of the disk; None if it does not even say that."""
-        node = self._node
-        try:
-            return {
-                "free": node.disk_free_size(),
-                "reserve": node.reserve.held,
-                "reserve_max": node.reserve.size,
-            }
-        except DistlogError:
-            return None

@@ -20,6 +20,7 @@ from distlog import __version__
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
+from distlog.server.about import NOTHING_KNOWN, About
 from distlog.server.calls import Calls
 from distlog.server.cluster_service import ClusterService
 from distlog.server.health import Health
@@ -57,12 +58,14 @@ class Listener:
         limits: ServerLimits | None = None,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
+        about: Callable[[], About] = lambda: NOTHING_KNOWN,
     ) -> None:
         """Prepare to listen; must be called with the loop running.
 
         insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
         random_bytes: makes the ids of incidents.  now(): a clock in seconds that never goes back.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
+        about(): of its process.
         """
         self._host = host
         self._port = port
@@ -70,7 +73,7 @@ class Listener:
         self.limits = limits or ServerLimits()
         self._streams = OpenStreams(self.limits.tail_count_max)
         self.calls = Calls(random_bytes, now)
-        self._itself, self._view = itself, view
+        self._itself, self._view, self._about = itself, view, about
         self._health = Health(log, self._streams)
         self._server = grpc.aio.server(
             handlers=self._handlers(log),
@@ -121,7 +124,9 @@ class Listener:
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
         service = LogService(log, self.limits, self._streams, self.calls.refused)
-        cluster = ClusterService(log, self.limits, __version__, self._itself, self._view)
+        cluster = ClusterService(
+            log, self.limits, __version__, self._itself, self._view, self._about
+        )
         return [
             self.calls.handlers(LOG, service),
             self.calls.handlers(CLUSTER, cluster),
