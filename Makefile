@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help up up-serf up-tls n1 n2 n3 n1-tls n2-tls n3-tls test check fix proto simulate torture fuzz small-disk crash-matrix bench bench-failover clean
+.PHONY: help up up-serf up-tls n1 n2 n3 n1-tls n2-tls n3-tls test check fix metrics proto chart simulate torture fuzz small-disk crash-matrix bench bench-failover clean
 
 help:
 	@sed -n 's/^\([a-z0-9 -]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -62,8 +62,14 @@ fix: $(VENV)/installed-dev ## format, and repair what the linter can
 	ruff check --fix
 	ruff format
 
+metrics: $(VENV)/installed-dev ## write docs/metrics.md from the table of metrics
+	@exec python -m tests.monitoring.document
+
 proto: $(VENV)/installed-dev ## generate the code of distlog/api from proto/
 	python proto/generate.py
+
+chart: $(VENV)/installed-dev ## render the Helm chart for its tests; needs Helm 3
+	@exec python -m tests.deploy.charts
 
 simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEED=0, one: SEED=17, without a rule: ABLATE=all
 	@exec python -m tests.simulation.campaign --seeds $(SEEDS) --first-seed $(FIRST_SEED) \

@@ -77,7 +77,8 @@ class BenchCluster:
         """Start a node that does not run."""
         command = [sys.executable, *self._program(name), "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
-        command += ["--listen", self._addresses[name], *self._settings, *self._tls_flags(name)]
+        command += ["--listen", self._addresses[name], "--http-listen", "none"]
+        command += ["--log-format", "text", *self._settings, *self._tls_flags(name)]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT

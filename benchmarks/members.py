@@ -83,6 +83,7 @@ class GrowingCluster:
         command = [sys.executable, "-m", "distlog", "serve", "--node-id", name, *way]
         command += ["--data-dir", str(self._root / name), "--listen", self.address(name)]
         command += ["--peer-listen", f"127.0.0.1:{self._ports[name][1]}"]
+        command += ["--http-listen", "none", "--log-format", "text"]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT

@@ -1,5 +1,5 @@
 #!/bin/sh
-# One node of a Procfile:  node.sh NODE_ID CLIENT_PORT PEER_PORT [FLAG...]
+# One node of a Procfile:  node.sh NODE_ID CLIENT_PORT PEER_PORT HTTP_PORT [FLAG...]
 #
 # n1 begins the cluster, the others join it; when they belong to it they know that, and the flags mean nothing any more.
 #
@@ -7,8 +7,8 @@
 # survive the loss of a node must not be taken down by the tool that started it.  A node that says itself that it
 # cannot run (exit status 1 or 2) still ends everything.
 
-id=$1 client=$2 peer=$3
-shift 3
+id=$1 client=$2 peer=$3 http=$4
+shift 4
 again="make $id"
 case "$id $*" in
 *"--discovery serf"*) again="$again PROCFILE=deploy/Procfile.serf" ;;
@@ -20,7 +20,8 @@ n1*) way=--bootstrap ;;
 *) way=--join=127.0.0.1:8400,127.0.0.1:8410,127.0.0.1:8420 ;;
 esac
 distlog serve --node-id "$id" --data-dir "data/$id" \
-    --listen "127.0.0.1:$client" --peer-listen "127.0.0.1:$peer" ${way:+"$way"} "$@"
+    --listen "127.0.0.1:$client" --peer-listen "127.0.0.1:$peer" --http-listen "127.0.0.1:$http" \
+    --log-format text ${way:+"$way"} "$@"
 status=$?
 
 if [ "$status" -eq 1 ] || [ "$status" -eq 2 ]; then

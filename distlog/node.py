@@ -70,7 +70,7 @@ class Node:
 
         rules: the composition around pysyncobj; only tests give another than the complete one.
         """
-        self._settings = settings
+        self.settings = settings
         self._ports = ports
         self._rules = rules
         self._loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ class Node:
         spare_count = min(SPARE_COUNT, ports.disk.open_max() // 8)
         self._spares = SpareDescriptors(ports.disk, self._directory.format_path, spare_count)
         self._disk = SparingDisk(ports.disk, self._spares)
-        self._reserve = Reserve(
+        self.reserve = Reserve(
             self._disk, self._directory.reserve_path, settings.reserve_size, self._spares
         )
         self._workers: list[Worker] = []
@@ -91,17 +91,17 @@ class Node:
             stored_configuration(settings, self._directory),
             make_agreement(settings, self._directory),
         )
-        self._group: Group | None = None
+        self.group: Group | None = None
         self._neighbours = Neighbours(
             settings,
             ports,
             directory_id=self._directory.directory_id,
             formation=self._formation,
-            group=lambda: self._group,
+            group=lambda: self.group,
             events=self,
         )
-        self._peers = self._neighbours.peers
-        self.finding = Finding(settings, ports, self._neighbours, lambda: self._group)
+        self.peers = self._neighbours.peers
+        self.finding = Finding(settings, ports, self._neighbours, lambda: self.group)
         self._arrival = Arrival(settings, ports, self._formation, self._neighbours, self.finding)
         # Set when the node cannot go on; carries why.
         self.failed: asyncio.Future[None] = self._loop.create_future()
@@ -117,15 +117,15 @@ class Node:
         )
         self.replicated_log.invite = self._neighbours.invite
         self.departure = Departure(
-            settings, ports, self.replicated_log, self.finding, lambda: self._group
+            settings, ports, self.replicated_log, self.finding, lambda: self.group
         )
         self.replicated_log.leave = self.departure.leave
-        self._files: Files | None = None
+        self.files: Files | None = None
         # The change to a copied state that is under way.
         self._switching: asyncio.Task[bool] | None = None
 
     def _worker(self, name: str) -> Worker:
-        worker = self._ports.make_worker(f"{self._settings.node_id}-{name}")
+        worker = self._ports.make_worker(f"{self.settings.node_id}-{name}")
         self._workers.append(worker)
         return worker
 
@@ -142,7 +142,7 @@ class Node:
         Raises AddressUnavailable, CorruptJournal, CorruptCheckpoint, DiskFailed, StorageFull.
         """
         self._neighbours.client_address = client_address
-        settings = self._settings
+        settings = self.settings
         configuration = self._formation.known()
         if configuration is not None:
             self._take_part(configuration)
@@ -155,7 +155,7 @@ class Node:
     async def hand_over(self, timeout_s: float) -> None:
         """Have another node lead, if this one does and there is another: clients go there without an election."""
         log = self.replicated_log
-        if not log.is_leader or self._group is None or not self._group.raft.voters:
+        if not log.is_leader or self.group is None or not self.group.raft.voters:
             return
         try:
             async with asyncio.timeout(timeout_s):
@@ -170,35 +170,35 @@ class Node:
         """Leave nothing undone: everything durable, a checkpoint, connections and files closed."""
         self._arrival.stop()
         self.replicated_log.close()
-        if self._files is not None:
-            self._files.close()
+        if self.files is not None:
+            self.files.close()
         if self._switching is not None:
             # Between two states there is nothing to stop.
             await asyncio.wait([self._switching])
-        if self._group is not None:
-            await self._group.stop()
+        if self.group is not None:
+            await self.group.stop()
         await self.finding.close()
-        await self._peers.stop()
+        await self.peers.stop()
         self._close()
 
     def abandon(self) -> None:
         """Stop as a crash does: nothing more is written or sent."""
         self._arrival.stop()
-        if self._files is not None:
-            self._files.close()
-        if self._group is not None:
-            self._group.abandon()
+        if self.files is not None:
+            self.files.close()
+        if self.group is not None:
+            self.group.abandon()
         self.finding.abandon()
-        self._peers.abandon()
+        self.peers.abandon()
         self.replicated_log.close()
 
     def _close(self) -> None:
         for worker in self._workers:
             worker.close()
-        if self._group is not None:
-            self._group.journal.close()
-            self._group.state_machine.close()
-        self._reserve.close()
+        if self.group is not None:
+            self.group.journal.close()
+            self.group.state_machine.close()
+        self.reserve.close()
         self._spares.close()
         self._directory.close()
 
@@ -207,7 +207,7 @@ class Node:
         directory = self._directory
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
-            if self._settings.node_id in configuration.voters:
+            if self.settings.node_id in configuration.voters:
                 logger.info(
                     "cluster formed cluster_id=%s voters=%s",
                     configuration.cluster_id,
@@ -215,34 +215,34 @@ class Node:
                 )
         self._journal_worker = self._worker("journal")
         self._checkpoint_worker = self._worker("checkpoint")
-        self._files = self._make_files()
-        self.replicated_log.files_status = self._files.status
+        self.files = self._make_files()
+        self.replicated_log.files_status = self.files.status
         self._begin(configuration, self._open_state())
-        self._files.start()
+        self.files.start()
         self.finding.announce()
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""
-        assert self._files is not None
-        directory, limit = self._directory, self._settings.replicated_log.journal_size_max
+        assert self.files is not None
+        directory, limit = self._directory, self.settings.replicated_log.journal_size_max
         return open_state(
-            self._files.incoming,
+            self.files.incoming,
             journal_path=directory.journal_path,
             checkpoint_path=directory.checkpoint_path,
             topics_path=directory.topics_path,
             journal_file_size_max=min(FILE_SIZE_MAX, limit // JOURNAL_FILES_MIN),
-            disk=ReservedDisk(self._disk, self._reserve),
-            durability=self._settings.durability,
+            disk=ReservedDisk(self._disk, self.reserve),
+            durability=self.settings.durability,
         )
 
     def _begin(self, configuration: Configuration, recovered: Recovered) -> None:
         """Take part with a state that was opened."""
-        assert self._files is not None
+        assert self.files is not None
         self._spares.close_idle = recovered.state_machine.close_idle_files
         for note in recovered.notes:
             logger.info("recovery note=%s", note)
-        settings = self._settings
-        self._group = Group(
+        settings = self.settings
+        self.group = Group(
             node_id=settings.node_id,
             directory_id=self._directory.directory_id,
             configuration=configuration,
@@ -251,15 +251,15 @@ class Node:
             image=recovered.image,
             checkpoint_path=self._directory.checkpoint_path,
             ports=GroupPorts(
-                disk=ReservedDisk(self._disk, self._reserve),
-                reserve=self._reserve,
+                disk=ReservedDisk(self._disk, self.reserve),
+                reserve=self.reserve,
                 clock=self._ports.clock,
                 random=self._ports.random,
                 journal_worker=self._journal_worker,
                 checkpoint_worker=self._checkpoint_worker,
                 transmit=self._transmit,
-                flush=self._peers.flush,
-                refuse=self._peers.refuse,
+                flush=self.peers.flush,
+                refuse=self.peers.refuse,
                 failed=self._fail,
             ),
             settings=replace(
@@ -267,24 +267,24 @@ class Node:
             ),
             rules=self._rules,
         )
-        membership = self._group.membership
+        membership = self.group.membership
         membership.heard_at = self._neighbours.heard_at
         membership.view = self.finding.view
-        membership.policy = Policy(self._settings.dead_after_s)
-        membership.expect = self._settings.expect
+        membership.policy = Policy(self.settings.dead_after_s)
+        membership.expect = self.settings.expect
         membership.changed = self._neighbours.members_changed
         self._formation.members = lambda: (self._neighbours.configuration, membership.committed)
-        self._group.raft.checkpoint_needed = self._files.catch_up.needed
-        self.replicated_log.attach(self._group)
-        self._group.start()
+        self.group.raft.checkpoint_needed = self.files.catch_up.needed
+        self.replicated_log.attach(self.group)
+        self.group.start()
 
     # --- Copies --------------------------------------------------------------------------------
 
     def _make_files(self) -> Files:
-        settings = self._settings
+        settings = self.settings
         return Files(
             directory=self._directory,
-            group=lambda: self._group,
+            group=lambda: self.group,
             switch=self._switch,
             ports=FilesPorts(
                 disk=self._disk,
@@ -293,12 +293,12 @@ class Node:
                 read_worker=self._worker("copy-read"),
                 write_worker=self._worker("copy-write"),
                 check_worker=self._worker("copy-check"),
-                send=lambda node_id, payload: self._peers.send(
+                send=lambda node_id, payload: self.peers.send(
                     node_id, Channel.FILES, GROUP, payload
                 ),
-                waiting_size=self._peers.waiting_size,
-                connected=lambda: self._peers.connected_ids,
-                refuse=self._peers.refuse,
+                waiting_size=self.peers.waiting_size,
+                connected=lambda: self.peers.connected_ids,
+                refuse=self.peers.refuse,
                 failed=self._fail,
             ),
             rate_max=settings.copy_rate_max,
@@ -316,7 +316,7 @@ class Node:
             self._switching = None if self._switching.done() else self._switching
 
     async def _switch_states(self, copied: Copied) -> bool:
-        group, image = self._group, copied.image
+        group, image = self.group, copied.image
         assert group is not None
         holds_last = group.journal.term_at(image.raft_index) == image.term
         if holds_last or group.raft.last_applied >= image.raft_index:
@@ -339,18 +339,18 @@ class Node:
         assert base is not None
         self._begin(base, recovered)
         # What was on its way to the other state is nothing to this one: everybody begins anew.
-        self._peers.restart_connections()
+        self.peers.restart_connections()
         return is_done
 
     def _change(self, group: Group, copied: Copied) -> tuple[bool, Recovered]:
         """Close a state and open the next one.  Blocks."""
-        assert self._files is not None
+        assert self.files is not None
         group.state_machine.close()
         group.journal.close()
         is_done = True
         try:
             put_in_place(
-                self._files.incoming,
+                self.files.incoming,
                 self._directory.checkpoint_path,
                 copied.image,
                 copied.listings,
@@ -361,10 +361,14 @@ class Node:
             is_done = False
         return is_done, self._open_state()
 
+    def disk_free_size(self) -> int:
+        """Return the bytes that this node may still write to its disk.  Raises DiskFailed."""
+        return self._disk.free_space(self.settings.data_dir)
+
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_exception(error)
-        self._peers.abandon()
+        self.peers.abandon()
         self.replicated_log.close()
 
     # --- Peers ---------------------------------------------------------------------------------
@@ -380,7 +384,7 @@ class Node:
             if configuration is None:
                 if agreement is not None and agreement.proposal is not before:
                     # The others shall hear what this node proposes now.
-                    self._peers.restart_connections()
+                    self.peers.restart_connections()
                 return
             self._take_part(configuration)
         except Exception as error:
@@ -391,41 +395,41 @@ class Node:
                 return
             self._fail(error)
             return
-        if self._settings.node_id not in configuration.voters:
+        if self.settings.node_id not in configuration.voters:
             logger.info("joined the cluster cluster_id=%s", configuration.cluster_id)
         self._arrival.arrived()
         # From now on the handshake must prove the cluster.
-        self._peers.restart_connections()
+        self.peers.restart_connections()
 
     def peer_connected(self, node_id: str) -> None:
-        if self._group is not None:
-            self._group.peer_connected(node_id, self._peers.directory_of(node_id))
+        if self.group is not None:
+            self.group.peer_connected(node_id, self.peers.directory_of(node_id))
         self.finding.peer_connected(node_id)
 
     def peer_disconnected(self, node_id: str) -> None:
-        if self._files is not None:
-            self._files.peer_disconnected(node_id)
-        if self._group is not None:
-            self._group.peer_disconnected(node_id)
+        if self.files is not None:
+            self.files.peer_disconnected(node_id)
+        if self.group is not None:
+            self.group.peer_disconnected(node_id)
 
     def frame_received(self, node_id: str, channel: Channel, group: int, payload: bytes) -> None:
         """Take a frame of a peer; one for a group or channel that this version does not have is refused."""
-        is_known = self._group is not None and group == GROUP
+        is_known = self.group is not None and group == GROUP
         if is_known and channel is Channel.RAFT:
-            assert self._group is not None
-            self._group.frame_received(node_id, payload)
+            assert self.group is not None
+            self.group.frame_received(node_id, payload)
         elif is_known and channel is Channel.FILES:
-            assert self._files is not None
-            self._files.frame_received(node_id, payload)
+            assert self.files is not None
+            self.files.frame_received(node_id, payload)
         elif is_known and channel is Channel.GOSSIP:
             if problem := self.finding.frame_received(node_id, payload):
-                self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
+                self.peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
         else:
             problem = f"it sent a frame of channel {channel}, group {group}, which this node does not have"
-            self._peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
+            self.peers.refuse(node_id, PeerRefused(peer=node_id, problem=problem))
 
     def _transmit(self, node_id: str, payload: Sequence[bytes]) -> bool:
-        return self._peers.send(node_id, Channel.RAFT, GROUP, *payload)
+        return self.peers.send(node_id, Channel.RAFT, GROUP, *payload)
 
 
 def _nothing() -> None:

@@ -12,7 +12,7 @@ from distlog.catch_up.scrub import ScrubSettings
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.discovery.dns import AskNode, Resolve
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
-import json
 import logging
 import resource
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from random import Random
@@ -28,12 +26,15 @@ from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.space import commands_cost
 from distlog.consensus.state_machine import TOPIC_COUNT_MAX
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
+from distlog.logs import LogMemory, configure_logging
+from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
 from distlog.node_settings import (
     RESERVE_SIZE,
@@ -91,10 +92,11 @@ def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     announce: gets the line that a person should see once the node is ready.
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
-    configure_logging(config.log_level, config.log_format)
+    levels = config.log_level
+    log = configure_logging(levels.level, dict(levels.packages), config.log_format)
     open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
-    return uvloop.run(_run(config, announce, open_max))
+    return uvloop.run(_run(config, announce, open_max, log))
 
 
 def _tune_garbage_collector() -> None:
@@ -121,7 +123,9 @@ def _raise_descriptor_limit() -> int:
     return hard
 
 
-async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: int) -> int:
+async def _run(
+    config: ServeConfig, announce: Callable[[str], None], open_max: int, log: LogMemory
+) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,11 +140,22 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         port=config.listen.port,
         insecure=config.insecure,
         random_bytes=secrets.token_bytes,
+        now=SystemClock().monotonic,
         gate=authorization.gate,
         credentials=credentials.server_credentials() if credentials else None,
         limits=server_limits(config, open_max),
         itself=node.finding.itself,
         view=node.finding.view,
+        about=lambda: monitor.about(),
+    )
+    monitor = Monitor(
+        node,
+        listener,
+        clock=SystemClock(),
+        log=log,
+        certificate_expires_at_s=(lambda: credentials.identity.expires_at_s)
+        if credentials
+        else None,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
@@ -150,11 +165,15 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
     if Durability(config.durability) is Durability.OS:
         logger.warning(OS_DURABILITY_WARNING)
     try:
+        if config.http_listen is not None:
+            # Before the node: a probe must be answered while it starts, however long that takes.
+            await monitor.start(TcpNetwork(), config.http_listen.host, config.http_listen.port)
         await node.start(address)
         authorization.start()
     except BaseException:
         # gRPC complains with a traceback of a server that is left behind, below the line that says what is wrong.
         await listener.stop(0)
+        monitor.stop()
         raise
     flags = f" --tls-ca {config.tls_ca} --tls-cert CERT --tls-key KEY" if credentials else ""
     _announce_when_ready(node, config.node_id, address, flags, announce)
@@ -164,10 +183,12 @@ async def _run(config: ServeConfig, announce: Callable[[str], None], open_max: i
         await _leave(node)
     if watching is not None:
         watching.cancel()
-    code = await _shut_down(node, listener, Durability(config.durability))
-    await authorization.stop()
-    audit_worker.close()
-    return code
+    try:
+        return await _shut_down(node, listener, Durability(config.durability))
+    finally:
+        monitor.stop()
+        await authorization.stop()
+        audit_worker.close()
 
 
 async def _first(
@@ -404,44 +425,3 @@ def _reserve_size(configured: int | None, entry_size_max: int) -> int:
         problem = f"is {configured} bytes, and the largest records that are allowed need {needed}"
         raise ConfigurationInvalid(key="disk_reserve_size", problem=problem)
     return configured
-
-
-# --- Logs ----------------------------------------------------------------------------------------
-
-
-def configure_logging(level: str, log_format: str) -> None:
-    """Send the process's log to the standard output, one line an event."""
-    output = logging.StreamHandler(sys.stdout)
-    output.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
-    logging.basicConfig(level=level.upper(), handlers=[output], force=True)
-    # It tells of each model that it is given, and of each question.
-    logging.getLogger("casbin").setLevel(logging.WARNING)
-
-
-class _TextLines(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z INFO distlog.node text key=value`."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
-        )
-        self.converter = time.gmtime
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.converter = time.gmtime
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distlog.config import SETTINGS, Address, ServeConfig, Setting, load, nearest, parse_address
-from distlog.config.kinds import MIB, DiscoveryChoice, parse_bytes, show_bytes
+from distlog.config.kinds import MIB, DiscoveryChoice, LogLevels, parse_bytes, show_bytes
 from distlog.errors import ConfigurationInvalid
 
 PEERS = "n1=127.0.0.1:8401,n2=127.0.0.1:8411,n3=127.0.0.1:8421"
@@ -20,6 +20,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "data_dir": ("/srv/distlog", "/srv/distlog"),
     "listen": ("127.0.0.2:0", Address("127.0.0.2", 0)),
     "peer_listen": ("[::1]:9000", Address("::1", 9000)),
+    "http_listen": ("none", None),
     "advertise": ("n2.example:8410", Address("n2.example", 8410)),
     "peers": ("n2=127.0.0.1:1, n1=h:2", {"n2": Address("127.0.0.1", 1), "n1": Address("h", 2)}),
     "bootstrap": ("true", True),
@@ -60,7 +61,10 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "audit_log": ("/var/log/audit.log", "/var/log/audit.log"),
     "audit_size_max": ("1MiB", 1 << 20),
     "audit_count_max": ("3", 3),
-    "log_level": ("debug", "debug"),
+    "log_level": (
+        "warning,distlog.peer=debug",
+        LogLevels("warning", (("distlog.peer", "debug"),)),
+    ),
     "log_format": ("json", "json"),
 }
 # What else must be said for a sample to be acceptable.
@@ -132,7 +136,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(tmp_path: Path) -> N
     path = write(tmp_path, 'log_level = "error"\nlog_format = "json"\nnode_id = "file"')
     environ = {"DISTLOG_LOG_LEVEL": "warning", "DISTLOG_LOG_FORMAT": "text"}
     config = load({"config": path, "log_level": "debug"}, environ)
-    assert (config.log_level, config.log_format, config.node_id) == ("debug", "text", "file")
+    assert (str(config.log_level), config.log_format, config.node_id) == ("debug", "text", "file")
 
 
 # --- Defaults that depend on others ---
@@ -236,6 +240,9 @@ def test_a_fixed_set_is_its_own_discovery_and_other_nodes_tell_each_other(
         ({}, {}, "heartbeat_interval_s = true", "heartbeat_interval_s in FILE", "seconds"),
         ({"checkpoint_interval_s": "0"}, {}, "", "--checkpoint-interval-s", "from 0.1 to 86400"),
         ({"insecure": "yes"}, {}, "", "--insecure", "true or false"),
+        ({"log_level": "info,distlog.peer"}, {}, "", "--log-level", "with single packages"),
+        ({"log_level": "pysyncobj=info"}, {}, "", "--log-level", "with single packages"),
+        ({"http_listen": "10.0.0.1:1"}, {}, "", "--http-listen", "add --insecure"),
         ({"log_level": "loud"}, {}, "", "--log-level", "one of debug, info, warning, error"),
         # Peers.
         ({"node_id": "n1", "peers": "n1"}, {}, "", "--peers", "no '='"),

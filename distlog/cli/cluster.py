@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli import leave, members, rejoin, wait
+from distlog.cli import health, leave, members, rejoin, wait, watching
 from distlog.cli.arguments import add_server_argument, count, seconds
 from distlog.cli.connecting import connected
 from distlog.cli.table import table
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(status)
     status.add_argument("--json", action="store_true", help="print JSON")
+    watching.add_arguments(status)
     shown = actions.add_parser(
         "members",
         help="show who is a member and who is seen by discovery",
@@ -142,21 +143,32 @@ def run(namespace: argparse.Namespace) -> int:
             f"{namespace.node_id} is no member any more. Next: stop it, and remove its data directory"
         )
         return 0
+    if namespace.watch is not None:
+        return watching.run(namespace, lambda: look(namespace), as_text)
     nodes = asyncio.run(look(namespace))
-    leading = next((node for node in nodes if node["role"] == "leader"), None)
-    leader = leading["node_id"] if leading else None
+    leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
     elif not nodes:
         print("there is no cluster yet: the log of each node says whom it waits for")
     else:
-        print(table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]))
-        print()
-        print(table(topic_columns(nodes), topic_rows(nodes)))
-        if leading and leading["planned"]:
-            print()
-            print(table(PLAN_COLUMNS, plan_rows(leading["planned"])))
+        print(as_text(nodes))
     return 0 if leader else 1
+
+
+def as_text(nodes: list[dict[str, Any]]) -> str:
+    """Return what a person is shown of the nodes."""
+    leading = next((node for node in nodes if node["role"] == "leader"), None)
+    tables = [
+        table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]),
+        table(health.COLUMNS, [health.cells(node) for node in nodes]),
+        table(topic_columns(nodes), topic_rows(nodes)),
+    ]
+    if problems := health.problem_rows(nodes):
+        tables.append(table(health.PROBLEM_COLUMNS, problems))
+    if leading and leading["planned"]:
+        tables.append(table(PLAN_COLUMNS, plan_rows(leading["planned"])))
+    return "\n\n".join(tables)
 
 
 async def transfer_leadership(namespace: argparse.Namespace) -> str:
@@ -241,6 +253,14 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
                 "damaged": list(status.damaged) if status else None,
                 "version": status.version if status else None,
                 "topics": topics_of(status),
+                "ready": status.is_ready if status and status.state else None,
+                "state": (status.state or None) if status else None,
+                "problem": status.problem if status else "it does not answer",
+                "uptime_s": round(status.uptime_s, 1) if status and status.state else None,
+                "disk_free": status.disk_free if status else None,
+                "last_problems": [dataclasses.asdict(each) for each in status.last_problems]
+                if status
+                else [],
                 "target": status.target if status else None,
                 "planned": [dataclasses.asdict(each) for each in status.planned] if status else [],
             }

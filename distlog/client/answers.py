@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from distlog.api.log.v1 import log_pb2
 from distlog.client.values import (
     CopyProgress,
+    LogLine,
     Member,
     Membership,
     NodeStatus,
@@ -77,6 +78,15 @@ def node_status_of(answer: log_pb2.StatusResponse) -> NodeStatus:
         planned=tuple(
             PlannedChange(each.change, each.node_id, each.why, each.waits_for)
             for each in answer.planned
+        ),
+        is_ready=answer.ready,
+        state=answer.state,
+        problem=answer.problem,
+        uptime_s=answer.uptime_s,
+        disk_free=answer.disk_free if answer.HasField("disk_free") else None,
+        last_problems=tuple(
+            LogLine(each.time_ms, each.level, each.logger, each.text)
+            for each in answer.last_problems
         ),
     )
 

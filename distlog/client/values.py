@@ -167,6 +167,17 @@ class CopyProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLine:
+    """A warning or an error of a node's log."""
+
+    # Milliseconds since the Unix epoch.
+    time_ms: int
+    level: str
+    logger: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What one node knows, without asking the others."""
 
@@ -201,3 +212,12 @@ class NodeStatus:
     target: int = 0
     # What is to be done about the members, in that order; nothing unless the node leads.
     planned: tuple[PlannedChange, ...] = ()
+    # Whether it serves its clients; its state in one word, "" of an older version; and why not, or what it does not do.
+    is_ready: bool = False
+    state: str = ""
+    problem: str = ""
+    uptime_s: float = 0.0
+    # Bytes that it may still write to its disk; None: not known.
+    disk_free: int | None = None
+    # What its log said last that was a warning or worse, the oldest first.
+    last_problems: tuple[LogLine, ...] = ()

@@ -18,6 +18,9 @@ VOTER_COUNT_MAX = 15
 NAME_COUNT_MAX = 100
 SUBJECT = re.compile(r"\S{1,255}")
 PEER_NAME = re.compile(r"(URI|DNS|EMAIL|OU|CN):\S+")
+LOG_LEVELS_KNOWN = ("debug", "info", "warning", "error")
+LOGGER = re.compile(r"distlog(\.[a-z_]+)*")
+LOG_LEVELS_WANTED = "must be one of debug, info, warning, error, or with single packages as in info,distlog.peer=debug"
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -191,6 +194,36 @@ def parse_text(value: object) -> str:
     return value
 
 
+class LogLevels(NamedTuple):
+    """The least severity that is logged: of everything, and of single packages."""
+
+    level: str = "info"
+    packages: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return ",".join([self.level, *(f"{name}={level}" for name, level in self.packages)])
+
+
+def parse_log_levels(value: object) -> LogLevels:
+    """Parse LEVEL, PACKAGE=LEVEL or several of these with commas between them."""
+    if not isinstance(value, str):
+        raise ValueError(LOG_LEVELS_WANTED)
+    everything, packages = LogLevels().level, {}
+    for part in value.split(","):
+        name, _, level = part.strip().rpartition("=")
+        if level not in LOG_LEVELS_KNOWN or (name and not LOGGER.fullmatch(name)):
+            raise ValueError(LOG_LEVELS_WANTED)
+        if name:
+            packages[name] = level
+        else:
+            everything = level
+    return LogLevels(everything, tuple(packages.items()))
+
+
+def parse_address_or_none(value: object) -> Address | None:
+    return None if value == "none" else parse_address(value)
+
+
 def parse_peer_name(value: object) -> str:
     """Parse KIND:TEXT, with {node} for the node's id, or any."""
     if isinstance(value, str) and (value == "any" or PEER_NAME.fullmatch(value)):
@@ -225,6 +258,10 @@ FILE = Kind("FILE", parse_text)
 PROGRAM = Kind("PROGRAM", parse_text)
 PEER_NAME_KIND = Kind("KIND:NAME|any", parse_peer_name)
 ADDRESS = Kind("HOST:PORT", parse_address)
+ADDRESS_OR_NONE = Kind(
+    "HOST:PORT|none", parse_address_or_none, lambda address: str(address or "none")
+)
+LOG_LEVELS = Kind("LEVEL[,PACKAGE=LEVEL...]", parse_log_levels)
 PEERS = Kind("ID=HOST:PEERPORT,...", parse_peers)
 ADDRESSES = Kind("HOST:PORT,...", parse_addresses)
 DISCOVERY = Kind("gossip|static|dns://NAME:PORT|serf|serf://HOST:PORT", parse_discovery)

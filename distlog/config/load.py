@@ -113,8 +113,14 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
     _check_serf(config, given)
     _check_tls(config, given)
     _check_acl(config)
-    for flag, address in (("--listen", config.listen), ("--peer-listen", config.peer_listen)):
-        if not address.is_loopback and not config.insecure and config.tls_cert is None:
+    for flag, address in (
+        ("--listen", config.listen),
+        ("--peer-listen", config.peer_listen),
+        ("--http-listen", config.http_listen),
+    ):
+        if address is None or address.is_loopback:
+            continue
+        if not config.insecure and config.tls_cert is None:
             problem = (
                 f"{address} is reachable from other machines and nothing is encrypted or authenticated: "
                 "give --tls-cert, --tls-key and --tls-ca, listen on 127.0.0.1, or add --insecure if the network is trusted"

@@ -9,12 +9,14 @@ from typing import Any
 
 from distlog.config.kinds import (
     ADDRESS,
+    ADDRESS_OR_NONE,
     ADDRESSES,
     BYTES,
     DISCOVERY,
     FILE,
     GIB,
     KIB,
+    LOG_LEVELS,
     MIB,
     NAMES,
     NODE,
@@ -29,6 +31,7 @@ from distlog.config.kinds import (
     Address,
     DiscoveryChoice,
     Kind,
+    LogLevels,
     one_of,
 )
 
@@ -108,6 +111,11 @@ class ServeConfig:
         Address("127.0.0.1", 8401),
         "where the other nodes connect",
         derived="this node's own entry in --peers, or 127.0.0.1:8401",
+    )
+    http_listen: Address | None = setting(  # noqa: RUF009 (its values are immutable)
+        ADDRESS_OR_NONE,
+        Address("127.0.0.1", 8404),
+        "where it answers /livez, /readyz, /metrics and /status by HTTP; none: nowhere",
     )
     advertise: Address | None = setting(  # noqa: RUF009 (its values are immutable)
         ADDRESS, None, "the address that clients are told to connect to", derived="--listen"
@@ -338,10 +346,16 @@ class ServeConfig:
     audit_count_max: int = setting(
         NUMBER, 8, "such files that are kept, the last one included", minimum=1, maximum=1000
     )
-    log_level: str = setting(
-        one_of("debug", "info", "warning", "error"), "info", "least severity that is logged"
+    log_level: LogLevels = setting(  # noqa: RUF009 (its values are immutable)
+        LOG_LEVELS,
+        LogLevels(),
+        "least severity that is logged: debug, info, warning or error; of single packages as in info,distlog.peer=debug",
     )
-    log_format: str = setting(one_of("text", "json"), "text", "one line of text or JSON per event")
+    log_format: str = setting(
+        one_of("auto", "text", "json"),
+        "auto",
+        "one line of text or JSON per event; auto: text on a terminal, JSON elsewhere",
+    )
 
 
 SETTINGS: tuple[Setting, ...] = tuple(

@@ -17,9 +17,27 @@ from typing import Generic, TypeVar
 from distlog.consensus.commands import Append, Command, ProducerStamp
 from distlog.consensus.producers import WINDOW_SEQUENCE_COUNT
 from distlog.consensus.state_machine import AppendResult, StateMachine
-from distlog.errors import DistlogError, Overloaded
+from distlog.errors import (
+    DistlogError,
+    OffsetOutOfRange,
+    OutOfSequence,
+    Overloaded,
+    ProducerFenced,
+    ProducerUnknown,
+    TopicExists,
+    TopicNotFound,
+)
 
 Proposal = TypeVar("Proposal")
+# What a deposed leader, which has not heard of its successor yet, may say wrongly.
+STALE_IF_DEPOSED = (
+    OutOfSequence,
+    ProducerUnknown,
+    ProducerFenced,
+    TopicNotFound,
+    TopicExists,
+    OffsetOutOfRange,
+)
 # (producer id, epoch, topic id)
 WindowKey = tuple[int, int, int]
 

@@ -53,6 +53,8 @@ class Elections:
         self._heard_at = library.now
         # When to ask the others next.
         self._due_at = library.now
+        # How often it has campaigned.
+        self.campaign_count = 0
         # The term whose leader told this voter to campaign.
         self._told_in = 0
         if replicas.voters:
@@ -67,6 +69,7 @@ class Elections:
             self._ask()
         if self._must_campaign and self._can_campaign:
             self._pre_vote.abandon()
+            self.campaign_count += 1
             library.campaign()
 
     @property
@@ -82,6 +85,11 @@ class Elections:
     @property
     def _hears_leader(self) -> bool:
         return self._library.is_leader or self._library.now < self._heard_at + self._timeout_min_s
+
+    @property
+    def has_leader(self) -> bool:
+        """Tell whether a leader was heard as lately as a leader that hears nobody goes on leading."""
+        return self._library.now < self._heard_at + 2 * self._timeout_max_s
 
     @property
     def _log_end(self) -> tuple[int, int]:

@@ -132,7 +132,7 @@ class Group:
         self.membership = self._make_membership()
         # A window of entries, and what is sent again after a rewind.
         window_size = settings.raft.in_flight_size_max + settings.raft.entry_size_max
-        self._inbox = Inbox(4 * window_size)
+        self.inbox = Inbox(4 * window_size)
         # Since when a step is due; None: none is.
         self._step_due_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -142,12 +142,14 @@ class Group:
         self._news_timer: asyncio.TimerHandle | None = None
         # The time may ask for something: a heartbeat, an election.
         self._tick_due = True
-        self._journal_sync = self._sync_journal()
+        self.journal_sync = self._sync_journal()
         self._space_watch = self._watch_space()
         self.checkpoints = self._make_checkpoints(image, checkpoint_path)
         self._stopped = False
         # Set at the beginning of a stop: peers are not listened to any more.
         self._draining = False
+        # How often another node than before, or the same again in a newer term, was found to lead.
+        self.leader_change_count = 0
         # (leader id, term, role) as last announced.
         self._announced: tuple[str | None, int, bool] = (None, 0, False)
 
@@ -158,6 +160,7 @@ class Group:
             guarded=self._guarded,
             promisable=self._promisable,
             finished=self._after_sync,
+            now=self._ports.clock.monotonic,
         )
 
     def _make_raft(
@@ -220,7 +223,7 @@ class Group:
                 clock=ports.clock,
                 worker=ports.checkpoint_worker,
                 journal_worker=ports.journal_worker,
-                flush_journal=self._journal_sync.flush,
+                flush_journal=self.journal_sync.flush,
                 guarded=self._guarded,
             ),
         )
@@ -241,8 +244,8 @@ class Group:
             return
         # What peers still send would make this go on for ever.
         self._draining = True
-        self._inbox.clear()
-        await self._journal_sync.drain()
+        self.inbox.clear()
+        await self.journal_sync.drain()
         if not self._stopped:
             await self.checkpoints.write_last(another=with_checkpoint)
         self.abandon()
@@ -259,7 +262,7 @@ class Group:
             self._timer.cancel()
         if self._news_timer is not None:
             self._news_timer.cancel()
-        self._journal_sync.close()
+        self.journal_sync.close()
         self.checkpoints.close()
         self.reads.close()
         self._transfer.close()
@@ -318,7 +321,7 @@ class Group:
 
     def peer_disconnected(self, node_id: str) -> None:
         if not self._stopped:
-            self._inbox.drop(node_id)
+            self.inbox.drop(node_id)
             self._guarded(lambda: self.raft.peer_disconnected(node_id))
             self.kick()
 
@@ -329,7 +332,7 @@ class Group:
         try:
             message = messages.decode(payload, node_id)
             messages.check_term(message, self.raft.term, node_id)
-            self._inbox.put(node_id, message, len(payload))
+            self.inbox.put(node_id, message, len(payload))
         except PeerRefused as error:
             self._ports.refuse(node_id, error)
             return
@@ -351,19 +354,19 @@ class Group:
             self._guarded(self._step_unguarded)
 
     def _step_unguarded(self) -> None:
-        size_left = self._inbox.size - INBOX_SIZE_PER_STEP
-        for _ in range(min(len(self._inbox), INBOX_PER_STEP)):
+        size_left = self.inbox.size - INBOX_SIZE_PER_STEP
+        for _ in range(min(len(self.inbox), INBOX_PER_STEP)):
             if self.raft.must_apply_first or self.raft.must_answer_first:
                 break
-            if self._inbox.size <= size_left:
+            if self.inbox.size <= size_left:
                 break
-            sender, message = self._inbox.take()
+            sender, message = self.inbox.take()
             if isinstance(message, RAFT_MESSAGES):
                 self.raft.receive(sender, message)
             else:
                 self.reads.receive(sender, message)
         # What a leader sent is synced while what it has committed meanwhile is applied.
-        self._journal_sync.start()
+        self.journal_sync.start()
         if self.raft.is_leader and not self._transfer.is_under_way:
             for payload, done in self.take_proposals():
                 self.raft.propose(payload, done)
@@ -375,7 +378,7 @@ class Group:
             self._news_timer = self._loop.call_later(COMMIT_NEWS_DELAY_S, self._tell_news)
         # What the peers have to sync leaves before this node begins to.
         self._ports.flush()
-        self._journal_sync.start()
+        self.journal_sync.start()
         self._transfer.progressed()
         self._announce()
         self.membership.announce()
@@ -383,7 +386,7 @@ class Group:
             self.applied()
         self.reads.progressed()
         self.checkpoints.write_if_due()
-        if (self._inbox and not self.raft.must_answer_first) or self.raft.has_work:
+        if (self.inbox and not self.raft.must_answer_first) or self.raft.has_work:
             self.kick()
 
     def _guarded(self, action: Callable[[], object]) -> None:
@@ -425,6 +428,7 @@ class Group:
             # What waits is refused when it is known where to go instead.
             return
         if state != self._announced:
+            self.leader_change_count += state[0] is not None and state[:2] != self._announced[:2]
             self._announced = state
             self.leadership_changed()
 
@@ -451,7 +455,7 @@ class Group:
         if self.raft.has_work:
             # At once and not by a kick: this is where an acknowledgement waits.
             self._step_unguarded()
-        elif self._inbox:
+        elif self.inbox:
             self.kick()
 
 

@@ -27,7 +27,7 @@ class Inbox:
 
     def __init__(self, size_max: int) -> None:
         """size_max: bytes of messages that may wait, all peers together."""
-        self._size_max = size_max
+        self.size_max = size_max
         self._waiting: deque[_Waiting] = deque()
         # Bytes of all that waits.
         self.size = 0
@@ -37,7 +37,7 @@ class Inbox:
 
     def put(self, sender: str, message: Message, size: int) -> None:
         """Take a message that had `size` bytes.  Raises PeerRefused if too much waits: hang up on the sender."""
-        if len(self._waiting) >= COUNT_MAX or (self.size and self.size + size > self._size_max):
+        if len(self._waiting) >= COUNT_MAX or (self.size and self.size + size > self.size_max):
             raise PeerRefused(peer=sender, problem="it floods this node")
         self._waiting.append(_Waiting(sender, size, message))
         self.size += size

@@ -84,6 +84,8 @@ class SyncTicket:
     write: Callable[[], DiskFile] | None
     sequence: int
     syncs: bool
+    # Bytes.
+    size: int
 
 
 class Flush(NamedTuple):
@@ -346,6 +348,7 @@ class Journal:
             write=partial(self._writer.write_small, writes[0]) if is_small else None,
             sequence=self.sequence,
             syncs=syncs,
+            size=size,
         )
         self._syncing_index, self._syncing_size = self.last_index, size
         return self._under_way

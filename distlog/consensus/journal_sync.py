@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from distlog import measures
 from distlog.consensus.journal import Flush, Journal, SyncTicket
 from distlog.errors import DescriptorsExhausted, DistlogError, StorageFull
 from distlog.runtime import Worker
@@ -41,8 +42,9 @@ class JournalSync:
         guarded: Callable[[Callable[[], object]], None],
         promisable: Callable[[], None],
         finished: Callable[[], None],
+        now: Callable[[], float],
     ) -> None:
-        """guarded(action) runs what a callback of the loop does, and stops the node if it raises.
+        """now() is a clock in seconds.  guarded(action) runs what a callback of the loop does, and stops the node if it raises.
 
         promisable is called whenever more may be promised, and finished after that if it was not from within `start`.
         """
@@ -51,7 +53,12 @@ class JournalSync:
         self._guarded = guarded
         self._promisable = promisable
         self._finished = finished
+        self._now = now
         self._loop = asyncio.get_running_loop()
+        # How long syncs took, in seconds, and how many bytes were written at a time, whether synced or not.
+        self.durations = measures.Histogram(measures.DURATIONS_S)
+        self.sizes = measures.Histogram(measures.SIZES)
+        self._began_at = 0.0
         # The ticket under way and the worker's future of it; None: none is.
         self._ticket: SyncTicket | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -86,6 +93,7 @@ class JournalSync:
         ticket = self._ticket
         if self._is_closed or ticket is None:
             return
+        self._began_at = self._now()
         try:
             if ticket.write is None:
                 self._writing = self._worker.submit(ticket.run)
@@ -137,6 +145,9 @@ class JournalSync:
         self._ticket = None
         self.lacks_space = False
         self._journal.finish_sync(ticket)
+        self.sizes.add(ticket.size)
+        if ticket.syncs:
+            self.durations.add(self._now() - self._began_at)
         self._promisable()
         if not ticket.syncs:
             self._flush_in_time()
@@ -163,15 +174,16 @@ class JournalSync:
         self._flush = self._journal.begin_flush()
         if self._flush is not None:
             self._flushing = self._worker.sync(self._flush.file)
-            finish = partial(self._finish_flush, self._flush)
+            finish = partial(self._finish_flush, self._flush, self._now())
             self._flushing.add_done_callback(lambda done: self._guarded(lambda: finish(done)))
 
-    def _finish_flush(self, flush: Flush, done: asyncio.Future[None]) -> None:
+    def _finish_flush(self, flush: Flush, began_at: float, done: asyncio.Future[None]) -> None:
         if self._is_closed or done.cancelled():
             return
         self._flush = self._flushing = None
         # A failed sync stops the process, also where the promise was made without it.
         done.result()
+        self.durations.add(self._now() - began_at)
         self._journal.finish_flush(flush)
         self.start()
         self._flush_in_time()

@@ -15,13 +15,14 @@ def describe_node(
     addresses_of: Callable[[str], Addresses],
     topics: tuple[TopicDescription, ...],
     durability: str,
+    is_between_states: bool,
 ) -> NodeStatus:
-    """Describe a node; group: None while its cluster is not formed."""
+    """Describe a node; group: None while its cluster is not formed, or while it goes over to another state."""
     if group is None:
         return NodeStatus(
             node_id=node_id,
             cluster_id="",
-            role="forming",
+            role="copying" if is_between_states else "forming",
             term=0,
             leader_id="",
             leader_address="",

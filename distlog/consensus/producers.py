@@ -87,6 +87,11 @@ class ProducerTable:
             table._window_count += topic_count
         return table
 
+    @property
+    def count_max(self) -> int:
+        """How many it holds at most."""
+        return self._limits.producer_count_max
+
     def __len__(self) -> int:
         return len(self._rows)
 

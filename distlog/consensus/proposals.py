@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distlog import measures
 from distlog.consensus.admission import Admission
 from distlog.consensus.commands import (
     COMMAND_COUNT_MAX,
@@ -85,7 +86,7 @@ class Proposals:
         """size_max: bytes that may be on their way; kick() has the group take a step soon."""
         self._clock = clock
         self._space = space
-        self._size_max = size_max
+        self.size_max = size_max
         self._kick = kick
         self._loop = asyncio.get_running_loop()
         self._admission: Admission[Proposal] = Admission(state_machine)
@@ -101,6 +102,20 @@ class Proposals:
         self._gathering: asyncio.TimerHandle | None = None
         # Bytes of both.
         self._size = 0
+        # Of the entries: commands in each, bytes, and seconds from when it was made to when it was applied.
+        self.counts = measures.Histogram(measures.COUNTS)
+        self.sizes = measures.Histogram(measures.SIZES)
+        self.durations = measures.Histogram(measures.DURATIONS_S)
+
+    @property
+    def waiting_count(self) -> int:
+        """Commands that are in no entry yet."""
+        return len(self._waiting)
+
+    @property
+    def size(self) -> int:
+        """Bytes of commands on their way."""
+        return self._size
 
     def submit(self, command: Command) -> asyncio.Future[Any]:
         """Take a command, or recognise it; the future carries its result.
@@ -112,8 +127,8 @@ class Proposals:
             isinstance(command, FREEING) and self._space.pays_for(ENTRY_HEADER.size + size)
         ):
             raise self._space.refusal()
-        if self._size + size > self._size_max:
-            raise Overloaded(queue="bytes of proposals waiting", limit=self._size_max)
+        if self._size + size > self.size_max:
+            raise Overloaded(queue="bytes of proposals waiting", limit=self.size_max)
         if len(self._waiting) >= COMMAND_COUNT_MAX:
             raise Overloaded(queue="proposals waiting", limit=COMMAND_COUNT_MAX)
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -182,8 +197,12 @@ class Proposals:
         number = self._entry_count
         self._proposed[number] = proposals
         payload = encode_entry([proposal.command for proposal in proposals], timestamp_ms)
+        self.counts.add(len(proposals))
+        self.sizes.add(len(payload))
+        began_at = self._clock.monotonic()
 
         def done(results: Any, failure: int) -> None:
+            self.durations.add(self._clock.monotonic() - began_at)
             self._settle_entry(number, results, failure)
 
         return payload, done

@@ -77,6 +77,9 @@ class Raft:
         self.checkpoint_needed: Callable[[int], None] = lambda _first_index: None
         # Every voter has acknowledged every entry below this one, as far as this node knows.  Never falls.
         self.retain_from = 1
+        # What was committed when this node first heard from a leader, or led; 0: it has not yet.  And whether all of that is applied.
+        self.catch_up_target = 0
+        self.has_caught_up = False
         # A message has arrived that a tick could make something of.
         self._stirred = False
         self._proposals: list[ProposedEntry] = []
@@ -157,6 +160,18 @@ class Raft:
         return self.is_leader and 2 * recent > len(self.voters) + 1
 
     @property
+    def is_led(self) -> bool:
+        """Tell whether this node leads and can take writes, or has heard its leader lately and is connected to it."""
+        if self.is_leader:
+            return self.is_ready_leader
+        return self._library.leader_id in self.replicas.connected and self._elections.has_leader
+
+    @property
+    def campaign_count(self) -> int:
+        """How often this node has campaigned."""
+        return self._elections.campaign_count
+
+    @property
     def leader_id(self) -> str | None:
         """Return who leads, if it is this node or there is a connection to it: any other is most likely gone."""
         leader = self._library.leader_id
@@ -219,6 +234,13 @@ class Raft:
         self._elections.tick()
         self._library.tick()
         self.outgoing.held_back.tend()
+        if not self.has_caught_up:
+            self._look_how_far()
+
+    def _look_how_far(self) -> None:
+        if self.is_ready_leader:
+            self.catch_up_target = self.last_applied
+        self.has_caught_up = 0 < self.catch_up_target <= self.last_applied
 
     def propose(self, payload: bytes, done: Done) -> None:
         """Put an entry into the journal at the next tick, if this node leads then.
@@ -335,6 +357,8 @@ class Raft:
             return
         if self.is_leader and message.sender_term == self.term:
             raise ConsensusViolated(f"{sender} leads term {self.term}, and so does this node")
+        if not self.catch_up_target:
+            self.catch_up_target = message.commit_index
         admitted = self._following.admit(message, self.last_applied)
         self._library.deliver(sender, admitted)
         self._following.done()

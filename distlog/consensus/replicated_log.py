@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from distlog.block import Block
+from distlog.consensus.admission import STALE_IF_DEPOSED
 from distlog.consensus.commands import (
     Append,
     Command,
@@ -32,6 +33,7 @@ from distlog.consensus.group import Group
 from distlog.consensus.node_status import describe_node
 from distlog.consensus.proposals import Proposals
 from distlog.consensus.reads import no_leader
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.replicated_policy import ReplicatedPolicy
 from distlog.consensus.results import (
     AppendResult,
@@ -41,6 +43,8 @@ from distlog.consensus.results import (
     TopicTrimmed,
 )
 from distlog.consensus.retention import Trimmer
+from distlog.consensus.served_reads import ServedReads
+from distlog.consensus.standing import standing_of
 from distlog.consensus.state_machine import DEFAULT_TOPIC, StateMachine
 from distlog.consensus.tails import Tails
 from distlog.consensus.topic_descriptions import describe, described_pages
@@ -48,6 +52,7 @@ from distlog.consensus.topics import Topic
 from distlog.consensus.views import (
     Consistency,
     NodeStatus,
+    Standing,
     TimePosition,
     TopicDescription,
 )
@@ -55,12 +60,8 @@ from distlog.errors import (
     DistlogError,
     NotLeader,
     OffsetOutOfRange,
-    OutOfSequence,
     Overloaded,
-    ProducerFenced,
-    ProducerUnknown,
     ShuttingDown,
-    TopicExists,
     TopicNotFound,
 )
 from distlog.runtime import Clock, Worker
@@ -71,27 +72,6 @@ from distlog.storage.segment_files import SegmentLimits
 Answer = TypeVar("Answer")
 # A stopping node is gone or back after about this long; another one answers at once.
 STOP_RETRY_DELAY_S = 1.0
-# What a deposed leader, which has not heard of its successor yet, may say wrongly.
-STALE_IF_DEPOSED = (
-    OutOfSequence,
-    ProducerUnknown,
-    ProducerFenced,
-    TopicNotFound,
-    TopicExists,
-    OffsetOutOfRange,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicatedLogSettings:
-    """Sizes in bytes, times in seconds."""
-
-    proposals_size_max: int = 64 << 20
-    waiting_reads_max: int = 20_000
-    # Beyond this proposals are refused: it forgets in time, unless no checkpoint can be written.
-    journal_size_max: int = 256 << 20
-    # Between two looks at what the topics need not keep any more.
-    retention_interval_s: float = 10.0
 
 
 class ReplicatedLog:
@@ -124,7 +104,9 @@ class ReplicatedLog:
         self._settings = settings
         self._durability = durability.value
         self._addresses_of = addresses_of
-        self._tails = Tails(settings.waiting_reads_max)
+        self.tails = Tails(settings.waiting_reads_max)
+        # What was read since the start.
+        self.served = ServedReads()
         self._role_callbacks: list[Callable[[], None]] = []
         self._closing = False
         # Dials a node at an address for peers; raises InvalidRequest if that is none.
@@ -134,18 +116,20 @@ class ReplicatedLog:
         # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
         self.files_status: Callable[[], dict[str, Any]] = dict
         self.policy = ReplicatedPolicy(self._settled, self.confirm)
+        # What is done while the files of this node are opened; "": they are not.
+        self.opening: Callable[[], str] = str
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
-        self._attached = group
-        self._proposals = Proposals(
+        self._attached, self._detached_because = group, ""
+        self.proposals = Proposals(
             group.state_machine,
             self._clock,
             group.space,
             self._settings.proposals_size_max,
             group.kick,
         )
-        group.take_proposals = self._proposals.take_entries
+        group.take_proposals = self.proposals.take_entries
         self._trimmer = Trimmer(
             state_machine=group.state_machine,
             clock=self._clock,
@@ -162,7 +146,7 @@ class ReplicatedLog:
 
     def detach(self, why: str) -> None:
         """Refuse everything with NoLeader, and say why, until the next `attach`."""
-        self._proposals.abandon(why, self._refusal)
+        self.proposals.abandon(why, self._refusal)
         # While it stops it has nobody to tell.
         self._group.silence()
         self._attached, self._detached_because = None, why
@@ -284,12 +268,12 @@ class ReplicatedLog:
         # One entry may be larger than the limit: what is in the checkpoint is not in the way.
         if journal.size >= limit and group.checkpoints.index < journal.last_index:
             raise Overloaded("the journal, which only a checkpoint lets forget,", limit)
-        return self._proposals.submit(command)
+        return self.proposals.submit(command)
 
     def _leadership_changed(self) -> None:
         if not self._group.raft.is_leader:
             cause = "leadership was lost before the append was committed"
-            self._proposals.abandon(cause, self._refusal)
+            self.proposals.abandon(cause, self._refusal)
         for callback in self._role_callbacks:
             callback()
 
@@ -374,7 +358,9 @@ class ReplicatedLog:
                 high_watermark=found.log.next_offset,
             )
         plan = found.log.plan_read(offset, size_max)
-        return await self._run(plan.run, plan.blocking)
+        batches = await self._run(plan.run, plan.blocking)
+        self.served.add(batches)
+        return batches
 
     async def _run(self, run: Callable[[], Answer], blocking: bool) -> Answer:
         return await self._read_worker.submit(run) if blocking else run()
@@ -392,10 +378,10 @@ class ReplicatedLog:
             return
         if self._closing:
             raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)
-        await self._tails.wait(found.topic_id, offset)
+        await self.tails.wait(found.topic_id, offset)
 
     def _wake_tails(self) -> None:
-        self._tails.wake(self._high_watermark)
+        self.tails.wake(self._high_watermark)
 
     def _high_watermark(self, topic_id: int) -> int | None:
         topic = self._state.topic_by_id(topic_id)
@@ -433,9 +419,8 @@ class ReplicatedLog:
 
     @property
     def has_leader(self) -> bool:
-        """Tell whether this node leads, or is connected to a node that does."""
-        raft = self._attached.raft if self._attached is not None else None
-        return raft is not None and (raft.is_ready_leader or raft.leader_id in raft.connected)
+        """Tell whether this node leads, or hears a node that does."""
+        return self._attached is not None and self._attached.raft.is_led
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others, without asking anybody.
@@ -444,11 +429,25 @@ class ReplicatedLog:
         """
         topics = self.topics() if with_topics and self._attached is not None else ()
         status = describe_node(
-            self._node_id, self._attached, self._addresses_of, topics, self._durability
+            self._node_id,
+            self._attached,
+            self._addresses_of,
+            topics,
+            self._durability,
+            bool(self._detached_because),
         )
-        if self._attached is None and self._detached_because:
-            status = replace(status, role="copying")
         return replace(status, **self.files_status())
+
+    def standing(self) -> Standing:
+        """Say whether this node serves its clients, and if not, why."""
+        return standing_of(
+            self._attached,
+            is_stopping=self._closing,
+            opening=self.opening(),
+            detached_because=self._detached_because,
+            waiting_for=self._waiting_for(),
+            copy=self.files_status().get("copy"),
+        )
 
     async def add_member(self, node_id: str, peer_address: str) -> None:
         """Greet a node that waits to join, so that it becomes a learner, and a voter when it has caught up.
@@ -489,7 +488,7 @@ class ReplicatedLog:
     def refuse_new(self) -> None:
         """Stop taking writes and waits; what is in flight goes on."""
         self._closing = True
-        self._tails.fail(ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S))
+        self.tails.fail(ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S))
         for callback in self._role_callbacks:
             callback()
 
@@ -498,4 +497,4 @@ class ReplicatedLog:
         self.refuse_new()
         if self._attached is not None:
             cause = "this node stopped before the append was committed"
-            self._proposals.abandon(cause, self._refusal)
+            self.proposals.abandon(cause, self._refusal)

@@ -119,6 +119,8 @@ class StateMachine:
         # The entry that this is the state after.
         self.last_applied_index = FIRST_INDEX
         self.last_applied_term = 0
+        # What was appended here since the start, replays of the journal included.
+        self.appended_batch_count = self.appended_record_count = self.appended_size = 0
         # Of the entry being applied: the batches that it will become, by topic id, and the topics that it has created.
         self._runs: dict[int, _Run] = {}
         self._created_count = 0
@@ -331,14 +333,18 @@ class StateMachine:
             self._runs.clear()
 
     def _write_run(self, run: _Run, timestamp_ms: int) -> None:
+        block = Block.join(run.blocks)
         run.topic.log.append(
-            Block.join(run.blocks),
+            block,
             timestamp_ms=timestamp_ms,
             raft_index=self.last_applied_index,
             term=self.last_applied_term,
         )
         self._topics.changed(run.topic, self.last_applied_index)
         assert run.topic.log.next_offset == run.next_offset, "the log took what was promised"
+        self.appended_batch_count += 1
+        self.appended_record_count += block.record_count
+        self.appended_size += block.size
 
     def _apply_other(self, command: OtherCommand, position: int) -> Result:
         refused = self.check(command)

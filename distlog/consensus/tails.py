@@ -32,6 +32,11 @@ class Tails:
         finally:
             waiting.pop(future, None)
 
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._waiting.values()))
+
     def wake(self, high_watermark: Callable[[int], int | None]) -> None:
         """Call when something was applied.  high_watermark(topic_id): None if there is no such topic any more."""
         for topic_id, waiting in list(self._waiting.items()):

@@ -24,6 +24,7 @@ __all__ = [
     "Retention",
     "ScrubStatus",
     "SegmentLimits",
+    "Standing",
     "TimePosition",
     "TopicDescription",
 ]
@@ -36,6 +37,37 @@ class Consistency(Enum):
     LINEARIZABLE = auto()
     # What this node has applied; a follower may lag.
     LOCAL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a node serves its clients (consensus/standing.py)."""
+
+    # One word, of those in `STATES`.
+    state: str
+    # It can prove a read, and say where a write goes.
+    is_ready: bool
+    # Why it is not ready, or what it does not do although it is; "": nothing.
+    problem: str
+
+    @property
+    def text(self) -> str:
+        """Return it as one line for a person."""
+        words = f"{'ready' if self.is_ready else 'not ready'}: {self.state}"
+        return f"{words}: {self.problem}" if self.problem else words
+
+
+# The states of a node, the two in which it is ready first.
+STATES = (
+    "leading",
+    "following",
+    "forming",
+    "recovering",
+    "copying",
+    "leaderless",
+    "removed",
+    "stopping",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -23,6 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from distlog.api.status import CODES, status_of
 from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import DistlogError, InternalError, InvalidRequest, ShuttingDown
+from distlog.measures import DURATIONS_S, Histogram
 from distlog.server.gate import CANCELLED, DONE, Access, Gate
 from distlog.server.permissions import NEEDS, On
 from distlog.server.records import check_topic
@@ -30,6 +32,7 @@ from distlog.server.records import check_topic
 logger = logging.getLogger(__name__)
 
 INCIDENT_ID_SIZE = 6
+CODE_OK, CODE_CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
 # Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
 ANSWERED_IN_BYTES = ("ConsumeBatch",)
 
@@ -38,16 +41,37 @@ ANSWERED_IN_BYTES = ("ConsumeBatch",)
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
+class Ended:
+    """The calls of one method that are over: how many by their code, and, of those that are answered once, how long they took."""
+
+    def __init__(self, *, is_stream: bool) -> None:
+        self.is_stream = is_stream
+        self.codes: Counter[str] = Counter()
+        self.durations = Histogram(DURATIONS_S)
+
+    def add(self, code: str, duration_s: float) -> None:
+        """Take one call.  How long a stream was open says nothing of this node."""
+        self.codes[code] += 1
+        if not self.is_stream:
+            self.durations.add(duration_s)
+
+
 class Calls:
     """Makes handlers out of services, and knows how a call may end."""
 
-    def __init__(self, random_bytes: Callable[[int], bytes], gate: Gate) -> None:
+    def __init__(
+        self, random_bytes: Callable[[int], bytes], now: Callable[[], float], gate: Gate
+    ) -> None:
+        """now(): a clock in seconds that never goes back.  gate: what each call passes before its handler runs."""
         self._random_bytes = random_bytes
+        self._now = now
         self._gate = gate
+        # By the full name of the method: log.v1.Log.Produce.
+        self.ended: dict[str, Ended] = {}
         # Once true, calls are refused before their handler runs.
         self.stopping = False
         # Handlers that run now.
-        self._running_count = 0
+        self.running_count = 0
         # Set when the last of them has ended while stopping.
         self._drained = asyncio.Event()
         # How many calls were refused, by the reason of the error.
@@ -59,7 +83,7 @@ class Calls:
         gRPC's own shutdown comes after it, since calls that arrive during that one are cut without a word.
         """
         self.stopping = True
-        if self._running_count:
+        if self.running_count:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await self._drained.wait()
@@ -107,9 +131,12 @@ class Calls:
         while_stopping: bool,
     ) -> Handler:
         need = NEEDS[method.full_name]
+        ended = self.ended[method.full_name] = Ended(is_stream=method.server_streaming)
 
         async def guarded(data: Any, context: Any) -> Any:
-            self._running_count += 1
+            self.running_count += 1
+            # The code is for who counts, the outcome for who audits.
+            began_at, code = self._now(), CODE_CANCELLED
             access, outcome = None, CANCELLED
             try:
                 if self.stopping and not while_stopping:
@@ -122,21 +149,26 @@ class Calls:
                     answer = await handler(request, context)
                 else:
                     answer = await _passing(access, handler, request, context)
-                outcome = DONE
+                code, outcome = CODE_OK, DONE
                 return answer
             except DistlogError as error:
                 # A class without a code was not meant for a caller.
                 refusal = error if type(error) in CODES else self._incident(method.full_name)
-                outcome = refusal.reason
+                code, outcome = CODES[type(refusal)].name, refusal.reason
+            except grpc.aio.AbortError:
+                # Only health refuses so, what it does not know.
+                code = grpc.StatusCode.NOT_FOUND.name
+                raise
             except grpc.aio.BaseError:
-                # The call is over: aborted, or its client is gone.
+                # The call is over: its client is gone.
                 raise
             except Exception:
                 refusal = self._incident(method.full_name)
-                outcome = refusal.reason
+                code, outcome = CODES[type(refusal)].name, refusal.reason
             finally:
-                self._running_count -= 1
-                if self.stopping and not self._running_count:
+                ended.add(code, self._now() - began_at)
+                self.running_count -= 1
+                if self.stopping and not self.running_count:
                     self._drained.set()
                 if access is not None:
                     access.ended(outcome)

@@ -19,6 +19,7 @@ from distlog.consensus.views import (
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import InvalidRequest, NoLeader
 from distlog.security.subject import subject_of
+from distlog.server.about import NOTHING_KNOWN, About
 from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
 from distlog.server.policy_calls import PolicyCalls
@@ -40,18 +41,23 @@ class ClusterService:
         policy: PolicyCalls,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
+        about: Callable[[], About] = lambda: NOTHING_KNOWN,
     ) -> None:
-        """itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well."""
+        """itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
+
+        about(): what it says of its process.
+        """
         self._log = log
         self._limits = limits
         self._version = version
         self._policy = policy
         self._itself = itself
         self._view = view
+        self._about = about
 
     async def status(self, request: log_pb2.StatusRequest, context: Any) -> log_pb2.StatusResponse:
         """Describe this node and what it knows, without asking anybody: it answers also without a leader."""
-        status = self._log.status(with_topics=False)
+        status, standing = self._log.status(with_topics=False), self._log.standing()
         response = log_pb2.StatusResponse(
             node_id=status.node_id,
             cluster_id=status.cluster_id,
@@ -82,7 +88,11 @@ class ClusterService:
                 )
                 for each in status.planned
             ],
+            ready=standing.is_ready,
+            state=standing.state,
+            problem=standing.problem,
         )
+        add_about(response, self._about())
         # A node that waits for its cluster, or is between two states, has none to show.
         with contextlib.suppress(NoLeader):
             await self._add_topics(response)
@@ -299,4 +309,16 @@ def topic_message(topic: TopicDescription) -> log_pb2.TopicStatus:
         segment_record_count_max=topic.limits.row_count_max,
         retention_size=topic.retention.size,
         retention_age_ms=topic.retention.age_ms,
+    )
+
+
+def add_about(response: log_pb2.StatusResponse, about: About) -> None:
+    """Put into a response what the node says of its process."""
+    response.uptime_s = about.uptime_s
+    if about.disk_free is not None:
+        response.disk_free = about.disk_free
+    response.reserve, response.reserve_max = about.reserve, about.reserve_max
+    response.last_problems.extend(
+        log_pb2.LogLine(time_ms=line.time_ms, level=line.level, logger=line.logger, text=line.text)
+        for line in about.last_problems
     )

@@ -1,7 +1,7 @@
 """The service `grpc.health.v1.Health`, computed when asked, so that it is never out of date.
 
     ""            the process lives
-    log.v1.Log    this node is ready: it has a leader, so it can prove reads and say where writes go
+    log.v1.Log    this node is ready: it can prove reads and say where writes go (consensus/standing.py has the states)
     leader        this node is the leader
 
 Grpcio's own servicer keeps a table that somebody has to keep true; asking is simpler.  A watcher is woken by a change of
@@ -82,7 +82,7 @@ class Health:
         if service == ALIVE:
             return SERVING
         if service == READY:
-            serving = self._log.has_leader
+            serving = self._log.standing().is_ready
         elif service == LEADER:
             serving = self._log.is_leader
         else:

@@ -21,6 +21,7 @@ from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
 from distlog.security.authorizer import Authorizer
+from distlog.server.about import NOTHING_KNOWN, About
 from distlog.server.calls import Calls
 from distlog.server.cluster_service import ClusterService
 from distlog.server.gate import Gate, NoAudit
@@ -56,34 +57,37 @@ class Listener:
         port: int,
         insecure: bool,
         random_bytes: Callable[[int], bytes],
+        now: Callable[[], float],
         gate: Gate | None = None,
         credentials: grpc.ServerCredentials | None = None,
         limits: ServerLimits | None = None,
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
+        about: Callable[[], About] = lambda: NOTHING_KNOWN,
     ) -> None:
         """Prepare to listen; must be called with the loop running.
 
         insecure: whether an address beyond loopback is meant, although nothing is encrypted and anybody may call.
-        random_bytes: makes the ids of incidents.
+        random_bytes: makes the ids of incidents.  now(): a clock in seconds that never goes back.
         gate: who may do what; None: everybody may do everything.
         credentials: with what connections are encrypted, and clients trusted; None: they are not.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
+        about(): of its process.
         """
         self._host = host
         self._port = port
         self._insecure = insecure
         self._credentials = credentials
-        self._limits = limits or ServerLimits()
-        self._streams = OpenStreams(self._limits.tail_count_max)
+        self.limits = limits or ServerLimits()
+        self._streams = OpenStreams(self.limits.tail_count_max)
         self._gate = gate or Gate(Authorizer.open_to_all(), NoAudit(), random_bytes)
-        self._calls = Calls(random_bytes, self._gate)
-        self._itself, self._view = itself, view
+        self.calls = Calls(random_bytes, now, self._gate)
+        self._itself, self._view, self._about = itself, view, about
         self._health = Health(log, self._streams)
         self._server = grpc.aio.server(
             handlers=self._handlers(log),
-            options=server_options(self._limits),
-            maximum_concurrent_rpcs=self._limits.call_count_max,
+            options=server_options(self.limits),
+            maximum_concurrent_rpcs=self.limits.call_count_max,
         )
 
     async def start(self) -> int:
@@ -121,23 +125,25 @@ class Listener:
         end = loop.time() + timeout_s
         self._health.stop()
         self._streams.end_all()
-        await self._calls.drain(timeout_s)
+        await self.calls.drain(timeout_s)
         await self._server.stop(max(0.0, end - loop.time()))
 
-    def counters(self) -> dict[str, int]:
-        """Return how many tails are open, and how many calls were refused for each reason."""
-        refused = {f"refused_{reason}": count for reason, count in self._calls.refused.items()}
-        return {"tails_open": self._streams.tail_count, **refused}
+    @property
+    def tail_count(self) -> int:
+        """How many tails are open."""
+        return self._streams.tail_count
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
-        service = LogService(log, self._limits, self._streams, self._calls.refused)
-        policy = PolicyCalls(log, self._limits, self._gate.authorizer)
-        cluster = ClusterService(log, self._limits, __version__, policy, self._itself, self._view)
+        service = LogService(log, self.limits, self._streams, self.calls.refused)
+        policy = PolicyCalls(log, self.limits, self._gate.authorizer)
+        cluster = ClusterService(
+            log, self.limits, __version__, policy, self._itself, self._view, self._about
+        )
         return [
-            self._calls.handlers(LOG, service),
-            self._calls.handlers(CLUSTER, cluster),
-            self._calls.handlers(HEALTH, self._health, while_stopping=True),
+            self.calls.handlers(LOG, service),
+            self.calls.handlers(CLUSTER, cluster),
+            self.calls.handlers(HEALTH, self._health, while_stopping=True),
             reflection_handlers(),
         ]
 

@@ -21,6 +21,7 @@ from distlog.consensus.views import (
     NodeStatus,
     Retention,
     SegmentLimits,
+    Standing,
     TimePosition,
     TopicDescription,
 )
@@ -152,11 +153,11 @@ class ServedLog(Protocol):
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         """Describe this node and what it knows of the others."""
 
-    @property
-    def is_leader(self) -> bool: ...
+    def standing(self) -> Standing:
+        """Say whether this node serves its clients, and if not, why."""
 
     @property
-    def has_leader(self) -> bool: ...
+    def is_leader(self) -> bool: ...
 
     def on_role_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever leader, term or readiness changed."""

@@ -29,6 +29,7 @@ NO_LOOP = ("asyncio", "concurrent", "socket", "threading")
 VALUES = ("distlog.errors", "distlog.block")
 CONSENSUS = (
     *VALUES,
+    "distlog.measures",
     "distlog.runtime",
     "distlog.storage",
     "distlog.peer",
@@ -40,6 +41,10 @@ LAYERS = (
     Layer("distlog", never=NO_LOOP),
     Layer("distlog.error_class", never=NO_LOOP),
     Layer("distlog.errors", ("distlog.error_class",), never=NO_LOOP),
+    # Counts and distributions, to be kept where they are measured.
+    Layer("distlog.measures", never=NO_LOOP),
+    # The log of the process.
+    Layer("distlog.logs", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
     Layer("distlog.programs", ("distlog.errors",)),
@@ -142,6 +147,7 @@ LAYERS = (
         "distlog.server",
         (
             *VALUES,
+            "distlog.measures",
             "distlog.runtime",
             "distlog.api",
             "distlog.consensus.commands",
@@ -219,11 +225,29 @@ LAYERS = (
             ),
         )
     ),
+    # What machines ask a node: it looks into all of it, and nothing of it looks back.
+    Layer(
+        "distlog.monitoring",
+        (
+            *CONSENSUS,
+            "distlog.consensus",
+            "distlog.catch_up",
+            "distlog.discovery",
+            "distlog.server",
+            "distlog.logs",
+            "distlog.node",
+        ),
+        ("prometheus_client",),
+    ),
+    Layer("distlog.monitoring.metrics", never=NO_LOOP),
+    Layer("distlog.monitoring.http", ("distlog.errors", "distlog.runtime"), ("h11",)),
     # A node as a process: the one place that sees every layer of it.
     Layer(
         "distlog.serve",
         (
             *CONSENSUS,
+            "distlog.logs",
+            "distlog.monitoring",
             "distlog.consensus",
             "distlog.catch_up",
             "distlog.server",

@@ -9,7 +9,7 @@ import pytest
 
 from distlog.api.log.v1 import log_pb2
 from distlog.cli import cluster as cluster_module
-from distlog.cli import members
+from distlog.cli import health, members
 from distlog.cli.cluster import (
     NODE_COLUMNS,
     add_member,
@@ -267,6 +267,47 @@ def test_a_copy_is_shown_with_how_far_it_is_and_damage_instead_of_the_state_of_t
     assert cells(damaged=["a segment"])[-2] == "damaged"
 
 
+@pytest.mark.parametrize(
+    ("uptime_s", "text"),
+    [(0.4, "0s"), (59.9, "59s"), (61, "1m 1s"), (3725, "1h 2m"), (90000, "1d 1h")],
+)
+def test_how_long_a_node_has_run_is_shown_in_two_units(uptime_s: float, text: str) -> None:
+    node = node_of("n1", "leader", 0, {}) | {"uptime_s": uptime_s, "ready": True}
+    assert health.cells(node)[1:4] == ["yes", "-", text]
+
+
+def test_the_last_problems_of_all_nodes_are_shown_in_order_and_do_nothing_to_a_terminal() -> None:
+    def line(number: int, text: str) -> dict[str, Any]:
+        return {"time_ms": 1000 * number, "level": "warning", "logger": "distlog.x", "text": text}
+
+    one = node_of("n1", "leader", 0, {}) | {"last_problems": [line(n, "old") for n in range(9)]}
+    other = node_of("n2", "follower", 0, {}) | {"last_problems": [line(9, "a\x1b[2Jb\n  c")]}
+    rows = health.problem_rows([one, other])
+    assert len(rows) == health.PROBLEM_COUNT_MAX
+    assert rows[-1] == ["1970-01-01T00:00:09.000Z", "n2", "warning", "a?[2Jb c"]
+    assert rows[0][0] == "1970-01-01T00:00:05.000Z"
+
+
+@pytest.mark.parametrize("value", ["0.1", "4000", "x", "nan"])
+def test_a_view_is_refreshed_neither_too_often_nor_too_seldom(value: str) -> None:
+    async def scenario() -> None:
+        finished = await distlog("cluster", "status", "--watch", value, "--server", "h:1")
+        assert finished.code == 2
+        assert "from 0.5 to 3600" in finished.error
+
+    run(scenario())
+
+
+def test_a_view_that_is_refreshed_needs_a_terminal() -> None:
+    async def scenario() -> None:
+        for flags in ((), ("--json",)):
+            finished = await distlog("cluster", "status", "--watch", *flags, "--server", "h:1")
+            assert finished.code == 2
+            assert "--watch" in finished.error
+
+    run(scenario())
+
+
 def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any]) -> dict[str, Any]:
     return {
         "node_id": node_id,
@@ -283,6 +324,12 @@ def node_of(node_id: str, role: str, number: int | None, topics: dict[str, Any])
         "copy": None,
         "damaged": None if number is None else [],
         "version": "0",
+        "ready": None,
+        "state": None,
+        "problem": "",
+        "uptime_s": None,
+        "disk_free": None,
+        "last_problems": [],
         "topics": topics,
     }
 

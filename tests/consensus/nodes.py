@@ -13,7 +13,8 @@ from typing import Any
 from distlog.block import Block
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.node import Node
 from distlog.node_settings import NodePorts, NodeSettings
 from distlog.runtime import Network
@@ -71,12 +72,12 @@ class Place:
 
     @property
     def group(self) -> Any:
-        return self.node._group
+        return self.node.group
 
     @property
     def counters(self) -> Any:
         """What the connections of the node have counted."""
-        return self.node._peers.counters
+        return self.node.peers.counters
 
 
 class NodeCluster:
@@ -109,23 +110,27 @@ class NodeCluster:
     async def start(self) -> None:
         """Start all, and return when one leads."""
         for place in self.places.values():
-            settings = NodeSettings(
-                node_id=place.name,
-                data_dir="data",
-                peer_listen=(place.name, PEER_PORT),
-                peers={name: (name, PEER_PORT) for name in NAMES},
-                reserve_size=self._reserve_size,
-                group=GroupSettings(
-                    raft=RaftSettings(
-                        in_flight_size_max=self._in_flight_size_max, entry_size_max=2 << 20
-                    )
-                ),
-                replicated_log=self._replicated_log,
-            )
-            place.node = Node(settings, self._ports(place))
-            await place.node.start(f"{place.name}:8400")
+            await self.start_one(place)
         await self.loop.until(lambda: any(each.log.is_leader for each in self.places.values()))
         await self.loop.until(lambda: all(each.log.has_leader for each in self.places.values()))
+
+    async def start_one(self, place: Place) -> None:
+        """Start the node of a place, on what its disk has."""
+        settings = NodeSettings(
+            node_id=place.name,
+            data_dir="data",
+            peer_listen=(place.name, PEER_PORT),
+            peers={name: (name, PEER_PORT) for name in NAMES},
+            reserve_size=self._reserve_size,
+            group=GroupSettings(
+                raft=RaftSettings(
+                    in_flight_size_max=self._in_flight_size_max, entry_size_max=2 << 20
+                )
+            ),
+            replicated_log=self._replicated_log,
+        )
+        place.node = Node(settings, self._ports(place))
+        await place.node.start(f"{place.name}:8400")
 
     def _ports(self, place: Place) -> NodePorts:
         return NodePorts(

@@ -16,7 +16,7 @@ from distlog.block import Block
 from distlog.consensus import group as group_module
 from distlog.consensus.commands import COMMAND_COUNT_MAX
 from distlog.consensus.messages import LeadershipQuery, encode
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.errors import Overloaded
 from distlog.peer.frames import FrameDecoder
 from distlog.peer.limits import PeerLimits
@@ -73,7 +73,7 @@ def block(size: int = RECORD_SIZE) -> Block:
 
 def on_its_way(place: Place, others: list[Place]) -> int:
     """Return the bytes that wait for other nodes in the queues of this one."""
-    return sum(int(place.node._peers.waiting_size(each.name)) for each in others)
+    return sum(int(place.node.peers.waiting_size(each.name)) for each in others)
 
 
 # --- Overload ------------------------------------------------------------------------------------
@@ -297,11 +297,11 @@ def test_a_step_takes_a_part_of_what_has_arrived(monkeypatch: pytest.MonkeyPatch
         question = encode(LeadershipQuery(1, 1))
         for _ in range(50):
             group.frame_received(sender, question)
-        waiting = len(group._inbox)
+        waiting = len(group.inbox)
         group._step_unguarded()
-        taken = waiting - len(group._inbox)
+        taken = waiting - len(group.inbox)
         assert 100 <= taken * len(question) < 100 + len(question)
-        await cluster.loop.until(lambda: not len(group._inbox))
+        await cluster.loop.until(lambda: not len(group.inbox))
         await cluster.stop()
 
     on_virtual_time(main)

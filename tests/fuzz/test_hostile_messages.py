@@ -270,11 +270,11 @@ def test_who_sends_more_than_the_inbox_holds_is_hung_up_on(
     async def main(victim: Victim) -> None:
         wire = victim.connected(HOSTILE)
         wire.feed(encoded(LeadershipQuery(1, 1)) * 1001)
-        assert len(victim.group._inbox) == 1000
+        assert len(victim.group.inbox) == 1000
         await victim.settle()
         assert wire.is_closed
         assert "it floods this node" in refusal(wire)
-        assert len(victim.group._inbox) == 0
+        assert len(victim.group.inbox) == 0
 
     besieged(main)
 
@@ -325,9 +325,9 @@ def test_answers_that_wait_for_a_slow_disk_are_limited() -> None:
             await victim.settle()
         gate = group.raft._rules.persistence_gate
         assert HELD_MAX <= gate.held_count < HELD_MAX + 64
-        assert len(group._inbox) > 0
+        assert len(group.inbox) > 0
         wire.written.clear()
-        while held or len(group._inbox):
+        while held or len(group.inbox):
             for finish in held:
                 finish()
             held.clear()
@@ -340,7 +340,7 @@ def test_answers_that_wait_for_a_slow_disk_are_limited() -> None:
 
 def give_worker(group: Any, worker: Any) -> None:
     """Give a group another journal worker."""
-    group._journal_sync._worker = worker
+    group.journal_sync._worker = worker
 
 
 # --- What stops a node on purpose -----------------------------------------------------------------

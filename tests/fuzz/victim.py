@@ -178,11 +178,11 @@ class Victim:
 
     @property
     def group(self) -> Any:
-        return self.node._group
+        return self.node.group
 
     @property
     def counters(self) -> Any:
-        return self.node._peers.counters
+        return self.node.peers.counters
 
     @property
     def closures(self) -> int:

@@ -52,7 +52,9 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("DISTLOG_", "GRPC_"))
     }
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    # Nodes beside each other would want the same port for monitoring; what a test reads of a log is text.
+    ours = {"DISTLOG_HTTP_LISTEN": "none", "DISTLOG_LOG_FORMAT": "text"}
+    return {**kept, **ours, "PYTHONUNBUFFERED": "1"}
 
 
 def tls_flags(certificates: Path, name: str) -> list[str]:
@@ -112,7 +114,7 @@ class NodeProcess:
         self.node_id = node_id
         self.data_dir = directory
         self.host = host
-        self.client_port, self.peer_port = free_ports(host, 2)
+        self.client_port, self.peer_port, self.http_port = free_ports(host, 3)
         # Everything that its processes said, in order.
         self.output = output
         self.arguments: list[str] = []
@@ -133,6 +135,11 @@ class NodeProcess:
     @property
     def peer_address(self) -> str:
         return f"{self.host}:{self.peer_port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where it is monitored, if its arguments say so."""
+        return f"{self.host}:{self.http_port}"
 
     @property
     def log_directory(self) -> Path:

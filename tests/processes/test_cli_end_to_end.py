@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import re
+import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +20,14 @@ import pytest
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.client.client import Client
 from tests.processes.commands import Finished, run, running
-from tests.processes.process_cluster import NODE_IDS, TIMEOUT_S, ProcessCluster, until
+from tests.processes.process_cluster import (
+    DISTLOG,
+    NODE_IDS,
+    TIMEOUT_S,
+    ProcessCluster,
+    environment,
+    until,
+)
 from tests.processes.settled import check_files
 from tests.processes.word_list import word_list
 
@@ -251,7 +261,7 @@ def test_cluster_status_shows_nodes_roles_terms_high_watermarks_and_lag(
             assert (node["term"], node["lag"], node["connected"]) == (status.term, 0, True)
             assert node["topics"] == {"default": {"start_offset": 0, "high_watermark": end}}
 
-        nodes, topics = as_text.output.decode().split("\n\n")
+        nodes, health, topics, *_ = as_text.output.decode().split("\n\n")
         rows = [re.split(r"  +", line) for line in nodes.splitlines()]
         assert rows[0] == [
             "NODE",
@@ -266,6 +276,15 @@ def test_cluster_status_shows_nodes_roles_terms_high_watermarks_and_lag(
         ]
         assert [row[0] for row in rows[1:]] == list(NODE_IDS)
         assert [row[0] for row in rows if row[1] == "leader"] == [leader]
+        for line in health.splitlines()[1:]:
+            node_id, is_ready, state, *_ = re.split(r"  +", line)
+            assert is_ready == "yes"
+            assert state == ("leading" if node_id == leader else "following")
+        for node in shown["nodes"]:
+            assert node["ready"]
+            assert node["uptime_s"] >= 0
+            assert node["disk_free"] > 0
+            assert node["problem"] == ""
         assert re.split(r"  +", topics.splitlines()[1]) == ["default", "0", *[str(end)] * 3]
 
     asyncio.run(scenario())
@@ -289,5 +308,39 @@ def test_cluster_status_tells_which_node_is_away(cluster: ProcessCluster) -> Non
         assert [name for name, node in nodes.items() if node["connected"]] == [
             name for name in NODE_IDS if name != away
         ]
+
+    asyncio.run(scenario())
+
+
+def test_a_view_of_the_cluster_is_shown_again_and_again_until_ctrl_c(
+    running_cluster: ProcessCluster,
+) -> None:
+    async def scenario() -> None:
+        await running_cluster.leader()
+        ours, theirs = pty.openpty()
+        arguments = ("cluster", "status", "--watch", "0.5", "--server", running_cluster.addresses)
+        process = await asyncio.create_subprocess_exec(
+            *DISTLOG,
+            *arguments,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(),
+        )
+        os.close(theirs)
+        try:
+            shown = b""
+            async with asyncio.timeout(TIMEOUT_S):
+                while shown.count(b"Ctrl-C ends it") < 3:
+                    shown += await asyncio.to_thread(os.read, ours, 65536)
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 0
+            assert b"leading" in shown
+            assert b"Traceback" not in shown
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            os.close(ours)
 
     asyncio.run(scenario())

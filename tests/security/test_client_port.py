@@ -39,6 +39,7 @@ async def listening(credentials: Credentials | None) -> AsyncIterator[int]:
         port=0,
         insecure=False,
         random_bytes=bytes,
+        now=float,
         credentials=credentials.server_credentials() if credentials else None,
     )
     port = await listener.start()
@@ -271,6 +272,7 @@ def test_with_certificates_a_node_may_listen_beyond_loopback(tmp_path: Path) -> 
             port=0,
             insecure=False,
             random_bytes=bytes,
+            now=float,
             credentials=pki.credentials(pki.node("n1")).server_credentials(),
         )
         port = await listener.start()

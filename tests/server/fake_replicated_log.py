@@ -31,6 +31,7 @@ from distlog.consensus.views import (
     PlannedChange,
     Retention,
     SegmentLimits,
+    Standing,
     TimePosition,
     TopicDescription,
 )
@@ -316,6 +317,11 @@ class FakeReplicatedLog:
     async def leave(self) -> None:
         self._ask("leave")
         self.has_left = True
+
+    def standing(self) -> Standing:
+        if not self.has_leader:
+            return Standing("leaderless", False, "no leader is heard: an election is under way")
+        return Standing("leading" if self.is_leader else "following", True, "")
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
         return NodeStatus(

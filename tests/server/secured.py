@@ -98,6 +98,7 @@ async def secured(
         port=0,
         insecure=False,
         random_bytes=lambda size: INCIDENT_BYTES[:size],
+        now=asyncio.get_running_loop().time,
         gate=gate,
         credentials=grpc.ssl_server_credentials(
             [(node.key, node.certificate)], AUTHORITY.issued.certificate, require_client_auth=True

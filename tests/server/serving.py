@@ -68,6 +68,7 @@ async def serving(
         port=0,
         insecure=False,
         random_bytes=lambda size: INCIDENT_BYTES[:size],
+        now=asyncio.get_running_loop().time,
         gate=gate,
         limits=limits,
         itself=lambda: served.itself,

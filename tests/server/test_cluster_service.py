@@ -41,6 +41,8 @@ def test_status_shows_everything_that_the_node_knows() -> None:
             stall_max_ms=41.5,
             stall_count=3,
             durability="os",
+            ready=True,
+            state="leading",
             scrub=log_pb2.ScrubStatus(),
             version=__version__,
             topics=[

@@ -220,7 +220,7 @@ def test_tails_are_limited_per_node_and_a_closed_one_makes_room() -> None:
         assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert isinstance(refused.error, errors.Overloaded)
         assert refused.error.limit == 2
-        assert server.listener.counters()["tails_open"] == 2
+        assert server.listener.tail_count == 2
         first.cancel()
         await server.fake.until(lambda: len(server.fake.waiting) == 1)
         third = tail(server)

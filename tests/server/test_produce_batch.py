@@ -262,7 +262,7 @@ def test_a_refused_block_is_answered_and_the_stream_goes_on(
         assert [each.HasField("error") for each in found] == [False, True, False]
         assert isinstance(error_of(found[1]), error)
         assert found[2].base_offset == 1
-        assert server.listener.counters()[f"refused_{error.reason}"] == 1
+        assert server.listener.calls.refused[error.reason] == 1
 
     serve(body, ServerLimits(record_size_max=100))
 

@@ -233,7 +233,7 @@ def test_what_refuses_an_append_reaches_the_caller_with_its_fields(
         assert type(refused.error) is type(error)
         assert refused.error.fields() == error.fields()
         assert refused.text == str(error)
-        assert server.listener.counters()[f"refused_{error.reason}"] == 1
+        assert server.listener.calls.refused[error.reason] == 1
 
     serve(body)
 

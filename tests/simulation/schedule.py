@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distlog.consensus import journal_view
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from distlog.errors import DistlogError
 from distlog.storage.comparison import compare_logs

@@ -119,7 +119,7 @@ class SimulatedServer:
     def __init__(self, log: ReplicatedLog, random: Random) -> None:
         limits = ServerLimits()
         gate = Gate(Authorizer.open_to_all(), NoAudit(), random.randbytes)
-        self._calls = Calls(random.randbytes, gate)
+        self._calls = Calls(random.randbytes, asyncio.get_running_loop().time, gate)
         self._streams = OpenStreams(limits.tail_count_max)
         self._handlers = self._calls.handlers(SERVICE, LogService(log, limits, self._streams))
         self._listening: asyncio.AbstractServer | None = None

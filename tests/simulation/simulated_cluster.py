@@ -15,7 +15,7 @@ from typing import Any
 from distlog.catch_up.scrub import ScrubSettings
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
-from distlog.consensus.replicated_log import ReplicatedLogSettings
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
 from distlog.node_settings import Backend, DiscoverySettings
 from tests.simulation.simulated_machine import Machine, PowerCut

@@ -93,7 +93,7 @@ class Machine:
 
     @property
     def group(self) -> Any:
-        return self.node._group if self.node is not None else None
+        return self.node.group if self.node is not None else None
 
     @property
     def address(self) -> str:

@@ -10,7 +10,8 @@ import pytest
 
 from distlog.catch_up.copying import Copied, Progress
 from distlog.consensus.checkpoint import read_checkpoint
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.errors import DiskFailed, NoLeader, Overloaded
 from distlog.storage.segment_files import SegmentLimits
 from tests.simulation.schedule import file_differences, settled, whole_log
@@ -80,7 +81,7 @@ async def left_behind(cluster: SimulatedCluster, count: int = 120) -> tuple[Repl
 
 def copies_of(machine: Machine) -> int:
     assert machine.node is not None
-    files = machine.node._files
+    files = machine.node.files
     assert files is not None
     return files.catch_up.counters["copies_finished"]
 
@@ -107,7 +108,7 @@ async def wait_for_copy(cluster: SimulatedCluster, away: Machine) -> None:
 
 
 def progress_of(machine: Machine) -> Progress | None:
-    files = machine.node._files if machine.node is not None else None
+    files = machine.node.files if machine.node is not None else None
     return files.catch_up.progress if files is not None else None
 
 
@@ -300,7 +301,7 @@ def test_a_checkpoint_that_this_node_does_not_need_changes_nothing() -> None:
         image = read_checkpoint(leader.disk, "data/groups/0/checkpoint")
         assert image is not None
         await settled(cluster)
-        node, group = follower.node, follower.node._group
+        node, group = follower.node, follower.node.group
         assert group is not None
         assert group.raft.last_applied >= image.raft_index
 
@@ -308,7 +309,7 @@ def test_a_checkpoint_that_this_node_does_not_need_changes_nothing() -> None:
             assert not await node._switch(Copied(image))
 
         await follower.process.run(switch())
-        assert node._group is group, "it goes on as it was"
+        assert node.group is group, "it goes on as it was"
 
     simulated(story)
 
@@ -383,8 +384,8 @@ def test_a_copy_of_a_single_segment_survives_the_loss_of_its_connection() -> Non
             await asyncio.sleep(1.0)
         assert await cluster.wait_until(lambda: copies_of(away) == 1, "a copy is finished")
         assert away.node is not None
-        assert away.node._files is not None
-        assert away.node._files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
+        assert away.node.files is not None
+        assert away.node.files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
 
     simulated(story, copy_rate_max=100 << 10)
 
@@ -404,8 +405,8 @@ def test_a_copy_of_a_single_segment_that_finds_no_space_goes_on_saying_so() -> N
             )
             await asyncio.sleep(0.2)
         assert away.node is not None
-        assert away.node._files is not None
-        assert away.node._files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
+        assert away.node.files is not None
+        assert away.node.files.catch_up.counters["copies_begun"] == 1, "it is one and the same"
         away.free_disk()
         assert await cluster.wait_until(lambda: copies_of(away) == 1, "a copy is finished")
 
@@ -423,8 +424,8 @@ def test_a_node_that_joins_after_the_journals_forgot_their_beginning_copies_and_
         joined = await join(cluster, "n4")
         assert copies_of(joined) == 1
         assert joined.node is not None
-        assert joined.node._files is not None
-        failed = joined.node._files.catch_up.counters["rounds_failed"]
+        assert joined.node.files is not None
+        failed = joined.node.files.catch_up.counters["rounds_failed"]
         assert failed <= 1, "who has no checkpoint that is new enough writes one at once"
         await append_many(log, "events", 5)
 

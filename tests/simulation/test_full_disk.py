@@ -183,7 +183,7 @@ def test_with_all_disks_full_leadership_stays_where_it_is_and_goes_to_who_has_sp
             fill(machine)
             # As a write does that finds no space: each of them is full, and none has refused an entry.
             assert machine.node is not None
-            machine.node._reserve.give_up(1)
+            machine.node.reserve.give_up(1)
             fill(machine)
         await asyncio.sleep(5)
         log, leader = await led(cluster), cluster.leader()
@@ -256,7 +256,7 @@ def test_files_that_a_reader_held_at_the_checkpoint_go_although_nothing_is_writt
             for _ in range(3):
                 await log.propose_append(name, block(RECORD))
         assert machine.node is not None
-        state_machine = machine.node._group.state_machine  # type: ignore[union-attr]
+        state_machine = machine.node.group.state_machine  # type: ignore[union-attr]
         topics = [state_machine.topic_by_name(name) for name in ("trimmed", "deleted")]
         plans = [topic.log.plan_read(0, 1) for topic in topics]  # type: ignore[union-attr]
         await log.trim_topic("trimmed", 3)

@@ -63,6 +63,7 @@ class Synced:
             guarded=self._guarded,
             promisable=lambda: self.promised.append(self.journal.promisable_index),
             finished=lambda: None,
+            now=asyncio.get_running_loop().time,
         )
 
     def _guarded(self, action: Callable[[], object]) -> None:

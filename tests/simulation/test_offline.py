@@ -78,11 +78,11 @@ def test_a_node_whose_journal_is_lost_names_the_command_and_joins_with_what_it_k
         await join(cluster, victim.name)
         assert copies_of(victim) == 1
         assert victim.node is not None
-        assert victim.node._files is not None
+        assert victim.node.files is not None
         sent = sum(
-            machine.node._files.source.counters["bytes_sent"]
+            machine.node.files.source.counters["bytes_sent"]
             for machine in cluster.machines.values()
-            if machine.node is not None and machine.node._files is not None
+            if machine.node is not None and machine.node.files is not None
         )
         assert victim.log is not None
         assert sent < victim.log.topic("events").size // 2 + victim.log.topic("").size + 50_000
@@ -109,7 +109,7 @@ def test_what_was_staged_is_removed_when_the_node_gets_on_without_it() -> None:
         await join(cluster, victim.name)
         assert copies_of(victim) == 0
         assert victim.node is not None
-        files = victim.node._files
+        files = victim.node.files
         assert files is not None
         assert not files.incoming.is_empty()
         assert await cluster.wait_until(files.incoming.is_empty, "it is removed", 100.0)

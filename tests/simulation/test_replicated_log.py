@@ -9,7 +9,8 @@ import pytest
 
 from distlog.block import Block
 from distlog.consensus.commands import ProducerStamp
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.views import Consistency
 from distlog.errors import (
     DistlogError,
@@ -184,7 +185,7 @@ def test_a_journal_that_no_checkpoint_lets_forget_refuses_writes_and_says_so() -
         leader = cluster.leader()
         assert leader is not None
         assert leader.node is not None
-        group = leader.node._group
+        group = leader.node.group
         assert group is not None
         # As if the worker that writes it never came to an end.
         group.checkpoints._task = asyncio.get_running_loop().create_future()  # type: ignore[assignment]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from distlog.block import Block
-from distlog.consensus.replicated_log import ReplicatedLog, ReplicatedLogSettings
+from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.views import Consistency, TimePosition
 from distlog.errors import (
     DistlogError,

@@ -239,7 +239,7 @@ def test_a_node_that_was_alone_goes_on_without_what_it_lost() -> None:
         await victim.start()
         assert await cluster.wait_until(lambda: len(scrub_of(victim).damaged) == 3, "it is said")
         # Nobody has it: it is tried again now and then, and what is there is served.
-        files = victim.node._files if victim.node is not None else None
+        files = victim.node.files if victim.node is not None else None
         assert files is not None
         assert await cluster.wait_until(
             lambda: files.scrub.counters["repairs_failed"] == 9, "it has tried", 40.0

@@ -59,7 +59,7 @@ class Port:
 
 
 # Names below distlog/.  The process and the command line hand out the real things.
-ROOTS = ("serve", "config/", "cli/")
+ROOTS = ("serve", "logs", "config/", "cli/")
 DISK = ("storage/disk",)
 SYNCS = ("storage/kernel_sync",)
 PROGRAMS = ("programs",)

@@ -357,7 +357,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability", "copy", "scrub", "target", "planned")
+    __slots__ = ("node_id", "cluster_id", "role", "term", "leader_id", "leader_address", "commit_index", "applied_index", "last_index", "checkpoint_index", "journal_size", "members", "topics", "version", "storage_full", "stall_max_ms", "stall_count", "durability", "copy", "scrub", "target", "planned", "ready", "state", "problem", "uptime_s", "disk_free", "reserve", "reserve_max", "last_problems")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +380,14 @@ class StatusResponse(_message.Message):
     SCRUB_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     PLANNED_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_MAX_FIELD_NUMBER: _ClassVar[int]
+    LAST_PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: str
@@ -402,7 +410,27 @@ class StatusResponse(_message.Message):
     scrub: ScrubStatus
     target: int
     planned: _containers.RepeatedCompositeFieldContainer[PlannedChange]
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ..., copy: _Optional[_Union[CopyStatus, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStatus, _Mapping]] = ..., target: _Optional[int] = ..., planned: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ...) -> None: ...
+    ready: bool
+    state: str
+    problem: str
+    uptime_s: float
+    disk_free: int
+    reserve: int
+    reserve_max: int
+    last_problems: _containers.RepeatedCompositeFieldContainer[LogLine]
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., last_index: _Optional[int] = ..., checkpoint_index: _Optional[int] = ..., journal_size: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., topics: _Optional[_Iterable[_Union[TopicStatus, _Mapping]]] = ..., version: _Optional[str] = ..., storage_full: _Optional[bool] = ..., stall_max_ms: _Optional[float] = ..., stall_count: _Optional[int] = ..., durability: _Optional[str] = ..., copy: _Optional[_Union[CopyStatus, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStatus, _Mapping]] = ..., target: _Optional[int] = ..., planned: _Optional[_Iterable[_Union[PlannedChange, _Mapping]]] = ..., ready: _Optional[bool] = ..., state: _Optional[str] = ..., problem: _Optional[str] = ..., uptime_s: _Optional[float] = ..., disk_free: _Optional[int] = ..., reserve: _Optional[int] = ..., reserve_max: _Optional[int] = ..., last_problems: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("time_ms", "level", "logger", "text")
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LOGGER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    time_ms: int
+    level: str
+    logger: str
+    text: str
+    def __init__(self, time_ms: _Optional[int] = ..., level: _Optional[str] = ..., logger: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class PlannedChange(_message.Message):
     __slots__ = ("change", "node_id", "why", "waits_for")

@@ -1,0 +1,70 @@
+"""A view that is shown again and again, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from distlog.cli.terminal import is_terminal
+from distlog.errors import ConfigurationInvalid, DistlogError
+
+Found = TypeVar("Found")
+
+INTERVAL_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 2.0, 0.5, 3600.0
+# To the upper left corner, and clear what is below.
+CLEAR = "\x1b[H\x1b[2J"
+
+
+def interval(text: str) -> float:
+    """Parse how many seconds lie between two looks."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if INTERVAL_MIN_S <= value <= INTERVAL_MAX_S:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"must be a number of seconds from {INTERVAL_MIN_S:g} to {INTERVAL_MAX_S:g}, not {text!r}"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=interval,
+        const=INTERVAL_S,
+        metavar="SECONDS",
+        help="show it again and again, on a terminal, until Ctrl-C (every %(const)g seconds)",
+    )
+
+
+def run(
+    namespace: argparse.Namespace,
+    look: Callable[[], Awaitable[Found]],
+    as_text: Callable[[Found], str],
+) -> int:
+    """Show `as_text(look())` until Ctrl-C, which is its proper end.  Raises ConfigurationInvalid where there is no terminal."""
+    if namespace.json or not is_terminal(sys.stdout):
+        problem = "is for a person at a terminal: leave it out, and ask again with --json"
+        raise ConfigurationInvalid(key="--watch", problem=problem)
+    try:
+        asyncio.run(_watch(namespace.watch, look, as_text))
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+async def _watch(
+    interval_s: float, look: Callable[[], Awaitable[Found]], as_text: Callable[[Found], str]
+) -> None:
+    while True:
+        try:
+            text = as_text(await look())
+        except DistlogError as error:
+            # What is watched may be gone for a while: that is when somebody watches.
+            text = str(error)
+        print(f"{CLEAR}{text}\n\nevery {interval_s:g} s; Ctrl-C ends it", flush=True)
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,98 @@
+"""The log of a node: one line an event on the standard output, readable on a terminal, JSON in a pipe; and what is counted of it.
+
+Levels are set for the node and for single packages of it: `info,distlog.peer=debug`.  `LogMemory` counts every line by its level, so
+that no warning passes unseen, and keeps the last that were warnings or worse for who asks for the status.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+# Warnings and errors that are kept, and characters of each.
+KEPT_MAX = 20
+TEXT_SIZE_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that was a warning, or worse."""
+
+    # Milliseconds since the Unix epoch.
+    time_ms: int
+    level: str
+    logger: str
+    text: str
+
+
+class LogMemory(logging.Handler):
+    """Counts lines by level, and keeps the last warnings.  Any thread may log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
+        self._kept: deque[LogLine] = deque(maxlen=KEPT_MAX)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        self.counts[level if level in LEVELS else "info"] += 1
+        if record.levelno >= logging.WARNING:
+            text = record.getMessage()[:TEXT_SIZE_MAX]
+            self._kept.append(LogLine(int(record.created * 1000), level, record.name, text))
+
+    @property
+    def last(self) -> tuple[LogLine, ...]:
+        """Return the last warnings and errors, the oldest first."""
+        return tuple(self._kept)
+
+
+def configure_logging(level: str, levels: Mapping[str, str], log_format: str) -> LogMemory:
+    """Send the process's log to the standard output, one line an event; return what is counted of it.
+
+    levels: of single packages.  log_format: text, json, or auto: text if a person reads it.
+    """
+    is_json = log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
+    output = logging.StreamHandler(sys.stdout)
+    output.setFormatter(JsonLines() if is_json else TextLines())
+    memory = LogMemory()
+    logging.basicConfig(level=level.upper(), handlers=[output, memory], force=True)
+    # It tells of each model that it is given, and of each question.
+    logging.getLogger("casbin").setLevel(logging.WARNING)
+    for name, its_level in levels.items():
+        logging.getLogger(name).setLevel(its_level.upper())
+    return memory
+
+
+class TextLines(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO distlog.node text key=value`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        self.converter = time.gmtime
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
