@@ -116,7 +116,7 @@ class ReplicatedLog:
         # What `NodeStatus` has of the files of this node: `copy` and `scrub`.
         self.files_status: Callable[[], dict[str, Any]] = dict
         # What is done while the files of this node are opened; "": they are not.
-        self.opening: Callable[[], str] = str
+        self.opening = ""
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
@@ -153,7 +153,7 @@ class ReplicatedLog:
     def _group(self) -> Group:
         if self._attached is None:
             missing = ", ".join(self._waiting_for()) or "its configuration"
-            why = self._detached_because
+            why = self._detached_because or self.opening
             raise no_leader(why or f"the cluster is not formed yet: waiting for {missing}")
         return self._attached
 
@@ -441,7 +441,7 @@ class ReplicatedLog:
         return standing_of(
             self._attached,
             is_stopping=self._closing,
-            opening=self.opening(),
+            opening=self.opening,
             detached_because=self._detached_because,
             waiting_for=self._waiting_for(),
             copy=self.files_status().get("copy"),
