@@ -78,6 +78,10 @@ class TextLines(logging.Formatter):
         )
         self.converter = time.gmtime
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # A field may quote what has lines of its own; a traceback comes below.
+        return " ".join(super().formatMessage(record).splitlines())
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a line."""

@@ -145,7 +145,11 @@ class Node:
         settings = self.settings
         configuration = self._formation.known()
         if configuration is not None:
-            self._take_part(configuration)
+            self._write_down(configuration)
+            # Not on the loop: a probe that is not answered while this takes its time would have the node killed, again and again.
+            self._tell("its files are opened")
+            recovered = await self._checkpoint_worker.submit(self._open_state)
+            self._take_part(configuration, recovered)
         has_others = self._neighbours.has_others
         if len(settings.peers) > 1 or settings.bootstrap or settings.joins or has_others:
             await self._neighbours.listen()
@@ -202,8 +206,8 @@ class Node:
         self._spares.close()
         self._directory.close()
 
-    def _take_part(self, configuration: Configuration) -> None:
-        """Make the configuration durable, if it is new, then open the state and begin."""
+    def _write_down(self, configuration: Configuration) -> None:
+        """Make the configuration durable, if it is new, and what a member works with."""
         directory = self._directory
         if directory.cluster_id is None:
             directory.form(configuration.cluster_id, dict(configuration.voters))
@@ -217,9 +221,18 @@ class Node:
         self._checkpoint_worker = self._worker("checkpoint")
         self.files = self._make_files()
         self.replicated_log.files_status = self.files.status
-        self._begin(configuration, self._open_state())
+
+    def _take_part(self, configuration: Configuration, recovered: Recovered) -> None:
+        """Begin with what was opened."""
+        assert self.files is not None
+        self._begin(configuration, recovered)
+        self._tell("")
         self.files.start()
         self.finding.announce()
+
+    def _tell(self, words: str) -> None:
+        """Say how far opening is; any thread may."""
+        self.replicated_log.opening = words
 
     def _open_state(self) -> Recovered:
         """Open what the group keeps.  Blocks."""
@@ -233,6 +246,7 @@ class Node:
             journal_file_size_max=min(FILE_SIZE_MAX, limit // JOURNAL_FILES_MIN),
             disk=ReservedDisk(self._disk, self.reserve),
             durability=self.settings.durability,
+            tell=self._tell,
         )
 
     def _begin(self, configuration: Configuration, recovered: Recovered) -> None:
@@ -338,6 +352,7 @@ class Node:
         base = self._formation.configuration
         assert base is not None
         self._begin(base, recovered)
+        self._tell("")
         # What was on its way to the other state is nothing to this one: everybody begins anew.
         self.peers.restart_connections()
         return is_done
@@ -386,7 +401,8 @@ class Node:
                     # The others shall hear what this node proposes now.
                     self.peers.restart_connections()
                 return
-            self._take_part(configuration)
+            self._write_down(configuration)
+            self._take_part(configuration, self._open_state())
         except Exception as error:
             if isinstance(error, StorageFull) and self._directory.cluster_id is None:
                 # Nothing is written yet, and nobody waits for this node: the next hello brings it here again.

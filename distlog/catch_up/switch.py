@@ -14,7 +14,7 @@ they are what this node has promised.  docs/decisions/0019 has the argument.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from distlog.block import crc32c
@@ -141,10 +141,11 @@ def open_state(
     journal_file_size_max: int,
     disk: Disk,
     durability: Durability = Durability.FSYNC,
+    tell: Callable[[str], None] = lambda _words: None,
 ) -> Recovered:
     """Open what one group keeps, once a switch that was begun is done.  Blocks.  Raises as `recover`.
 
-    disk: what the group writes to.
+    disk: what the group writes to.  tell(words): called, where this runs, with how far it is.
     """
     is_switching = _settle(incoming, checkpoint_path, disk)
     recovered = recover(
@@ -155,6 +156,7 @@ def open_state(
         journal_file_size_max=journal_file_size_max,
         durability=durability,
         is_checkpoint_copied=is_switching,
+        tell=tell,
     )
     if is_switching:
         _end(incoming)

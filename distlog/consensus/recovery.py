@@ -40,10 +40,12 @@ def recover(
     journal_file_size_max: int = FILE_SIZE_MAX,
     durability: Durability = Durability.FSYNC,
     is_checkpoint_copied: bool = False,
+    tell: Callable[[str], None] = lambda _words: None,
 ) -> Recovered:
     """Open what one group keeps.  Blocks.
 
     journal_file_size_max: bytes; the journal is forgotten by whole files, so a small part of what it may have in all.
+    tell(words): called, where this runs, with what is done now and how far that is.
     is_checkpoint_copied: the checkpoint is another node's, copied since the journal was written: a journal that does not fit begins
     anew at it, with the same term and vote.
 
@@ -54,6 +56,7 @@ def recover(
         # A killed process may have left the new one without its name being durable.  What only the old one needs goes below.
         disk.sync_directory(checkpoint_path.rpartition("/")[0] or ".")
     image = read_checkpoint(disk, checkpoint_path)
+    tell("its journal is read")
     journal = Journal.open(
         disk,
         journal_path,
@@ -67,7 +70,7 @@ def recover(
         _require_fit(journal, image, journal_path)
     try:
         state_machine = StateMachine.open(
-            disk, topics_path, image, journal_first_index=journal.first_index
+            disk, topics_path, image, journal_first_index=journal.first_index, tell=tell
         )
     except CorruptBatch as error:
         # Of a segment that is written: the journal goes on exactly where the checkpoint ends.

@@ -117,7 +117,7 @@ class ReplicatedLog:
         self.files_status: Callable[[], dict[str, Any]] = dict
         self.policy = ReplicatedPolicy(self._settled, self.confirm)
         # What is done while the files of this node are opened; "": they are not.
-        self.opening: Callable[[], str] = str
+        self.opening = ""
 
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
@@ -155,7 +155,7 @@ class ReplicatedLog:
     def _group(self) -> Group:
         if self._attached is None:
             missing = ", ".join(self._waiting_for()) or "its configuration"
-            why = self._detached_because
+            why = self._detached_because or self.opening
             raise no_leader(why or f"the cluster is not formed yet: waiting for {missing}")
         return self._attached
 
@@ -443,7 +443,7 @@ class ReplicatedLog:
         return standing_of(
             self._attached,
             is_stopping=self._closing,
-            opening=self.opening(),
+            opening=self.opening,
             detached_because=self._detached_because,
             waiting_for=self._waiting_for(),
             copy=self.files_status().get("copy"),

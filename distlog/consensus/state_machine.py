@@ -135,8 +135,11 @@ class StateMachine:
         image: CheckpointImage | None,
         *,
         journal_first_index: int,
+        tell: Callable[[str], None] = lambda _words: None,
     ) -> StateMachine:
         """Return the state as the checkpoint has it; None: as it was before the first entry of anybody.
+
+        tell(words): called with how far that is.
 
         Files of anything newer are cut back or removed, to be applied again from the journal, which begins at
         `journal_first_index` (0: it is empty).  Raises CorruptCheckpoint if they would be lost by that, nothing being
@@ -149,7 +152,7 @@ class StateMachine:
             topics.restore(())
             topics.create(FIRST_INDEX, DEFAULT_TOPIC, DEFAULT_LIMITS, FIRST_INDEX)
             return cls(topics, ProducerTable(topics.by_id))
-        topics.restore(image.topics)
+        topics.restore(image.topics, tell)
         producers = ProducerTable.restore(topics.by_id, image.producer_rows, image.now_ms)
         machine = cls(topics, producers)
         machine.last_applied_index, machine.last_applied_term = image.raft_index, image.term

@@ -57,8 +57,12 @@ class Topics:
         # Raft index of the last creation whose name in the directory is not durable; 0: there is none.
         self._created_at = 0
 
-    def restore(self, images: Sequence[TopicImage]) -> None:
+    def restore(
+        self, images: Sequence[TopicImage], tell: Callable[[str], None] = lambda _words: None
+    ) -> None:
         """Open the topics of a checkpoint, their logs cut back to it.  Files of all others are removed.
+
+        tell(words): called with how far that is.
 
         Raises CorruptBatch if the segment in which a log ends is not what the checkpoint says; others are set aside in it.
         """
@@ -66,7 +70,8 @@ class Topics:
         for name in self._disk.list_directory(self._path):
             if LOG_NAME.fullmatch(name) and int(name) not in kept:
                 remove_log(self._disk, f"{self._path}/{name}")
-        for image in images:
+        for number, image in enumerate(images):
+            tell(f"{number} of {len(images)} topics are opened")
             path = self._log_path(image.topic_id)
             log = Log.open_at(self._disk, path, image.limits, image.mark, self._cache)
             topic = Topic(image.topic_id, image.name, image.limits, log, image.retention, image)

@@ -61,6 +61,7 @@ class Standing:
 STATES = (
     "leading",
     "following",
+    "starting",
     "forming",
     "recovering",
     "copying",

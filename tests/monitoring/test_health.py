@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from distlog.block import Block
 from distlog.consensus.views import STATES, CopyStatus
-from distlog.errors import DiskFailed
+from distlog.errors import DiskFailed, NoLeader
 from tests.consensus.nodes import NodeCluster
 from tests.monitoring.nodes import Monitored, monitored
 
@@ -111,6 +112,26 @@ async def copying(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
     assert node.livez() == ALIVE
 
 
+async def starting(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
+    (node, *_) = others(nodes, leader_of(nodes))
+    await cluster.loop.until(lambda: node.readyz()[0] == 200)
+    await node.place.node.stop()
+    # Its disk takes its time.
+    node.place.disk_delay_s = 3.0
+    begun = asyncio.ensure_future(cluster.start_one(node.place))
+    await cluster.loop.pass_time(1.0)
+    assert not begun.done()
+    again = Monitored(cluster, node.name)
+    assert again.readyz() == (503, "not ready: starting: its files are opened")
+    assert again.livez() == ALIVE
+    with pytest.raises(NoLeader, match="its files are opened"):
+        await again.place.log.read("", 0, size_max=1)
+    await begun
+    assert "starting" not in again.readyz()[1]
+    again.place.disk_delay_s = 0.001
+    await cluster.loop.until(lambda: again.readyz()[0] == 200)
+
+
 async def removed(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
     (node, *_) = others(nodes, leader_of(nodes))
     # As a node sees it that was removed and has received the entry which says so.
@@ -148,6 +169,7 @@ ROWS: dict[str, Callable[[NodeCluster, dict[str, Monitored]], Awaitable[None]]] 
     "leading": leading,
     "following": following,
     "leading or following, with a full disk": full_disk,
+    "starting": starting,
     "forming": forming,
     "recovering": recovering,
     "copying": copying,
@@ -160,7 +182,7 @@ ROWS: dict[str, Callable[[NodeCluster, dict[str, Monitored]], Awaitable[None]]] 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_health_is_true_in_every_state(row: str) -> None:
-    monitored(ROWS[row], formed=row not in ("forming", "starting"))
+    monitored(ROWS[row], formed=row != "forming")
 
 
 def test_the_page_has_a_row_for_each_state_and_each_row_a_test() -> None:

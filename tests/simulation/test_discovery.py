@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -37,15 +38,21 @@ async def all_see(cluster: SimulatedCluster, *names: str) -> None:
 
 
 def lose_gossip(machine: Machine, share: float) -> None:
-    """Lose a share of the frames of gossip that a node sends from now on."""
+    """Lose a share of the frames of gossip that a node sends from now on; unless it is all, never three to one node in a row.
+
+    By chance alone one run of 60 s in twenty loses so many in a row, directly and by the third node, that a node is rightly missed.
+    """
     assert machine.node is not None
     peers, random = machine.node.finding._peers, machine.cluster.random
+    lost_in_a_row: Counter[str] = Counter()
 
     def lossy(send: Callable[..., bool]) -> Callable[..., bool]:
         def sent(node_id: str, channel: Channel, group: int, *payload: bytes) -> bool:
             if channel is Channel.GOSSIP:
                 machine.cluster.counts["gossip"] += 1
-                if random.random() < share:
+                is_lost = random.random() < share and (share == 1 or lost_in_a_row[node_id] < 2)
+                lost_in_a_row[node_id] = lost_in_a_row[node_id] + 1 if is_lost else 0
+                if is_lost:
                     machine.cluster.counts["gossip lost"] += 1
                     return True
             return send(node_id, channel, group, *payload)
@@ -90,7 +97,7 @@ def test_gossip_of_which_a_third_is_lost_changes_nothing_for_writes_and_blames_n
         term, load = log.status().term, Load(cluster)
         working = asyncio.ensure_future(load.run())
         for machine in cluster.machines.values():
-            lose_gossip(machine, 0.3)
+            lose_gossip(machine, 0.35)
         for _ in range(600):
             await asyncio.sleep(0.1)
             assert {
