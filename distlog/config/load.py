@@ -57,7 +57,7 @@ def read_file(path: str) -> dict[str, Any]:
     """Return the keys of a TOML file, all of which are settings."""
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         raise ConfigurationInvalid(path, f"cannot be read as a TOML file: {problem}") from error
     known = [row.name for row in SETTINGS]
