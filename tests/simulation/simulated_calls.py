@@ -96,6 +96,10 @@ class _Context:
         """Wait for the end of the handler: the client is gone, and gRPC says so by cancelling."""
         await asyncio.get_running_loop().create_future()
 
+    def peer(self) -> str:
+        """Tell the connections of clients apart, as gRPC does by their addresses: here each call has one of its own."""
+        return f"simulated:{id(self)}"
+
     async def send_initial_metadata(self, _metadata: Any) -> None:
         return
 
