@@ -110,9 +110,11 @@ class Calls:
             except DistlogError as error:
                 # A class without a code was not meant for a caller.
                 refusal = error if type(error) in CODES else self._incident(method.full_name)
-            except grpc.aio.BaseError:
-                # The call is over: aborted, or its client is gone.
+            except grpc.aio.AbortError:
                 raise
+            except grpc.aio.BaseError:
+                # The client is gone, in the middle of a write.  gRPC would log a traceback, for each call of who hangs up on many.
+                raise asyncio.CancelledError from None
             except Exception:
                 refusal = self._incident(method.full_name)
             finally:

@@ -36,8 +36,6 @@ class ServerLimits:
     unread_timeout_s: float = 30.0
     # How long a new connection may take until its first frames are there.  gRPC closes it.
     handshake_timeout_s: float = 10.0
-    # Bytes of the names and values of a call's metadata.  RESOURCE_EXHAUSTED from gRPC.
-    metadata_size_max: int = 16 << 10
     # Calls of all kinds on this node, tails included.  RESOURCE_EXHAUSTED from gRPC, before a handler runs.
     call_count_max: int = 20_000
     # How long a write waits for a majority, whatever deadline the caller has.  OutcomeUnknown.

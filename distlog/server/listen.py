@@ -140,9 +140,6 @@ def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", limits.connection_count_max),
         ("grpc.max_concurrent_streams", limits.connection_stream_count_max),
         ("grpc.server_handshake_timeout_ms", round(1000 * limits.handshake_timeout_s)),
-        # Between the two gRPC would refuse some calls and not others, by chance.
-        ("grpc.max_metadata_size", limits.metadata_size_max),
-        ("grpc.absolute_max_metadata_size", limits.metadata_size_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 END_STREAM, END_HEADERS = 1, 4
-PRODUCE, CONSUME_STREAM = "/log.v1.Log/Produce", "/log.v1.Log/ConsumeStream"
+PRODUCE, PRODUCE_STREAM = "/log.v1.Log/Produce", "/log.v1.Log/ProduceStream"
+CONSUME_STREAM, CONSUME_BATCH = "/log.v1.Log/ConsumeStream", "/log.v1.Log/ConsumeBatch"
 Header = tuple[bytes, bytes]
 
 
@@ -70,7 +71,8 @@ class BadClient:
         return client
 
     def send(self, data: bytes) -> None:
-        self._writer.write(data)
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     async def drain(self) -> None:
         """Return when most of what was sent is on its way, or nobody takes it any more."""

@@ -14,7 +14,7 @@ from distlog.server.consume_stream import READ_SIZE
 from distlog.server.limits import ServerLimits
 from distlog.server.unread import Unread
 from tests.server.serving import Serving, refusal, serve
-from tests.server.test_consume_stream import fill, read, settled, tail
+from tests.server.test_consume_stream import RECORD_COUNT, fill, read, settled, tail
 
 LIMITS = ServerLimits(
     connection_unread_size_max=100, unread_size_max=150, unread_timeout_s=float("inf")
@@ -124,10 +124,10 @@ def test_tails_that_are_not_read_leave_room_for_those_of_other_connections() -> 
         fill(server.fake)
         stuck = [tail(server) for _ in range(3)]
         await stuck[0].read()
-        read_count = await settled(server, lambda: len(server.fake.read_sizes))
+        await settled(server, lambda: len(server.fake.read_sizes))
         async with server.open_channel() as channel:
             other = channel.unary_stream("/log.v1.Log/ConsumeStream")(b"")
-            for _ in range(3 * read_count):
+            for _ in range(RECORD_COUNT):
                 assert await other.read() is not grpc.aio.EOF
             other.cancel()
         for each in stuck:
