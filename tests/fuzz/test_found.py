@@ -68,3 +68,10 @@ def test_a_number_that_is_too_long_to_be_read_is_refused_in_the_words_of_its_kin
     with pytest.raises(ValueError, match="must be a number of seconds"):
         parse_seconds(10**400)
     assert parse_member_address(f"h:{LONG_NUMBER}") is None
+
+
+def test_a_file_with_settings_that_does_not_end_is_refused() -> None:
+    with pytest.raises(ConfigurationInvalid, match="has more than 1MiB"):
+        load({"config": "/dev/zero"}, {})
+    with pytest.raises(ConfigurationInvalid, match="cannot be read"):
+        load({"config": "no\0where"}, {})

@@ -133,13 +133,6 @@ def setting_parsers(directory: Path) -> list[Parser[Any]]:
             changed_bytes,
             3,
         ),
-        Parser(
-            "path of a file with settings",
-            ["/dev/null"],
-            lambda path: load({"config": path}, {}) if path else None,
-            invalid,
-            text_field("/."),
-        ),
     ]
 
 
