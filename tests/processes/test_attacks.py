@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -18,6 +19,7 @@ import pytest
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.peer.handshake import Greeting, Hello, encode_message
 from distlog.server.limits import ServerLimits
+from tests.processes.commands import run
 from tests.processes.conftest import MakeCluster
 from tests.processes.http2 import (
     CONSUME_BATCH,
@@ -37,6 +39,7 @@ from tests.processes.http2 import (
     text,
 )
 from tests.processes.process_cluster import ProcessCluster, until
+from tests.processes.test_bad_input import EXIT_USAGE
 
 MIB = 1 << 20
 LIMITS = ServerLimits()
@@ -206,12 +209,12 @@ def test_metadata_without_end_is_not_kept(make_cluster: MakeCluster) -> None:
     attack(make_cluster, body, growth_max=32 * MIB)
 
 
-@pytest.mark.parametrize("path", [PRODUCE, PRODUCE_STREAM, CONSUME_STREAM])
 def test_a_request_that_is_too_large_or_has_no_end_is_refused_by_what_it_claims(
-    path: str, make_cluster: MakeCluster
+    make_cluster: MakeCluster,
 ) -> None:
     async def body(victim: Victim) -> None:
-        for claimed_size in (LIMITS.message_size_max + 1, (1 << 32) - 1):
+        sizes = (LIMITS.message_size_max + 1, (1 << 32) - 1)
+        for path, claimed_size in product((PRODUCE, PRODUCE_STREAM, CONSUME_STREAM), sizes):
             client = await victim.connect()
             client.begin_call(1, path)
             client.send_data(1, message(bytes(64), claimed_size))
@@ -220,8 +223,8 @@ def test_a_request_that_is_too_large_or_has_no_end_is_refused_by_what_it_claims(
                 return bool({HEADERS, RST_STREAM} & client.kinds(1))
 
             await until(refused, "it is refused before it is there")
-            # It goes on all the same, for 64 MiB, or as far as it is let.
-            for _ in range(64):
+            # It goes on all the same, for 32 MiB, or as far as it is let.
+            for _ in range(32):
                 client.send_data(1, bytes(MIB))
                 await asyncio.wait([asyncio.create_task(client.drain())], timeout=0.02)
 
@@ -244,9 +247,8 @@ def test_requests_that_never_become_whole_cost_what_was_sent_and_no_more(
     attack(make_cluster, body, growth_max=64 * MIB)
 
 
-@pytest.mark.parametrize("path", [CONSUME_STREAM, CONSUME_BATCH])
 def test_readers_that_never_read_cost_a_bounded_amount_and_no_other_its_records(
-    path: str, make_cluster: MakeCluster
+    make_cluster: MakeCluster,
 ) -> None:
     async def body(victim: Victim) -> None:
         record_count = 20
@@ -257,6 +259,7 @@ def test_readers_that_never_read_cost_a_bounded_amount_and_no_other_its_records(
             for _ in range(5):
                 client = await victim.connect()
                 for number in range(LIMITS.connection_stream_count_max):
+                    path = CONSUME_BATCH if number % 2 else CONSUME_STREAM
                     client.begin_call(2 * number + 1, path)
                     client.send_data(2 * number + 1, message(b""), end=True)
                 await client.drain()
@@ -366,3 +369,15 @@ def test_no_topic_name_becomes_a_path(make_cluster: MakeCluster) -> None:
         assert beside == {"n1", "n1.out"}
 
     attack(make_cluster, body, growth_max=64 * MIB, files_max=40)
+
+
+def test_no_node_id_becomes_a_path() -> None:
+    async def main() -> None:
+        for name in ("../escape", "a/b", "..", "n\u0456", "x" * 64):
+            finished = await run("serve", "--node-id", name, "--listen", "127.0.0.1:0")
+            assert finished.status == EXIT_USAGE
+            assert "--node-id: must be 1 to 63 of" in finished.complaint
+
+    before = sorted(Path.cwd().iterdir())
+    asyncio.run(main())
+    assert sorted(Path.cwd().iterdir()) == before
