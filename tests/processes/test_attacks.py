@@ -77,6 +77,20 @@ class Victim:
             request = log_pb2.ConsumeRequest(offset=produced.offset)
             assert (await log.Consume(request)).record == b"good"
 
+    async def settled(self) -> None:
+        """Return when every call of the bad clients has begun, and the node takes no more memory for them."""
+
+        async def begun() -> bool:
+            kinds = [kind for client in self._clients for kind, _ in client.received]
+            return kinds.count(HEADERS) >= len(self._clients) * LIMITS.connection_stream_count_max
+
+        await until(begun, "every call has begun")
+        highest, unchanged_count = 0, 0
+        while unchanged_count < 30:
+            await self.serves()
+            unchanged_count = 0 if self.memory_size > highest + MIB else unchanged_count + 1
+            highest = max(highest, self.memory_size)
+
     async def hang_up(self) -> None:
         for client in self._clients:
             await client.close()
@@ -252,6 +266,11 @@ def test_readers_that_never_read_cost_a_bounded_amount_and_no_other_its_records(
 ) -> None:
     async def body(victim: Victim) -> None:
         record_count = 20
+        # From the first large record on: what comes first is what each waits to be rid of.
+        requests = (
+            (CONSUME_STREAM, log_pb2.ConsumeRequest(offset=1).SerializeToString()),
+            (CONSUME_BATCH, log_pb2.ConsumeBatchRequest(offset=1).SerializeToString()),
+        )
         async with victim.cluster.channel("n1") as channel:
             log = log_pb2_grpc.LogStub(channel)
             for _ in range(record_count):
@@ -259,10 +278,11 @@ def test_readers_that_never_read_cost_a_bounded_amount_and_no_other_its_records(
             for _ in range(5):
                 client = await victim.connect()
                 for number in range(LIMITS.connection_stream_count_max):
-                    path = CONSUME_BATCH if number % 2 else CONSUME_STREAM
+                    path, request = requests[number % 2]
                     client.begin_call(2 * number + 1, path)
-                    client.send_data(2 * number + 1, message(b""), end=True)
+                    client.send_data(2 * number + 1, message(request), end=True)
                 await client.drain()
+            await victim.settled()
             async with asyncio.timeout(20):
                 await whole_log(log, record_count)
 
