@@ -61,11 +61,14 @@ class BadClient:
         # Kinds of the frames that came, with their streams.
         self.received: list[tuple[int, int]] = []
         self.is_closed = False
+        # Whether it says that it has taken the server's settings: only who has begun to speak may.
+        self._answers = True
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def connect(cls, host: str, port: int, *, preface: bool = True) -> BadClient:
         client = cls(*await asyncio.open_connection(host, port))
+        client._answers = preface
         if preface:
             client.send(PREFACE + frame(SETTINGS, 0, 0, b""))
         return client
@@ -108,6 +111,6 @@ class BadClient:
                 stream = int.from_bytes(head[5:9], "big") & 0x7FFFFFFF
                 if len(self.received) < 100_000:
                     self.received.append((head[3], stream))
-                if head[3] == SETTINGS and not head[4]:
+                if head[3] == SETTINGS and not head[4] and self._answers:
                     self.send(frame(SETTINGS, 1, 0, b""))
         self.is_closed = True
