@@ -18,6 +18,7 @@ FIRST_SEED ?= 0
 ROUNDS ?= 60
 MISSED_MIB ?= 1536
 FRAME_SEEDS ?= 200
+INPUTS ?= 100000
 # History that `make bench` really writes; it is removed again.
 BENCH_SIZE ?= 10GiB
 TRIALS ?= 50
@@ -75,8 +76,9 @@ simulate: $(VENV)/installed-dev ## many simulated schedules: SEEDS=500 FIRST_SEE
 	@exec python -m tests.simulation.campaign --seeds $(SEEDS) --first-seed $(FIRST_SEED) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(ABLATE),--ablate $(ABLATE))
 
-fuzz: $(VENV)/installed-dev ## 100,000 mutated frames at running nodes: FRAME_SEEDS=200, of 500 frames each
-	python -m pytest tests/fuzz --seeds $(FRAME_SEEDS) --first-seed $(FIRST_SEED) --timeout 0
+fuzz: $(VENV)/installed-dev ## INPUTS=100000 at each parser, mutated frames at running nodes: FRAME_SEEDS=200, of 500 frames each
+	python -m pytest tests/fuzz/parsers -s --inputs $(INPUTS) --first-seed $(FIRST_SEED) --timeout 0
+	python -m pytest tests/fuzz --ignore tests/fuzz/parsers --seeds $(FRAME_SEEDS) --first-seed $(FIRST_SEED) --timeout 0
 
 torture: $(VENV)/installed-dev ## kill -9 real processes for many rounds, and fall far behind: ROUNDS=60 MISSED_MIB=1536
 	python -m pytest tests/processes --rounds $(ROUNDS) --missed-mib $(MISSED_MIB) --timeout 0

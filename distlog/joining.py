@@ -24,6 +24,8 @@ DELAY_MAX_S = 5.0
 GREETING_DELAY_S = 1.0
 # While discovery has found no member yet.
 FINDING_DELAY_S = 0.5
+# Longer numbers are no ports, and some are too long to be read at all.
+PORT_LENGTH_MAX = 5
 # Node id -> HOST:PORT of the members that the node at a client address knows of.
 AskMembers = Callable[[tuple[str, int]], Awaitable[Mapping[str, str]]]
 
@@ -31,7 +33,8 @@ AskMembers = Callable[[tuple[str, int]], Awaitable[Mapping[str, str]]]
 def parse_address(text: str) -> tuple[str, int] | None:
     """Return host and port of what a member says of itself; None if that is no address."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
+    if not colon or not host or not is_number or not 0 < int(port) <= 65535:
         return None
     return host.removeprefix("[").removesuffix("]"), int(port)
 

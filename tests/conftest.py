@@ -42,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="MiB that a node with a small disk falls behind in the process tests (default: 120)",
     )
     group.addoption(
+        "--inputs",
+        type=int,
+        default=0,
+        help="inputs for each fuzzed parser (default: as many as fit into a test run)",
+    )
+    group.addoption(
         "--rewrite",
         action="store_true",
         help="write what is seen into the scenario files; then read the difference",

@@ -107,6 +107,8 @@ REQUESTS = (CheckpointRequest, SegmentsRequest, PartRequest)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Request | Answer] = msgspec.msgpack.Decoder(Request | Answer)
+# A hostile message can nest deeper than the decoder recurses, and hold text that is not UTF-8.
+_DECODING_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -118,7 +120,7 @@ def decode(payload: bytes, sender: str) -> Request | Answer:
     """Parse one message.  Raises PeerRefused if it is not one: the connection to `sender` must be closed."""
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _DECODING_ERRORS as error:
         raise PeerRefused(
             peer=sender, problem=f"malformed message about files ({error})"
         ) from error

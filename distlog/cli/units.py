@@ -46,7 +46,7 @@ def kept_age_ms(text: str) -> int:
     """Parse an age in milliseconds, above 0: 7d, 12h, 30m, 90s, 500ms; `forever` is 0."""
     if text == FOREVER:
         return 0
-    match = re.fullmatch(r"(\d+)(d|h|m|s|ms)", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,30})(d|h|m|s|ms)", text, re.ASCII)
     if match is None:
         units = "a number with d, h, m, s or ms, for example 7d"
         raise argparse.ArgumentTypeError(f"must be {units}, or {FOREVER}, not {text!r}")

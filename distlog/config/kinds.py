@@ -21,6 +21,8 @@ PEER_NAME = re.compile(r"(URI|DNS|EMAIL|OU|CN):\S+")
 LOG_LEVELS_KNOWN = ("debug", "info", "warning", "error")
 LOGGER = re.compile(r"distlog(\.[a-z_]+)*")
 LOG_LEVELS_WANTED = "must be one of debug, info, warning, error, or with single packages as in info,distlog.peer=debug"
+# Digits of a port, and of any number: Python refuses to read much longer ones, in words that help nobody.
+PORT_LENGTH_MAX, NUMBER_LENGTH_MAX = 5, 30
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -80,7 +82,8 @@ class Kind:
 def parse_address(text: object) -> Address:
     """Parse HOST:PORT ([HOST]:PORT for IPv6); port 0 lets the system choose."""
     host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
-    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
+    if not colon or not host or not is_number or not 0 <= int(port) <= 65535:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8400")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -145,7 +148,7 @@ def parse_bytes(value: object) -> int:
     """Parse a number of bytes: 1048576, 1MiB, "64 MiB"."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = re.fullmatch(r"(\d+) ?(|B|KiB|MiB|GiB)", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d{1,30}) ?(|B|KiB|MiB|GiB)", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a number of bytes, or one with KiB, MiB or GiB")
     unit = {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[match[2]]
@@ -163,7 +166,8 @@ def parse_number(value: object) -> int:
     """Parse a whole number, not negative."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if not isinstance(value, str) or not value.isdecimal():
+    is_number = isinstance(value, str) and len(value) <= NUMBER_LENGTH_MAX and value.isdecimal()
+    if not isinstance(value, str) or not is_number:
         raise ValueError("must be a whole number")
     return int(value)
 
@@ -173,7 +177,7 @@ def parse_seconds(value: object) -> float:
         raise ValueError("must be a number of seconds")
     try:
         seconds = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         seconds = math.nan
     if not math.isfinite(seconds):
         raise ValueError("must be a number of seconds")
@@ -189,8 +193,8 @@ def parse_switch(value: object) -> bool:
 
 
 def parse_text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be a text that is not empty")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be a text that is not empty, without zero bytes")
     return value
 
 

@@ -7,7 +7,6 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from distlog.config.kinds import DiscoveryChoice, show_bytes
@@ -19,6 +18,9 @@ ENVIRONMENT_OTHERS = ("DISTLOG_SERVER", "DISTLOG_DEBUG", "DISTLOG_CONFIG")
 # Kubernetes sets DISTLOG_SERVICE_HOST, DISTLOG_PORT_8400_TCP and their like in every pod beside a service named
 # "distlog"; variables of the test suite begin with DISTLOG_TEST_.  Neither is a mistake of the operator.
 ENVIRONMENT_IGNORED = re.compile(r"DISTLOG_(SERVICE_(HOST|PORT.*)|PORT(_.*)?|TEST_.*)")
+
+# Bytes of the file: a device would never end.
+FILE_SIZE_MAX = 1 << 20
 
 
 def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> ServeConfig:
@@ -56,8 +58,12 @@ def check_environment(environ: Mapping[str, str]) -> None:
 def read_file(path: str) -> dict[str, Any]:
     """Return the keys of a TOML file, all of which are settings."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with open(path, "rb") as file:
+            data = file.read(FILE_SIZE_MAX + 1)
+        if len(data) > FILE_SIZE_MAX:
+            raise ConfigurationInvalid(path, f"has more than {show_bytes(FILE_SIZE_MAX)}")
+        content = tomllib.loads(data.decode())
+    except (OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         raise ConfigurationInvalid(path, f"cannot be read as a TOML file: {problem}") from error
     known = [row.name for row in SETTINGS]

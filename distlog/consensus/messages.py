@@ -174,6 +174,8 @@ ARRAY32, BIN32 = struct.Struct(">BI"), struct.Struct(">BI")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+# A hostile message can nest deeper than the decoder recurses, in a field that this version does not know and skips.
+_DECODING_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def encode(message: Message) -> bytes:
@@ -203,7 +205,7 @@ def decode(payload: bytes, sender: str) -> Message:
     """Parse one message.  Raises PeerRefused if it is not one: the connection to `sender` must be closed."""
     try:
         message = _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except _DECODING_ERRORS as error:
         raise PeerRefused(peer=sender, problem=f"malformed consensus message ({error})") from error
     if isinstance(message, AppendEntries):
         _check_entries(message, sender)

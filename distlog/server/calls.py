@@ -160,8 +160,8 @@ class Calls:
                 code = grpc.StatusCode.NOT_FOUND.name
                 raise
             except grpc.aio.BaseError:
-                # The call is over: its client is gone.
-                raise
+                # The client is gone, in the middle of a write.  gRPC would log a traceback, for each call of who hangs up on many.
+                raise asyncio.CancelledError from None
             except Exception:
                 refusal = self._incident(method.full_name)
                 code, outcome = CODES[type(refusal)].name, refusal.reason

@@ -9,19 +9,24 @@ from distlog.api import large_field
 from distlog.api.log.v1 import log_pb2
 from distlog.server.consume_stream import READ_SIZE, tail_batches
 from distlog.server.served_log import Batch, ServedLog
+from distlog.server.unread import Reader
 
 FRAMES_FIELD = log_pb2.ConsumeBatchResponse.FRAMES_FIELD_NUMBER
 
 
 async def send_batches(
-    log: ServedLog, topic: str, offset: int, write: Callable[[bytes], Awaitable[None]]
+    log: ServedLog,
+    topic: str,
+    offset: int,
+    write: Callable[[bytes], Awaitable[None]],
+    reader: Reader,
 ) -> NoReturn:
     """Write the batches of `topic`, the first one with `offset` in it, for ever; raises what `tail_batches` raises."""
 
     async def write_batch(batch: Batch, _offset: int) -> None:
         await write(serialized(batch))
 
-    await tail_batches(log, topic, offset, READ_SIZE, write_batch)
+    await tail_batches(log, topic, offset, READ_SIZE, write_batch, reader)
 
 
 def serialized(batch: Batch) -> bytes:

@@ -6,7 +6,7 @@ offset does not exist", about the offset that it was asked to begin at; that one
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 from distlog.api.log.v1 import log_pb2
@@ -14,6 +14,7 @@ from distlog.consensus.views import Consistency
 from distlog.errors import OffsetOutOfRange, TopicNotFound
 from distlog.server.records import responses_from
 from distlog.server.served_log import Batch, ServedLog
+from distlog.server.unread import Reader
 
 # What a tail holds in memory at most, unless a single batch is larger: 10,000 tails may do it at once.
 READ_SIZE = 256 << 10
@@ -24,6 +25,7 @@ async def tail(
     topic: str,
     offset: int,
     write: Callable[[log_pb2.ConsumeResponse], Awaitable[None]],
+    reader: Reader,
 ) -> NoReturn:
     """Write the records of `topic` from `offset` on, for ever; raises what `tail_batches` raises."""
 
@@ -31,7 +33,7 @@ async def tail(
         for response in responses_from(batch, offset):
             await write(response)
 
-    await tail_batches(log, topic, offset, READ_SIZE, write_records)
+    await tail_batches(log, topic, offset, READ_SIZE, write_records, reader)
 
 
 async def tail_batches(
@@ -40,15 +42,17 @@ async def tail_batches(
     offset: int,
     size_max: int,
     write: Callable[[Batch, int], Awaitable[None]],
+    reader: Reader,
 ) -> NoReturn:
     """Write the batches of `topic` from the one with `offset` on, for ever; `offset` exists or is the end of the log.
 
     write(batch, offset): the records of the batch are wanted from `offset` on; returns when there is room for more.
-    size_max: bytes that are read at a time, unless a single batch has more.
-    Raises OffsetOutOfRange when the log was trimmed past this tail, TopicNotFound when the topic was deleted (also when
-    another one has its name now), ShuttingDown.
+    size_max: bytes that are read at a time, unless a single batch has more.  reader: says when there is room for them.
+    Raises Overloaded when there is none for long, OffsetOutOfRange when the log was trimmed past this tail, TopicNotFound when the
+    topic was deleted (also when another one has its name now), ShuttingDown.
     """
     topic_id = log.topic(topic).topic_id
+    expected_size = size_max
     while True:
         description = log.topic(topic)
         if description.topic_id != topic_id:
@@ -56,10 +60,26 @@ async def tail_batches(
         if description.high_watermark <= offset:
             await log.wait_for(topic, offset)
             continue
+        await reader.room_for(expected_size)
         batches = await log.read(topic, offset, size_max=size_max, consistency=Consistency.LOCAL)
-        for batch in batches:
-            await write(batch, offset)
-            offset = batch.base_offset + batch.record_count
+        size = sum(len(batch.frames) for batch in batches)
+        if reader.has_read(size):
+            offset = await _write_all(batches, offset, write)
+            reader.release()
+            size = size_max
+        # Nothing is kept in memory while the tail waits: for room, or for more records.
+        del batches
+        expected_size = size
+
+
+async def _write_all(
+    batches: Sequence[Batch], offset: int, write: Callable[[Batch, int], Awaitable[None]]
+) -> int:
+    """Write batches; return where they end."""
+    for batch in batches:
+        await write(batch, offset)
+        offset = batch.base_offset + batch.record_count
+    return offset
 
 
 async def check_start(log: ServedLog, topic: str, offset: int, consistency: Consistency) -> None:

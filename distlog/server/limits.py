@@ -28,6 +28,14 @@ class ServerLimits:
     connection_stream_count_max: int = 100
     # ConsumeStream and ConsumeBatch calls open on this node.  Overloaded.
     tail_count_max: int = 10_000
+    # Bytes that tails have read and their clients have not taken, each of which costs four or five of memory: of one connection, in which
+    # a hundred tails with usual reads have room, and of all, beside one read for each connection.  A tail waits so long for room.
+    # Overloaded.
+    connection_unread_size_max: int = 32 * MIB
+    unread_size_max: int = 64 * MIB
+    unread_timeout_s: float = 30.0
+    # How long a new connection may take until its first frames are there.  gRPC closes it.
+    handshake_timeout_s: float = 10.0
     # Calls of all kinds on this node, tails included.  RESOURCE_EXHAUSTED from gRPC, before a handler runs.
     call_count_max: int = 20_000
     # How long a write waits for a majority, whatever deadline the caller has.  OutcomeUnknown.

@@ -158,6 +158,7 @@ def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_allowed_incoming_connections", limits.connection_count_max),
         ("grpc.max_concurrent_streams", limits.connection_stream_count_max),
+        ("grpc.server_handshake_timeout_ms", round(1000 * limits.handshake_timeout_s)),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

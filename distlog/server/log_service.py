@@ -19,6 +19,7 @@ from distlog.server.produce_stream import ProduceStream
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
+from distlog.server.unread import Unread
 
 CONSISTENCIES = {
     log_pb2.CONSISTENCY_LINEARIZABLE: Consistency.LINEARIZABLE,
@@ -42,6 +43,7 @@ class LogService:
         self._log = log
         self._limits = limits
         self._streams = streams
+        self._unread = Unread(limits)
         self._refused: Counter[str] = Counter() if refused is None else refused
 
     async def produce(
@@ -86,7 +88,8 @@ class LogService:
             # The tail is open, though there may be nothing to send for long; and an interrupted first write would leave
             # it open whether the metadata is sent, and with it how the call can end.
             await context.send_initial_metadata(())
-            await tail(self._log, request.topic, request.offset, context.write)
+            with self._unread.reader(context.peer()) as reader:
+                await tail(self._log, request.topic, request.offset, context.write, reader)
 
     async def produce_batch(self, access: Access, context: Any) -> None:
         """Append blocks in order, pipelined, each with an answer of its own."""
@@ -106,7 +109,8 @@ class LogService:
                 await check_start(self._log, request.topic, request.offset, consistency)
             # For the same reason as in `consume_stream`.
             await context.send_initial_metadata(())
-            await send_batches(self._log, request.topic, request.offset, context.write)
+            with self._unread.reader(context.peer()) as reader:
+                await send_batches(self._log, request.topic, request.offset, context.write, reader)
 
     async def get_servers(
         self, request: log_pb2.GetServersRequest, context: Any

@@ -329,7 +329,7 @@ def _read_identity(disk: Disk, path: str) -> Identity | None:
         return None
     try:
         return _decode_identity(_read(disk, identity_path))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         problem = (
             f"{IDENTITY_NAME} cannot be understood ({error}): restore it, or move the directory "
             "away and let the node come back as a new member"

@@ -87,7 +87,8 @@ def up(tmp_path: Path) -> Up:
         f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
     )
     deploy = tmp_path / "deploy"
-    for path in (tmp_path / "Procfile", deploy / "Procfile.serf", deploy / "node.sh"):
+    files = ("Procfile.serf", "Procfile.tls", "node.sh")
+    for path in (tmp_path / "Procfile", *(deploy / name for name in files)):
         text = path.read_text("utf-8")
         assert "127.0.0.1" in text
         path.write_text(text.replace("127.0.0.1", address), "utf-8")

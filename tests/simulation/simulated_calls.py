@@ -84,9 +84,6 @@ class _Context:
     def auth_context(self) -> dict[str, list[bytes]]:
         return {}
 
-    def peer(self) -> str:
-        return "simulated"
-
     async def read(self) -> Any:
         with contextlib.suppress(EOFError, ConnectionError):
             kind, payload = await read_frame(self._reader)
@@ -103,6 +100,10 @@ class _Context:
     async def _cancelled(self) -> Any:
         """Wait for the end of the handler: the client is gone, and gRPC says so by cancelling."""
         await asyncio.get_running_loop().create_future()
+
+    def peer(self) -> str:
+        """Tell the connections of clients apart, as gRPC does by their addresses: here each call has one of its own."""
+        return f"simulated:{id(self)}"
 
     async def send_initial_metadata(self, _metadata: Any) -> None:
         return

@@ -242,7 +242,7 @@ class ManagedAgent:
         content = self._programs.read(self._peers_path, FILE_SIZE_MAX)
         try:
             peers = json.loads(content or b"[]")
-        except ValueError:
+        except (ValueError, RecursionError):
             return ()
         if not isinstance(peers, list) or not all(isinstance(each, str) for each in peers):
             return ()

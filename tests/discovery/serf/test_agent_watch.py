@@ -184,7 +184,7 @@ def test_a_seed_that_is_the_agent_itself_is_left_out_and_peers_of_before_are_tri
     with_agent(story)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[1]", b"\xff", b'"text"'])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[1]", b"\xff", b'"text"', b"[" * 100_000])
 def test_a_damaged_file_of_peers_is_as_good_as_none(content: bytes) -> None:
     async def story(machine: FakeMachine, agent: ManagedAgent) -> None:
         machine.files["data/serf/peers.json"] = content
