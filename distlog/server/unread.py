@@ -61,20 +61,30 @@ class Unread:
     async def room_for(self, connection: _Connection, size: int) -> None:
         """Return when `size` bytes fit.  Raises Overloaded when that takes too long: the connection's readers do not read."""
         limits = self._limits
-        connection.waiting_count += 1
+        ticket = object()
+        connection.waiting[ticket] = size
         self._waiting[connection] = None
         try:
             async with asyncio.timeout(limits.unread_timeout_s):
-                while not self.fits(connection, size):
+                while not self._is_turn_of(connection, ticket):
                     connection.has_changed.clear()
                     await connection.has_changed.wait()
         except TimeoutError:
             queue = "bytes that the consumers of this connection have not read"
             raise Overloaded(queue=queue, limit=limits.connection_unread_size_max) from None
         finally:
-            connection.waiting_count -= 1
-            if not connection.waiting_count:
+            del connection.waiting[ticket]
+            if not connection.waiting:
                 del self._waiting[connection]
+            # Those behind it may have room as well, once it has taken its own.
+            connection.has_changed.set()
+
+    def _is_turn_of(self, connection: _Connection, ticket: object) -> bool:
+        """Tell whether there is room for who has this ticket, and for nobody who came before."""
+        if not self.fits(connection, connection.waiting[ticket]):
+            return False
+        fitting = (each for each, size in connection.waiting.items() if self.fits(connection, size))
+        return next(fitting) is ticket
 
 
 class _Connection:
@@ -83,8 +93,8 @@ class _Connection:
     def __init__(self) -> None:
         self.size = 0
         self.reader_count = 0
-        # Readers that wait for room.
-        self.waiting_count = 0
+        # What readers wait for, in the order in which they came.
+        self.waiting: dict[object, int] = {}
         self.has_changed = asyncio.Event()
 
 
@@ -99,7 +109,8 @@ class Reader:
     async def room_for(self, size: int) -> None:
         """Return when `size` bytes may be read, which are held from then on.  Raises Overloaded."""
         assert not self._size, "what was read before is taken"
-        if not self._unread.fits(self._connection, size):
+        # Without a look at who waits, a tail whose client reads would take its room again before they wake, each time.
+        if self._connection.waiting or not self._unread.fits(self._connection, size):
             await self._unread.room_for(self._connection, size)
         self._hold(size)
 

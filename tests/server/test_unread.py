@@ -64,6 +64,29 @@ def test_all_readers_that_wait_get_room_when_there_is_some() -> None:
     run(body)
 
 
+def test_a_reader_that_wants_room_again_lets_those_go_first_that_wait() -> None:
+    async def body() -> None:
+        unread = Unread(LIMITS)
+        with unread.reader("a") as fast, unread.reader("a") as second, unread.reader("a") as third:
+            await fast.room_for(100)
+            waiting = [asyncio.create_task(each.room_for(100)) for each in (second, third)]
+            await steps()
+
+            async def read_on() -> None:
+                fast.release()
+                await fast.room_for(100)
+
+            again = asyncio.create_task(read_on())
+            await waiting[0]
+            second.release()
+            await waiting[1]
+            assert not again.done()
+            third.release()
+            await again
+
+    run(body)
+
+
 def test_a_connection_that_holds_nothing_gets_room_whatever_the_others_hold() -> None:
     async def body() -> None:
         unread = Unread(LIMITS)
@@ -122,8 +145,9 @@ def test_who_waits_too_long_is_told_what_for() -> None:
 def test_tails_that_are_not_read_leave_room_for_those_of_other_connections() -> None:
     async def body(server: Serving) -> None:
         fill(server.fake)
-        stuck = [tail(server) for _ in range(3)]
+        stuck = [tail(server)]
         await stuck[0].read()
+        stuck += [tail(server) for _ in range(2)]
         await settled(server, lambda: len(server.fake.read_sizes))
         async with server.open_channel() as channel:
             other = channel.unary_stream("/log.v1.Log/ConsumeStream")(b"")
