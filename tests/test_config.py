@@ -365,10 +365,17 @@ def test_what_peers_must_show_needs_certificates(name: str) -> None:
 
 
 def test_a_node_with_certificates_may_be_reached_from_other_machines() -> None:
-    config = load({**CERTIFICATES, "listen": "10.0.0.1:8400", "peer_listen": "10.0.0.1:8401"}, {})
+    addresses = {
+        "listen": "10.0.0.1:8400",
+        "peer_listen": "10.0.0.1:8401",
+        "http_listen": "10.0.0.1:8404",
+    }
+    config = load({**CERTIFICATES, **addresses}, {})
     assert not config.listen.is_loopback
-    with pytest.raises(ConfigurationInvalid, match="give --tls-cert, --tls-key and --tls-ca"):
-        load({"listen": "10.0.0.1:8400"}, {})
+    for name, address in addresses.items():
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(ConfigurationInvalid, match=f"{flag}: .*give --tls-cert, --tls-key and"):
+            load({name: address}, {})
 
 
 def test_insecure_contradicts_certificates() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from distlog.client.client import Client
 from tests.monitoring.prometheus import ROOT, RULES, Prometheus, get, needs_prometheus
@@ -18,6 +19,7 @@ from tests.processes.conftest import MakeCluster
 from tests.processes.file_systems import MIB, FileSystems
 from tests.processes.load import Load
 from tests.processes.process_cluster import NODE_IDS, ProcessCluster, free_ports, until
+from tests.processes.test_tls import secured
 
 CAPTURE = ROOT / "docs" / "dashboard.md"
 # What the drill brings about; they need not wait as long here as where somebody sleeps.
@@ -79,6 +81,31 @@ def test_probes_are_answered_from_the_start_to_the_end(cluster: ProcessCluster) 
 
         await until(alone, "the one that is left says that there is no majority")
         assert await get(node.http_address, "/livez") == (200, "alive\n")
+
+    asyncio.run(scenario())
+
+
+def test_with_certificates_probes_need_none_and_are_told_when_the_node_s_ends(
+    cluster: ProcessCluster, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        await secured(cluster, tmp_path / "pki")
+        await cluster.leader()
+        certificate = load_pem_x509_certificate((tmp_path / "pki" / "n1.pem").read_bytes())
+        address = cluster["n1"].http_address
+
+        async def ready() -> bool:
+            return (await get(address, "/readyz"))[0] == 200
+
+        await until(ready, "n1 is ready")
+        assert await get(address, "/livez") == (200, "alive\n")
+        shown = re.search(
+            r"^distlog_certificate_expiry_timestamp_seconds (\S+)$",
+            (await get(address, "/metrics"))[1],
+            re.M,
+        )
+        assert shown is not None
+        assert float(shown[1]) == certificate.not_valid_after_utc.timestamp()
 
     asyncio.run(scenario())
 
