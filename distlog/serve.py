@@ -160,7 +160,11 @@ async def _run(
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
     logger.info(
-        "starting version=%s node_id=%s data_dir=%s", __version__, config.node_id, config.data_dir
+        "starting version=%s node_id=%s data_dir=%s reached_by=%s",
+        __version__,
+        config.node_id,
+        config.data_dir,
+        reached_by(config),
     )
     if Durability(config.durability) is Durability.OS:
         logger.warning(OS_DURABILITY_WARNING)
@@ -349,6 +353,14 @@ def _watch(
         return None
     loop.add_signal_handler(signal.SIGHUP, credentials.read_again)
     return asyncio.create_task(credentials.watch())
+
+
+def reached_by(config: ServeConfig) -> str:
+    """Return who can reach the ports for clients and nodes, in one word of the log."""
+    if config.tls_cert is not None:
+        return "certificates"
+    is_here = config.listen.is_loopback and config.peer_listen.is_loopback
+    return "loopback" if is_here else "anybody"
 
 
 def server_limits(config: ServeConfig, open_max: int) -> ServerLimits:

@@ -6,17 +6,19 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distlog.block import Block
 from distlog.config import ServeConfig
+from distlog.config.kinds import Address
 from distlog.consensus import messages
 from distlog.consensus.commands import ENTRY_HEADER, Append, ProducerStamp, command_size
 from distlog.consensus.messages import AppendEntries
 from distlog.errors import DiskFailed
 from distlog.runtime import ThreadWorker
-from distlog.serve import node_settings, server_limits
+from distlog.serve import node_settings, reached_by, server_limits
 from distlog.storage.disk import RealDisk
 from distlog.storage.kernel_sync import KernelSync
 
@@ -32,6 +34,20 @@ def test_the_largest_record_fits_an_entry_and_the_entry_a_frame(record_size_max:
     entries = [(bytes(settings.group.raft.entry_size_max), 2, 1)]
     message = messages.encode(AppendEntries(1, 1, 1, 1, 1, 1, entries))
     assert len(message) <= settings.peer_limits.raft.frame_size_max
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "loopback"),
+        ({"insecure": True}, "loopback"),
+        ({"insecure": True, "listen": Address("10.0.0.1", 8400)}, "anybody"),
+        ({"insecure": True, "peer_listen": Address("10.0.0.1", 8401)}, "anybody"),
+        ({"tls_cert": "n1.pem", "listen": Address("10.0.0.1", 8400)}, "certificates"),
+    ],
+)
+def test_the_log_says_who_can_reach_a_node(changed: dict[str, Any], expected: str) -> None:
+    assert reached_by(dataclasses.replace(ServeConfig(), **changed)) == expected
 
 
 def in_a_worker(story: Callable[[ThreadWorker], Awaitable[None]]) -> None:
