@@ -52,14 +52,14 @@ DURATION_MAX_S = 600.0
 class Sizes:
     """How much is measured."""
 
-    # Of the load that writes.
-    seconds: float
+    # Of the load that writes; None: as many records as are read, however long that takes.
+    seconds: float | None
     # Records that are read.
     read_count: int
     calls: int
 
 
-QUICK = Sizes(0.5, 2 * BLOCK, 20)
+QUICK = Sizes(None, 2 * BLOCK, 20)
 # User and system, in microseconds a block; and the share of each part.
 Cost = tuple[float, float]
 Shares = dict[str, float]
@@ -115,6 +115,7 @@ def measured(
     arguments = [*LOADS[load], "--warm-up", "0"]
     if load == "produce":
         arguments += ["--create-topic", "--record-size", str(RECORD_SIZE)]
+    if load == "produce" and sizes.seconds is not None:
         arguments += ["--duration", str(sizes.seconds)]
     else:
         arguments += ["--count", str(sizes.read_count), "--duration", str(DURATION_MAX_S)]

@@ -116,7 +116,7 @@ class Routing:
         self._leader_address = ""
         # The cluster that this client speaks with: that of the first node that said so.
         self._cluster_id = ""
-        # Addresses at which a node of it has answered.
+        # Addresses at which a node of it has answered, or which such a node has named.
         self._verified: set[str] = set()
         self._nodes: dict[str, Node] = {}
         self._retry_pause_s = retry_pause_s
@@ -139,7 +139,7 @@ class Routing:
         return self._nodes[address]
 
     async def verified_node(self, address: str) -> Node:
-        """Return the connection to `address`, where a node of the cluster has answered.
+        """Return the connection to `address`, where a node of the cluster is, as one of them says.
 
         Raises InvalidRequest if it is of another one, Unreachable, or what it refuses with.
         """
@@ -181,6 +181,7 @@ class Routing:
             server.address for servers in answers for server in servers if server.address
         )
         self._announced = tuple(announced)[:ADDRESS_COUNT_MAX] or self._announced
+        self._verified.update(self._announced)
 
     # --- The leader ---
 
@@ -198,6 +199,8 @@ class Routing:
     def note_failure(self, error: DistlogError) -> None:
         """Forget the leader after a failed write, or go where the refusal points to."""
         self._leader_address = error.leader_address if isinstance(error, NotLeader) else ""
+        if self._leader_address:
+            self._verified.add(self._leader_address)
 
     async def ask_all(self) -> list[list[Server]]:
         """Return what each reachable node says of the cluster: as soon as a majority agrees on a leader, or all answered.
@@ -309,9 +312,10 @@ class Routing:
     ) -> Answer:
         """Return the answer of the first node that gives one, beginning with `prefer`.
 
-        Raises what is final at once, and the last failure at the deadline.
+        Raises what is final at once, and at the deadline the last refusal; Unreachable if there was none.
         """
         backoff = self.backoff()
+        refusal: DistlogError | None = None
         for attempt in itertools.count():
             addresses = self.read_order(prefer)
             address = addresses[attempt % len(addresses)]
@@ -321,8 +325,13 @@ class Routing:
                 error = read_error(failure, address)
             except DistlogError as failure:
                 error = failure
+            if not isinstance(error, Unreachable):
+                refusal = error
             pause_s = backoff.next_pause_s(error)
-            if not isinstance(error, READ_ELSEWHERE) or not deadline.allows(pause_s):
+            if not isinstance(error, READ_ELSEWHERE):
                 raise error
+            if not deadline.allows(pause_s):
+                # The last one asked had less time than the others, whose answers say more.
+                raise refusal or error
             await asyncio.sleep(pause_s)
         raise AssertionError("attempts do not run out")

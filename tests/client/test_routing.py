@@ -53,6 +53,17 @@ def test_the_leader_is_asked_for_once() -> None:
     run(scenario())
 
 
+def test_whom_a_node_names_is_not_asked_who_it_is() -> None:
+    async def scenario() -> None:
+        async with FakeCluster() as cluster:
+            async with Client(cluster.addresses[0], retry_pause_s=0.001, timeout_s=20) as client:
+                await client.produce(b"a")
+                await client.read(0, prefer=cluster.addresses[2])
+            assert cluster.nodes[2].calls == ["Consume"]
+
+    run(scenario())
+
+
 def test_nodes_of_two_clusters_are_never_taken_for_one() -> None:
     async def scenario() -> None:
         async with FakeCluster(node_count=1) as one, FakeCluster(node_count=1) as other:
