@@ -111,6 +111,8 @@ class FakeReplicatedLog:
         self.target = 0
         self.planned: tuple[PlannedChange, ...] = ()
         self.has_left = False
+        # Topics that a status has described.
+        self.described_count = 0
 
     # --- What the services call ----------------------------------------------------------------
 
@@ -283,6 +285,7 @@ class FakeReplicatedLog:
         self.has_left = True
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
+        self.described_count += len(self.topics) if with_topics else 0
         return NodeStatus(
             node_id="n1",
             cluster_id="c0ffee",
