@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from distlog.addresses import address_text
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 VOTER_COUNT_MAX = 15
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -25,7 +27,7 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_text(*self)
 
     @property
     def is_loopback(self) -> bool:

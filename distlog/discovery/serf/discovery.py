@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from distlog.addresses import host_and_port
 from distlog.discovery.serf.agent import Agent, log_mistake
 from distlog.discovery.serf.client import SerfClient
 from distlog.discovery.serf.errors import AgentRefused, AgentSilent
@@ -313,7 +314,7 @@ class SerfDiscovery:
             for member in self._members
             if member.status is AgentStatus.ALIVE
         }
-        missing = [each for each in self._join if _host_and_port(each) not in alive]
+        missing = [each for each in self._join if host_and_port(each) not in alive]
         settings, now = self._settings, self._clock.monotonic()
         interval_s = settings.rejoin_interval_s if len(alive) > 1 else settings.interval_s
         is_due = self._joined_at is None or now - self._joined_at >= interval_s
@@ -330,11 +331,6 @@ class SerfDiscovery:
         # While others are there, those that are not are no news.
         if problem is not None and len(alive) <= 1:
             raise problem
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 async def _set_within(event: asyncio.Event, timeout_s: float) -> None:
