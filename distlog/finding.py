@@ -15,6 +15,7 @@ from distlog import __version__
 from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses
 from distlog.consensus.group import Group
+from distlog.discovery.backend import Backend
 from distlog.discovery.dns import DnsDiscovery
 from distlog.discovery.gossip import GossipDiscovery, Send
 from distlog.discovery.gossip_rows import MalformedRows
@@ -32,7 +33,7 @@ from distlog.discovery.view import (
     Sight,
 )
 from distlog.neighbours import Neighbours
-from distlog.node_settings import Backend, NodePorts, NodeSettings
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.frames import Channel
 from distlog.peer.network import PeerNetwork
 

@@ -15,9 +15,10 @@ from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group
+from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description
 from distlog.errors import InvalidRequest, PeerRefused
-from distlog.node_settings import Backend, NodePorts, NodeSettings
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.events import PeerEvents
 from distlog.peer.handshake import Hello
 from distlog.peer.network import PeerNetwork

@@ -135,7 +135,7 @@ LAYERS = (
         ("distlog.errors", "distlog.api", "distlog.client", "distlog.discovery.view"),
         GRPC,
     ),
-    Layer("distlog.config", ("distlog.errors", "distlog.addresses")),
+    Layer("distlog.config", ("distlog.errors", "distlog.addresses", "distlog.discovery.backend")),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
     Layer("distlog.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
     Layer(
