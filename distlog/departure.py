@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from distlog.addresses import host_and_port
 from distlog.consensus.group import Group
 from distlog.consensus.reads import no_leader
 from distlog.consensus.replicated_log import ReplicatedLog
@@ -26,7 +27,6 @@ from distlog.errors import (
     Unreachable,
 )
 from distlog.finding import Finding
-from distlog.joining import parse_address
 from distlog.node_settings import MemberIdentity, NodePorts, NodeSettings
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Departure:
         log = self._log
         if log.is_leader:
             await log.transfer_leadership()
-        place = parse_address(log.status(with_topics=False).leader_address)
+        place = host_and_port(log.status(with_topics=False).leader_address)
         if place is None or log.is_leader:
             raise no_leader("an election is under way")
         member = MemberIdentity(

@@ -12,8 +12,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from distlog import __version__
+from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses
 from distlog.consensus.group import Group
+from distlog.discovery.backend import Backend
 from distlog.discovery.dns import DnsDiscovery
 from distlog.discovery.gossip import GossipDiscovery, Send
 from distlog.discovery.gossip_rows import MalformedRows
@@ -30,9 +32,8 @@ from distlog.discovery.view import (
     MemberStatus,
     Sight,
 )
-from distlog.joining import parse_address
 from distlog.neighbours import Neighbours
-from distlog.node_settings import Backend, NodePorts, NodeSettings
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.frames import Channel
 from distlog.peer.network import PeerNetwork
 
@@ -71,10 +72,7 @@ def make_discovery(
                 run=run,
             )
         case Backend.STATIC:
-            peers = {
-                node_id: f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-                for node_id, (host, port) in settings.peers.items()
-            }
+            peers = {node_id: address_text(*address) for node_id, address in settings.peers.items()}
             return StaticDiscovery(own, peers, clock=clock, run=run)
         case Backend.SERF:
             agent = _agent(settings, ports, gossip_name(own.node_id, run))
@@ -232,7 +230,7 @@ class Finding:
     def places(self) -> Sequence[tuple[str, int]]:
         """Return where clients reach nodes that may be of this one's cluster, or form one with it."""
         seen = (each for each in self.members().values() if each.status is MemberStatus.ALIVE)
-        found = (parse_address(each.description.client_address) for each in seen)
+        found = (host_and_port(each.description.client_address) for each in seen)
         return list(dict.fromkeys((*self._settings.join, *(each for each in found if each))))
 
     def itself(self) -> Member | None:
@@ -258,7 +256,7 @@ class Finding:
             self._problem = problem
             if problem:
                 logger.warning("looking for members to join problem=%s", problem)
-        places = [parse_address(each.client_address) for each in members]
+        places = [host_and_port(each.client_address) for each in members]
         found = (place for place in places if place is not None)
         return list(dict.fromkeys((*self._settings.join, *found)))
 

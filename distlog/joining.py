@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
+from distlog.addresses import host_and_port
 from distlog.errors import DistlogError
 from distlog.peer.network import PeerNetwork
 
@@ -24,19 +25,8 @@ DELAY_MAX_S = 5.0
 GREETING_DELAY_S = 1.0
 # While discovery has found no member yet.
 FINDING_DELAY_S = 0.5
-# Longer numbers are no ports, and some are too long to be read at all.
-PORT_LENGTH_MAX = 5
 # Node id -> HOST:PORT of the members that the node at a client address knows of.
 AskMembers = Callable[[tuple[str, int]], Awaitable[Mapping[str, str]]]
-
-
-def parse_address(text: str) -> tuple[str, int] | None:
-    """Return host and port of what a member says of itself; None if that is no address."""
-    host, colon, port = text.rpartition(":")
-    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
-    if not colon or not host or not is_number or not 0 < int(port) <= 65535:
-        return None
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Joining:
@@ -100,7 +90,7 @@ class Joining:
             return str(error) or type(error).__name__
         except TimeoutError:
             return "no answer in time"
-        places = {each: parse_address(text) for each, text in members.items()}
+        places = {each: host_and_port(text) for each, text in members.items()}
         reachable = {each: place for each, place in places.items() if place is not None}
         if not reachable:
             return (

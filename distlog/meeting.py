@@ -13,9 +13,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
+from distlog.addresses import host_and_port
 from distlog.discovery.view import Description
 from distlog.errors import DistlogError
-from distlog.joining import parse_address
 from distlog.peer.network import PeerNetwork
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Meeting:
         found = await self._ask(address)
         if found is None or found.node_id in self._peers.connected_ids:
             return found
-        place = parse_address(found.peer_address)
+        place = host_and_port(found.peer_address)
         if place is not None:
             self._peers.locate(found.node_id, place)
             # Perhaps it knows this node by now.

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
 from distlog.consensus.group import Group
+from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description
 from distlog.errors import InvalidRequest, PeerRefused
-from distlog.joining import parse_address
-from distlog.node_settings import Backend, NodePorts, NodeSettings
+from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.events import PeerEvents
 from distlog.peer.handshake import Hello
 from distlog.peer.network import PeerNetwork
@@ -112,9 +113,7 @@ class Neighbours:
             host, port = settings.peer_advertise or settings.peer_listen
         if not port and self._is_listening:
             port = self.peers.listening_port
-        return Addresses(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}", self.client_address
-        )
+        return Addresses(address_text(host, port), self.client_address)
 
     # --- What is known ----------------------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class Neighbours:
 
     def invite(self, node_id: str, peer_address: str) -> None:
         """Greet a node that is to join.  Raises InvalidRequest if that is no address."""
-        place = parse_address(peer_address)
+        place = host_and_port(peer_address)
         if place is None:
             problem = f"must be HOST:PORT, not {peer_address!r}"
             raise InvalidRequest(field="peer_address", problem=problem)
@@ -226,7 +225,7 @@ class Neighbours:
         """Dial members where discovery sees them now."""
         group = self._group()
         for node_id in group.configuration.members if group is not None else ():
-            place = parse_address(self.found(node_id).peer)
+            place = host_and_port(self.found(node_id).peer)
             if place is not None:
                 self.peers.locate(node_id, place)
 
@@ -234,7 +233,7 @@ class Neighbours:
         """Have connections with those who are members now, and with those no more who were removed for certain."""
         own_id = self._settings.node_id
         for node_id in newest.members:
-            place = parse_address(self.found(node_id).peer or newest.addresses_of(node_id).peer)
+            place = host_and_port(self.found(node_id).peer or newest.addresses_of(node_id).peer)
             if place is not None and node_id != own_id:
                 self.peers.locate(node_id, place)
         for node_id, directory_id in committed.removed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.group import GroupSettings
 from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
+from distlog.discovery.backend import Backend
 from distlog.discovery.dns import AskNode, Resolve
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
@@ -41,15 +41,6 @@ COPY_RATE_MAX = 64 << 20
 DEAD_AFTER_S = 600.0
 
 
-class Backend(StrEnum):
-    """What finds the other nodes."""
-
-    GOSSIP = "gossip"
-    STATIC = "static"
-    DNS = "dns"
-    SERF = "serf"
-
-
 @dataclass(frozen=True, slots=True)
 class DiscoverySettings:
     """Which backend, and where it looks: the name and the clients' port of dns, an agent of serf that others run; else "" and 0."""
@@ -58,11 +49,6 @@ class DiscoverySettings:
     host: str = ""
     port: int = 0
     serf: SerfOptions = field(default_factory=SerfOptions)
-
-    @property
-    def finds_strangers(self) -> bool:
-        """Tell whether it shows nodes to one that belongs to no cluster yet."""
-        return self.backend in (Backend.DNS, Backend.SERF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +85,9 @@ class NodeSettings:
     @property
     def joins(self) -> bool:
         """Tell whether this node, while its directory is empty, looks for a cluster to become a member of."""
-        is_found = self.discovery.finds_strangers and not self.bootstrap and len(self.peers) == 1
+        is_found = (
+            self.discovery.backend.finds_strangers and not self.bootstrap and len(self.peers) == 1
+        )
         return bool(self.join) or is_found
 
 

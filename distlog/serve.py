@@ -38,7 +38,6 @@ from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
 from distlog.node_settings import (
     RESERVE_SIZE,
-    Backend,
     DiscoverySettings,
     MemberIdentity,
     NodePorts,
@@ -388,7 +387,7 @@ def node_settings(config: ServeConfig) -> NodeSettings:
         expect=config.expect or 0,
         dead_after_s=config.dead_after_s,
         discovery=DiscoverySettings(
-            Backend(config.discovery.backend),
+            config.discovery.backend,
             config.discovery.host,
             config.discovery.port,
             _serf_options(config),

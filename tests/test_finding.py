@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
+from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description, Member, MemberStatus
 from distlog.finding import Finding
-from distlog.node_settings import Backend, DiscoverySettings, NodeSettings
+from distlog.node_settings import DiscoverySettings, NodeSettings
 from tests.discovery.worlds import description_of
 
 CONFIGURATION = Configuration.form({"n1": "directory-n1", "n2": "directory-n2"})

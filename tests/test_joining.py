@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distlog.errors import Unreachable
-from distlog.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining, parse_address
+from distlog.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining
 from tests.consensus.nodes import on_virtual_time
 from tests.simulation.virtual_loop import VirtualLoop
 
@@ -94,8 +94,3 @@ def test_a_node_that_is_a_cluster_by_itself_is_said_to_need_bootstrap(
     peers, _ = joined({"h1": {"n1": ""}}, "h1", seconds=1.0)
     assert peers.located == {}
     assert "start the first one with --bootstrap" in caplog.text
-
-
-@pytest.mark.parametrize("text", ["", "h", "h:", ":1", "h:0", "h:65536", "h:x"])
-def test_what_is_no_address_is_none(text: str) -> None:
-    assert parse_address(text) is None

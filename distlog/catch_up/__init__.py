@@ -5,6 +5,7 @@
         Round (copying.py)      checkpoint, lists of segments, segments        <-> Source (source.py) of any peer
             Incoming            staged, synced, checked (storage/incoming.py)
         leftovers.py            removes what was staged and turns out to be of no use
+        background.py           the tasks of all of them
         switch.py               the moment at which the copied state counts, and what follows from it
 
 What must hold:

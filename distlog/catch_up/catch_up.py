@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from distlog.catch_up.background import Background
 from distlog.catch_up.copying import Copied, Fetch, Progress, Round, Staging
 from distlog.catch_up.messages import Reason
 from distlog.catch_up.requests import NotCopied
@@ -58,11 +59,10 @@ class CatchUp:
         self._own_mark = own_mark
         self._switch = switch
         self._clock = clock
-        self._failed = failed
         # The first entry that the leader has, as it said last, and when that was.
         self._first_index = 0
         self._needed_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._work = Background(failed, self._ended)
         # A cancellation is lost where a group of tasks fails at the same moment.
         self._is_closed = False
         # What this node has already, checked in the copy under way.
@@ -78,28 +78,22 @@ class CatchUp:
     def needed(self, first_index: int) -> None:
         """Take that the leader has no entry before `first_index`, and this node needs one; often."""
         self._first_index, self._needed_at = first_index, self._clock.monotonic()
-        if not self._is_needed or self._is_closed:
-            return
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-            self._task.add_done_callback(self._ended)
+        if self._is_needed and not self._is_closed:
+            self._work.begin(self._run)
 
     def close(self) -> None:
         """Stop; what is staged stays."""
         self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
+        self._work.cancel()
 
     @property
     def progress(self) -> Progress | None:
         """Return how far a copy is; None if none is under way."""
         return replace(self._progress) if self._progress is not None else None
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self) -> None:
         self._progress = None
         self._checked.clear()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
 
     # --- The copy ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from distlog.catch_up.background import Background
 from distlog.catch_up.copying import Staging
 from distlog.errors import DistlogError
 
@@ -43,21 +44,14 @@ class Leftovers:
         self._staging = staging
         self._is_wanted = is_wanted
         self._confirm = confirm
-        self._failed = failed
         self.counters: Counter[str] = Counter(cleared=0)
-        self._task: asyncio.Task[None] | None = None
+        self._work = Background(failed)
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._work.begin(self._run)
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+        self._work.cancel()
 
     async def _run(self) -> None:
         while True:

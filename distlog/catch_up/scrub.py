@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from distlog.catch_up.background import Background
 from distlog.catch_up.copying import Fetch, Progress, Staging
 from distlog.catch_up.requests import NotCopied
 from distlog.consensus.state_machine import StateMachine
@@ -92,13 +93,12 @@ class Scrub:
         self._check_worker = staging.check_worker
         self._read_worker = read_worker
         self._clock = clock
-        self._failed = failed
         # What is known to be damaged: its store's path, and what is wrong.
         self.damaged: dict[str, str] = {}
         self.counters: Counter[str] = Counter(
             passes=0, bytes_checked=0, faults_found=0, segments_repaired=0, repairs_failed=0
         )
-        self._task: asyncio.Task[None] | None = None
+        self._work = Background(failed)
         # A cancellation is lost where a group of tasks fails at the same moment.
         self._is_closed = False
         self._next_pass_at = clock.monotonic() + min(settings.interval_s, FIRST_DELAY_MAX_S)
@@ -111,18 +111,12 @@ class Scrub:
         self._looked_at: StateMachine | None = None
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._work.begin(self._run)
 
     def close(self) -> None:
         """Stop; what is damaged is found again."""
         self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+        self._work.cancel()
 
     async def _run(self) -> None:
         while not self._is_closed:

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from distlog.catch_up import messages
+from distlog.catch_up.background import Background
 from distlog.catch_up.messages import (
     LISTED_MAX,
     PART_SIZE_MAX,
@@ -79,11 +80,10 @@ class Source:
         self._waiting_size = waiting_size
         self._checkpoint_index = checkpoint_index
         self._checkpoint_wanted = checkpoint_wanted
-        self._failed = failed
         self._requests: deque[tuple[str, Request]] = deque()
         # What is being read for them, in the order in which it is sent.
         self._answers: deque[tuple[str, Request, asyncio.Future[bytes]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(failed)
         # Raft index and bytes of the last checkpoint that was asked for, and when that was.
         self._checkpoint: tuple[int, bytes] | None = None
         self._checkpoint_used_at = 0.0
@@ -96,9 +96,7 @@ class Source:
             self._refuse(sender, request, Reason.BUSY, "too many requests wait")
             return
         self._requests.append((sender, request))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
-            self._task.add_done_callback(self._ended)
+        self._background.begin(self._work)
 
     def drop(self, node_id: str) -> None:
         """Forget what a peer has asked for: its connection is gone."""
@@ -106,12 +104,7 @@ class Source:
 
     def close(self) -> None:
         self._requests.clear()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._failed(task.exception())  # type: ignore[arg-type]
+        self._background.cancel()
 
     async def _work(self) -> None:
         while self._requests or self._answers:

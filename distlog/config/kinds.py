@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from distlog.addresses import address_text
+from distlog.discovery.backend import Backend
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 VOTER_COUNT_MAX = 15
 NAME_COUNT_MAX = 100
@@ -33,7 +36,7 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_text(*self)
 
     @property
     def is_loopback(self) -> bool:
@@ -57,17 +60,12 @@ class Address(NamedTuple):
 class DiscoveryChoice(NamedTuple):
     """Which backend finds the other nodes, and where it looks, if it has to be told."""
 
-    backend: str
+    backend: Backend
     host: str = ""
     port: int = 0
 
     def __str__(self) -> str:
         return f"{self.backend}://{Address(self.host, self.port)}" if self.host else self.backend
-
-    @property
-    def finds_strangers(self) -> bool:
-        """Tell whether it shows nodes to one that belongs to no cluster yet."""
-        return self.backend in ("dns", "serf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +134,11 @@ def parse_discovery(value: object) -> DiscoveryChoice:
     """Parse gossip, static, dns://NAME:PORT, serf or serf://HOST:PORT."""
     backend, colon, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
     if (backend in ("gossip", "static") and not colon) or value == "serf":
-        return DiscoveryChoice(backend)
+        return DiscoveryChoice(Backend(backend))
     if backend in ("dns", "serf") and colon:
         address = parse_address(rest)
         if address.port:
-            return DiscoveryChoice(backend, *address)
+            return DiscoveryChoice(Backend(backend), *address)
     raise ValueError("must be gossip, static, dns://NAME:PORT, serf or serf://HOST:PORT")
 
 

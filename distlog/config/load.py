@@ -11,6 +11,7 @@ from typing import Any
 
 from distlog.config.kinds import DiscoveryChoice, show_bytes
 from distlog.config.table import ENVIRONMENT_PREFIX, SETTINGS, ServeConfig, Setting
+from distlog.discovery.backend import Backend
 from distlog.errors import ConfigurationInvalid
 
 # Variables that are no setting of a node: where the client commands find the cluster, how errors are shown, which file.
@@ -99,7 +100,7 @@ def _derive(values: Mapping[str, Any]) -> ServeConfig:
         is_default = config.tls_cert is not None and config.acl_policy is None
         config = dataclasses.replace(config, acl_replicated=is_default)
     if "discovery" not in values and config.peers:
-        config = dataclasses.replace(config, discovery=DiscoveryChoice("static"))
+        config = dataclasses.replace(config, discovery=DiscoveryChoice(Backend.STATIC))
     return config
 
 
@@ -151,7 +152,7 @@ def _check(config: ServeConfig, given: Iterable[str]) -> ServeConfig:
 def _check_serf(config: ServeConfig, given: Iterable[str]) -> None:
     """Raise ConfigurationInvalid for what means nothing with this discovery, or tells strangers who the nodes are."""
     own_agent = ["serf_listen", "serf_key_file", "serf_program"]
-    is_serf = config.discovery.backend == "serf"
+    is_serf = config.discovery.backend is Backend.SERF
     if not is_serf:
         meaningless = [*own_agent, "serf_join", "serf_rpc_auth_file"]
     else:
@@ -185,13 +186,13 @@ def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
     if len(ways) > 1:
         problem = "name different ways to come to a cluster: give one of them"
         raise ConfigurationInvalid(" and ".join(ways), problem)
-    is_found = config.discovery.finds_strangers and not (config.peers or config.bootstrap)
+    is_found = config.discovery.backend.finds_strangers and not (config.peers or config.bootstrap)
     joins = config.join is not None or is_found
     if joins and "node_id" not in given:
         flag = "--join" if config.join is not None else f"--discovery {config.discovery}"
         problem = f"is required with {flag}: a name that no member has"
         raise ConfigurationInvalid("--node-id", problem)
-    if config.discovery.backend == "static" and config.peers is None:
+    if config.discovery.backend is Backend.STATIC and config.peers is None:
         problem = (
             "static shows the nodes of --peers, and there is no --peers: give that, or take gossip"
         )

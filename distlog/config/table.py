@@ -34,6 +34,7 @@ from distlog.config.kinds import (
     LogLevels,
     one_of,
 )
+from distlog.discovery.backend import Backend
 
 ENVIRONMENT_PREFIX = "DISTLOG_"
 
@@ -167,7 +168,7 @@ class ServeConfig:
     )
     discovery: DiscoveryChoice = setting(  # noqa: RUF009 (its values are immutable)
         DISCOVERY,
-        DiscoveryChoice("gossip"),
+        DiscoveryChoice(Backend.GOSSIP),
         "how the nodes find each other: gossip: members tell each other, over the connections they have; static: who is in --peers; dns: "
         "those that the addresses of a name lead to, PORT being that for clients; serf: those that a Serf agent knows. Where dns or serf "
         "finds a member, no --join is needed",

@@ -204,7 +204,7 @@ class Group:
             self.raft, self._rules, self.space, self._ports.clock, settings.election_timeout_max_s
         )
         membership.is_held_up = lambda: self._transfer.is_under_way
-        membership.hand_over = self._hand_over_to_leave
+        membership.hand_over = self._hand_over
         return membership
 
     def _make_checkpoints(self, image: CheckpointImage | None, path: str) -> Checkpoints:
@@ -295,8 +295,8 @@ class Group:
         self.kick()
         return targeted
 
-    def _hand_over_to_leave(self) -> None:
-        transferred = self.transfer_leadership()
+    def _hand_over(self, avoid: Collection[str] = ()) -> None:
+        transferred = self.transfer_leadership(avoid=avoid)
         # Whether it succeeds is seen by who leads then.
         transferred.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -304,13 +304,9 @@ class Group:
         if not self.raft.voters:
             return
         try:
-            avoid = self.raft.voters - self.raft.followers.with_space
-            transferred = self.transfer_leadership(avoid=avoid)
+            self._hand_over(self.raft.voters - self.raft.followers.with_space)
         except LeadershipNotTransferred as error:
             logger.warning("no other node can lead while this one's disk is full problem=%s", error)
-            return
-        # Whether it succeeds is seen by who leads then.
-        transferred.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     # --- Events --------------------------------------------------------------------------------
 

@@ -10,19 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from distlog.discovery.gossip_rows import check_readable
-from distlog.discovery.view import (
-    Description,
-    Member,
-    MemberStatus,
-    Sighting,
-    View,
-    two_nodes,
-)
+from distlog.discovery.view import Description, MemberStatus, Sighting, Viewing, two_nodes
 from distlog.errors import DistlogError
 from distlog.runtime import Clock
 
@@ -54,7 +47,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 AskNode = Callable[[Address], Awaitable[tuple[Description, int]]]
 
 
-class DnsDiscovery:
+class DnsDiscovery(Viewing):
     """The view that a name gives."""
 
     def __init__(
@@ -71,13 +64,12 @@ class DnsDiscovery:
         settings: DnsSettings = DEFAULT_SETTINGS,
     ) -> None:
         """port: at which each node answers clients.  run: of this node."""
-        self.changed: Callable[[], None] = lambda: None
-        self._view = View(clock, lambda: self.changed())
+        super().__init__(clock)
         self._own = own
         self._run = run
         self._name, self._port = name, port
         self._resolve, self._ask = resolve, ask
-        self._clock, self._random = clock, random
+        self._random = random
         self._settings = settings
         # The others that were ever found, and when each answered last.
         self._found: dict[str, Sighting] = {}
@@ -111,15 +103,6 @@ class DnsDiscovery:
             await asyncio.sleep(delay_s * self._random.uniform(0.9, 1.1))
 
     # --- The view --------------------------------------------------------------------------------
-
-    def members(self) -> Mapping[str, Member]:
-        return self._view.members
-
-    def age_s(self) -> float:
-        return self._view.age_s()
-
-    def conflicts(self) -> Mapping[str, str]:
-        return self._view.conflicts
 
     def announce(self, description: Description) -> None:
         """Show it here; the others read it when they ask next."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from distlog.discovery.gossip_rows import ROW_COUNT_MAX
 from distlog.discovery.gossip_table import DEFAULT_SETTINGS, GossipSettings, GossipTable
-from distlog.discovery.view import Description, Member, View
+from distlog.discovery.view import Description, Viewing
 from distlog.runtime import Clock
 
 logger = logging.getLogger("distlog.discovery")
@@ -25,7 +25,7 @@ logger = logging.getLogger("distlog.discovery")
 Send = Callable[[str, bytes, bool], object]
 
 
-class GossipDiscovery:
+class GossipDiscovery(Viewing):
     """One node's part in it."""
 
     def __init__(
@@ -43,10 +43,9 @@ class GossipDiscovery:
 
         Raises InvalidRequest if the description is longer than what the others read.
         """
-        self.changed: Callable[[], None] = lambda: None
-        self._view = View(clock, lambda: self.changed())
+        super().__init__(clock)
         self._connected, self._send = connected, send
-        self._clock, self._random = clock, random
+        self._random = random
         self._settings = settings
         self._table = GossipTable(own, run=run, now=clock.monotonic(), settings=settings)
         self._timer: asyncio.TimerHandle | None = None
@@ -90,14 +89,8 @@ class GossipDiscovery:
 
     # --- The view ----------------------------------------------------------------------------------
 
-    def members(self) -> Mapping[str, Member]:
-        return self._view.members
-
     def age_s(self) -> float:
         return self._table.age_s(self._clock.monotonic())
-
-    def conflicts(self) -> Mapping[str, str]:
-        return self._view.conflicts
 
     def announce(self, description: Description) -> None:
         """Tell everybody that is connected at once.  Raises InvalidRequest if they could not read it."""

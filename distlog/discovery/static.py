@@ -6,24 +6,23 @@ none that the settings do not name.  Of the others only the ids and the addresse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from distlog.discovery.view import Description, Member, MemberStatus, Sighting, View
+from distlog.discovery.view import Description, MemberStatus, Sighting, Viewing
 from distlog.runtime import Clock
 
 # Nobody tells which run of the others this is.
 RUN = 0
 
 
-class StaticDiscovery:
+class StaticDiscovery(Viewing):
     """A view that only this node's own description changes."""
 
     def __init__(
         self, own: Description, peers: Mapping[str, str], *, clock: Clock, run: int
     ) -> None:
         """peers: HOST:PORT for peers of each node, by node id.  run: of this node."""
-        self.changed: Callable[[], None] = lambda: None
-        self._view = View(clock, lambda: self.changed())
+        super().__init__(clock)
         self._run = run
         self._own = own
         self._others = {
@@ -40,16 +39,9 @@ class StaticDiscovery:
         """Show the set."""
         self._show()
 
-    def members(self) -> Mapping[str, Member]:
-        return self._view.members
-
     def age_s(self) -> float:
         """Return 0: what the settings say stays true."""
         return 0.0
-
-    def conflicts(self) -> Mapping[str, str]:
-        """Return nothing: the settings name each node once."""
-        return self._view.conflicts
 
     def announce(self, description: Description) -> None:
         """Show it here; the others have their own settings."""

@@ -126,12 +126,12 @@ class View:
 
     @property
     def members(self) -> Mapping[str, Member]:
-        """Return a snapshot."""
-        return dict(self._members)
+        """Return what is shown now; what is shown later is another one."""
+        return self._members
 
     @property
     def conflicts(self) -> Mapping[str, str]:
-        return dict(self._conflicts)
+        return self._conflicts
 
     def age_s(self) -> float:
         return self._clock.monotonic() - self._confirmed_at
@@ -161,6 +161,24 @@ class View:
         self._said_at = {each: at for each, at in self._said_at.items() if each in found}
         if is_new:
             self._changed()
+
+
+class Viewing:
+    """What all backends have of the protocol: a view, and who reads it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.changed: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._view = View(clock, lambda: self.changed())
+
+    def members(self) -> Mapping[str, Member]:
+        return self._view.members
+
+    def age_s(self) -> float:
+        return self._view.age_s()
+
+    def conflicts(self) -> Mapping[str, str]:
+        return self._view.conflicts
 
 
 def _member(found: Sighting, before: Member | None, now: float) -> Member:

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from distlog import __version__
+from distlog.addresses import address_text
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
@@ -196,4 +197,4 @@ def socket_address(host: str, port: int) -> str:
     """Return host and port as gRPC takes them."""
     # One address: with both, gRPC is content when one of the two can be bound.
     name = "127.0.0.1" if host == "localhost" else host
-    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+    return address_text(name, port)

@@ -116,7 +116,7 @@ class LogService:
         self, request: log_pb2.GetServersRequest, context: Any
     ) -> log_pb2.GetServersResponse:
         """Return the nodes of the cluster, without asking them."""
-        status = self._log.status()
+        status = self._log.status(with_topics=False)
         return log_pb2.GetServersResponse(
             cluster_id=status.cluster_id,
             servers=[

@@ -26,7 +26,7 @@ class Layer:
 
 
 NO_LOOP = ("asyncio", "concurrent", "socket", "threading")
-VALUES = ("distlog.errors", "distlog.block")
+VALUES = ("distlog.errors", "distlog.block", "distlog.addresses")
 CONSENSUS = (
     *VALUES,
     "distlog.measures",
@@ -45,6 +45,7 @@ LAYERS = (
     Layer("distlog.measures", never=NO_LOOP),
     # The log of the process.
     Layer("distlog.logs", never=NO_LOOP),
+    Layer("distlog.addresses", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
     Layer("distlog.programs", ("distlog.errors",)),
@@ -99,11 +100,21 @@ LAYERS = (
         ("msgspec", "google_crc32c"),
     ),
     # Views of the nodes.  Knows nothing of Raft, files or gRPC.
-    Layer("distlog.discovery", ("distlog.errors", "distlog.runtime"), ("msgspec",)),
+    Layer(
+        "distlog.discovery",
+        ("distlog.errors", "distlog.addresses", "distlog.runtime"),
+        ("msgspec",),
+    ),
     # One backend: the agent of Serf, another program.
     Layer(
         "distlog.discovery.serf",
-        ("distlog.errors", "distlog.runtime", "distlog.programs", "distlog.discovery"),
+        (
+            "distlog.errors",
+            "distlog.addresses",
+            "distlog.runtime",
+            "distlog.programs",
+            "distlog.discovery",
+        ),
         ("msgpack", "msgspec"),
     ),
     # The protocol, the journal and the state machine are sync; these modules drive them from the event loop.
@@ -179,12 +190,12 @@ LAYERS = (
         ("distlog.errors", "distlog.api", "distlog.client", "distlog.discovery.view"),
         GRPC,
     ),
-    Layer("distlog.config", ("distlog.errors",)),
+    Layer("distlog.config", ("distlog.errors", "distlog.addresses", "distlog.discovery.backend")),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.joining", ("distlog.errors", "distlog.peer")),
+    Layer("distlog.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
     Layer(
         "distlog.meeting",
-        ("distlog.errors", "distlog.peer", "distlog.discovery.view", "distlog.joining"),
+        ("distlog.errors", "distlog.addresses", "distlog.peer", "distlog.discovery.view"),
     ),
     *(
         Layer(

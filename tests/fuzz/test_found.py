@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
+from distlog.addresses import host_and_port
 from distlog.catch_up.messages import decode as decode_file
 from distlog.config.kinds import parse_address, parse_bytes, parse_number, parse_seconds
 from distlog.config.load import load
 from distlog.consensus import messages
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable, PeerRefused
-from distlog.joining import parse_address as parse_member_address
 from distlog.storage.data_directory import DataDirectory
 from tests.fuzz.parsers.files import disk_with
 
@@ -67,7 +67,7 @@ def test_a_number_that_is_too_long_to_be_read_is_refused_in_the_words_of_its_kin
         parse_number(LONG_NUMBER)
     with pytest.raises(ValueError, match="must be a number of seconds"):
         parse_seconds(10**400)
-    assert parse_member_address(f"h:{LONG_NUMBER}") is None
+    assert host_and_port(f"h:{LONG_NUMBER}") is None
 
 
 def test_a_file_with_settings_that_does_not_end_is_refused() -> None:

@@ -25,8 +25,9 @@ from distlog.consensus.messages import (
     VoteReply,
     VoteRequest,
 )
+from distlog.discovery.backend import Backend
 from distlog.node import Node
-from distlog.node_settings import Backend, DiscoverySettings, NodePorts, NodeSettings
+from distlog.node_settings import DiscoverySettings, NodePorts, NodeSettings
 from distlog.peer.frames import Channel, FrameDecoder, encode_frame
 from distlog.peer.handshake import Accepted, Greeting, Hello, encode_message
 from distlog.peer.limits import PeerLimits

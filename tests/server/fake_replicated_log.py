@@ -147,6 +147,8 @@ class FakeReplicatedLog:
         self.target = 0
         self.planned: tuple[PlannedChange, ...] = ()
         self.has_left = False
+        # Topics that a status has described.
+        self.described_count = 0
 
     # --- What the services call ----------------------------------------------------------------
 
@@ -324,6 +326,7 @@ class FakeReplicatedLog:
         return Standing("leading" if self.is_leader else "following", True, "")
 
     def status(self, *, with_topics: bool = True) -> NodeStatus:
+        self.described_count += len(self.topics) if with_topics else 0
         return NodeStatus(
             node_id="n1",
             cluster_id="c0ffee",

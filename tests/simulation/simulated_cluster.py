@@ -17,7 +17,8 @@ from distlog.consensus.configuration import Configuration
 from distlog.consensus.durability import Durability
 from distlog.consensus.replicated_log_settings import ReplicatedLogSettings
 from distlog.consensus.rules import complete_rules
-from distlog.node_settings import Backend, DiscoverySettings
+from distlog.discovery.backend import Backend
+from distlog.node_settings import DiscoverySettings
 from tests.simulation.simulated_machine import Machine, PowerCut
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.simulation.virtual_loop import VirtualLoop

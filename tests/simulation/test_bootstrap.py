@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from distlog.discovery.backend import Backend
 from distlog.errors import ConfigurationInvalid
-from distlog.node_settings import Backend, DiscoverySettings
+from distlog.node_settings import DiscoverySettings
 from distlog.storage.data_directory import DataDirectory
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.simulated_machine import CLIENT_PORT

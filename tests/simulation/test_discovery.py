@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from distlog.discovery.backend import Backend
 from distlog.discovery.view import MemberStatus
-from distlog.node_settings import Backend, DiscoverySettings
+from distlog.node_settings import DiscoverySettings
 from distlog.peer.frames import Channel
 from tests.simulation.simulated_cluster import Machine, SimulatedCluster
 from tests.simulation.simulated_machine import CLIENT_PORT

@@ -194,6 +194,44 @@ def test_a_node_leaves_under_load_and_no_write_is_lost(leads: bool) -> None:
     simulated(story, **ALIKE)
 
 
+@pytest.mark.parametrize("delay_ms", [0, 5, 10, 20, 40, 80, 160, 320])
+def test_a_leader_that_dies_while_a_node_leaves_leaves_it_a_member_or_none(delay_ms: int) -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await complete(cluster, "n1", "n2", "n3")
+        load = Load(cluster)
+        working = asyncio.ensure_future(load.run())
+        await asyncio.sleep(2.0)
+        leading, leaving = cluster.leader(), other_than_leader(cluster)
+        assert leading is not None
+        assert leaving.node is not None
+        assert leaving.process is not None
+        departure = leaving.node.departure
+        asked = asyncio.ensure_future(leaving.process.run(departure.leave(5.0)))
+        await asyncio.sleep(delay_ms / 1000)
+        leading.crash()
+        await asyncio.wait([asked])
+        await leading.start()
+        left = sorted({"n1", "n2", "n3"} - {leaving.name})
+        if asked.exception() is None:
+            # What was said to be done is done for good, whoever leads.
+            assert departure.left.done()
+            await leaving.stop()
+            cluster.unused.add(leaving.name)
+            await complete(cluster, *left)
+        else:
+            # It could not be done with one of three away, and nothing is half done.
+            assert isinstance(asked.exception(), DistlogError)
+            assert not departure.left.done()
+            await complete(cluster, "n1", "n2", "n3")
+        await load.stop(working)
+        log = await led(cluster)
+        await log.confirm()
+        kept = await records_of(log)
+        assert [record for record in kept if record not in load.unknown] == load.acknowledged
+
+    simulated(story, **ALIKE)
+
+
 def test_the_only_voter_does_not_leave_and_neither_does_who_would_leave_no_majority() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await complete(cluster, "n1", "n2", "n3")

@@ -251,3 +251,31 @@ def test_a_node_that_was_alone_goes_on_without_what_it_lost() -> None:
         assert await cluster.wait_until(lambda: not scrub_of(victim).damaged, "replaced", 60.0)
 
     test_catch_up.simulated(story, scrub=NEVER)
+
+
+def test_two_nodes_that_each_lack_what_the_other_has_mend_each_other() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        log, topic_id, damaged = await with_events(cluster, 30)
+        expected = await records_of(log, "events")
+        leading = cluster.leader()
+        assert leading is not None
+        for machine in damaged:
+            await machine.stop()
+        await leading.stop()
+        for machine, base_offsets in zip(damaged, ((2, 6, 10), (4, 8, 12)), strict=True):
+            for base_offset in base_offsets:
+                lose(machine, topic_id, base_offset, *SUFFIXES)
+        # The only whole copy stays away: a majority that lacks six segments between the two of them.
+        for machine in damaged:
+            await machine.start()
+        assert await cluster.wait_until(
+            lambda: all(scrub_of(machine).repaired_count == 3 for machine in damaged),
+            "each has what the other had",
+            60.0,
+        )
+        for machine in damaged:
+            await log_of(machine).confirm()
+            assert await records_of(log_of(machine), "events") == expected
+        await leading.start()
+
+    simulated(story, NEVER)

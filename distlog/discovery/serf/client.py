@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
+from distlog.addresses import address_text
 from distlog.discovery.serf.errors import (
     AgentAnswerInvalid,
     AgentNotAuthenticated,
@@ -70,7 +71,7 @@ class AgentAddress:
     auth_key: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_text(self.host, self.port)
 
     def __repr__(self) -> str:
         return f"AgentAddress({self})"

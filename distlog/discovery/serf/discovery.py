@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from distlog.addresses import host_and_port
 from distlog.discovery.serf.agent import Agent, log_mistake
 from distlog.discovery.serf.client import SerfClient
 from distlog.discovery.serf.errors import AgentRefused, AgentSilent
@@ -26,14 +27,7 @@ from distlog.discovery.serf.sightings import Sightings, sightings_of
 from distlog.discovery.serf.stream import SerfStream
 from distlog.discovery.serf.tags import ALL_TAGS, NodeState, TaggedNode, check_room, tags_of
 from distlog.discovery.serf.values import AgentMember, AgentStatus
-from distlog.discovery.view import (
-    REPEAT_S,
-    Description,
-    Member,
-    MemberStatus,
-    Sighting,
-    View,
-)
+from distlog.discovery.view import REPEAT_S, Description, MemberStatus, Sighting, Viewing
 from distlog.errors import DistlogError
 from distlog.runtime import Clock, Network
 
@@ -64,7 +58,7 @@ class SerfSettings:
 DEFAULT_SETTINGS = SerfSettings()
 
 
-class SerfDiscovery:
+class SerfDiscovery(Viewing):
     """One node and its agent."""
 
     def __init__(
@@ -82,13 +76,12 @@ class SerfDiscovery:
 
         Raises InvalidRequest if the description is longer than what an agent takes.
         """
-        self.changed: Callable[[], None] = lambda: None
-        self._view = View(clock, lambda: self.changed())
+        super().__init__(clock)
         self._own = TaggedNode(own, run)
         check_room(self._own)
         self._agent = agent
         self._join = tuple(join)
-        self._network, self._clock = network, clock
+        self._network = network
         self._settings = settings
         # The members at the last look, and what they are to this node.
         self._members: Sequence[AgentMember] = ()
@@ -154,15 +147,6 @@ class SerfDiscovery:
             client.close()
 
     # --- The view --------------------------------------------------------------------------------
-
-    def members(self) -> Mapping[str, Member]:
-        return self._view.members
-
-    def age_s(self) -> float:
-        return self._view.age_s()
-
-    def conflicts(self) -> Mapping[str, str]:
-        return self._view.conflicts
 
     @property
     def stranger_count(self) -> int:
@@ -313,7 +297,7 @@ class SerfDiscovery:
             for member in self._members
             if member.status is AgentStatus.ALIVE
         }
-        missing = [each for each in self._join if _host_and_port(each) not in alive]
+        missing = [each for each in self._join if host_and_port(each) not in alive]
         settings, now = self._settings, self._clock.monotonic()
         interval_s = settings.rejoin_interval_s if len(alive) > 1 else settings.interval_s
         is_due = self._joined_at is None or now - self._joined_at >= interval_s
@@ -330,11 +314,6 @@ class SerfDiscovery:
         # While others are there, those that are not are no news.
         if problem is not None and len(alive) <= 1:
             raise problem
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 async def _set_within(event: asyncio.Event, timeout_s: float) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from distlog.addresses import host_and_port
 from distlog.cli import arguments, topic, units
 from distlog.config.key_files import read_gossip_key, read_secret
 from distlog.config.load import load
 from distlog.config.table import SETTINGS
 from distlog.errors import ConfigurationInvalid
-from distlog.joining import parse_address
 from tests.fuzz.parsers.parser import Parser, any_value, changed_bytes, text_field
 
 # Of each kind of setting, something that it takes.
@@ -173,6 +173,6 @@ def argument_parsers() -> list[Parser[str]]:
             text_field(",:[]"),
         ),
         Parser(
-            "address of a member", ["h1:8401", "[::1]:8401"], parse_address, (), text_field(":[]")
+            "address of a member", ["h1:8401", "[::1]:8401"], host_and_port, (), text_field(":[]")
         ),
     ]
