@@ -2,19 +2,22 @@
 
     it leads? hand over -> ask the leader to remove me -> committed -> discovery: left -> `left` is done, and whoever runs the node stops it
 
-It never removes itself, and until the removal is committed it goes on as a member: whatever fails before that leaves it one.
+It never removes itself, and until the removal is committed it goes on as a member: whatever fails before that leaves it one.  An entry
+that a leader took with it may be committed later: what was in doubt is asked again, of any member if no leader is to be heard, for nobody
+speaks with a node that was removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from distlog.addresses import host_and_port
 from distlog.consensus.group import Group
 from distlog.consensus.reads import no_leader
 from distlog.consensus.replicated_log import ReplicatedLog
+from distlog.consensus.views import MemberStatus
 from distlog.errors import (
     DistlogError,
     MemberNotFound,
@@ -33,15 +36,8 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 20.0
 PAUSE_S = 0.2
-# What another leader, or the same one a moment later, may do.
-PASSING = (
-    MembershipChangeUnderWay,
-    NoLeader,
-    NotLeader,
-    OutcomeUnknown,
-    ShuttingDown,
-    Unreachable,
-)
+# What another leader, or the same one a moment later, may do; nothing was begun.
+REFUSED = (MembershipChangeUnderWay, NoLeader, NotLeader, ShuttingDown, Unreachable)
 
 
 class Departure:
@@ -63,12 +59,16 @@ class Departure:
         self._group = group
         # Done when this node is no member any more, and is to be stopped.
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # A leader was asked to remove it, and never said that it had not.
+        self._in_doubt = False
+        # How often no leader was heard of: the others are asked in turns.
+        self._turn = 0
 
     async def leave(self, timeout_s: float = TIMEOUT_S) -> None:
         """Have this node removed, for good.
 
-        Raises MembershipChangeRefused, LeadershipNotTransferred, and NoLeader or what the leader was last refused with when the time is
-        up; it is a member then as before.
+        Raises MembershipChangeRefused, LeadershipNotTransferred, and NoLeader or what it was last refused with when the time is up: it is
+        a member then as before.  Raises OutcomeUnknown when it may be one no more; it runs on, and may be asked again.
         """
         group = self._group()
         if group is None:
@@ -87,12 +87,17 @@ class Departure:
                     except MemberNotFound:
                         # Somebody has removed it, perhaps this node the time before.
                         break
-                    except PASSING as error:
+                    except (*REFUSED, OutcomeUnknown) as error:
                         last = error
                     except OSError as error:
                         last = no_leader(f"the leader does not answer: {error}")
                     await asyncio.sleep(PAUSE_S)
         except TimeoutError:
+            if self._in_doubt:
+                problem = (
+                    "this node may be removed already: ask it to leave again, or ask the others"
+                )
+                raise OutcomeUnknown(cause=problem) from None
             raise last from None
         logger.info(
             "this node is no member any more, and stops; its data directory never comes back"
@@ -105,10 +110,23 @@ class Departure:
         log = self._log
         if log.is_leader:
             await log.transfer_leadership()
-        place = host_and_port(log.status(with_topics=False).leader_address)
+        status = log.status(with_topics=False)
+        place = host_and_port(status.leader_address) or self._another(status.members)
         if place is None or log.is_leader:
             raise no_leader("an election is under way")
         member = MemberIdentity(
             group.configuration.cluster_id, self._settings.node_id, group.raft.replicas.directory_id
         )
-        await self._ports.remove_member(place, member)
+        before, self._in_doubt = self._in_doubt, True
+        try:
+            await self._ports.remove_member(place, member)
+        except REFUSED:
+            self._in_doubt = before
+            raise
+
+    def _another(self, members: Sequence[MemberStatus]) -> tuple[str, int] | None:
+        """Return where clients reach one of the others, who answers if it leads; another one each time."""
+        others = (each for each in members if each.node_id != self._settings.node_id)
+        places = [place for each in others if (place := host_and_port(each.client_address))]
+        self._turn += 1
+        return places[self._turn % len(places)] if places else None

@@ -155,7 +155,7 @@ class OutcomeUnknown(DistlogError):
     """The record may or may not exist.  An idempotent producer retries with the same sequence; others must read."""
 
     reason = "OUTCOME_UNKNOWN"
-    text = "the outcome is unknown ({cause}): retry with the same producer sequence, or read the log to find out"
+    text = "the outcome is unknown ({cause}): retry (a producer with the same sequence), or read what there is now"
     cause: str
 
 

@@ -11,7 +11,7 @@ from distlog.consensus.group import GroupSettings
 from distlog.consensus.library import RaftSettings
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.discovery.view import Description
-from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull
+from distlog.errors import DiskFailed, DistlogError, OutcomeUnknown, StorageFull, Unreachable
 from distlog.node import Node
 from distlog.node_settings import MemberIdentity, NodePorts, NodeSettings
 from distlog.storage.simulated_disk import SimulatedDisk
@@ -198,11 +198,15 @@ class Machine:
 
     async def _remove_member(self, address: tuple[str, int], member: MemberIdentity) -> None:
         """Ask the leader to remove a member."""
-        log = (await self._reached(address)).log
-        assert log is not None
-        await log.remove_member(
-            member.node_id, cluster_id=member.cluster_id, directory_id=member.directory_id
-        )
+        asked = await self._reached(address)
+        try:
+            await asked.ask(
+                lambda log: log.remove_member(
+                    member.node_id, cluster_id=member.cluster_id, directory_id=member.directory_id
+                )
+            )
+        except ConnectionRefusedError as error:
+            raise Unreachable(addresses=asked.name, problem=str(error)) from None
 
     async def _resolve(self, _name: str) -> list[str]:
         if self.cluster.lacks_name_server:
