@@ -171,20 +171,21 @@ class _Connection(asyncio.Protocol):
             self._refuse(f"that is no request: {error}", error.error_status_hint)
 
     def _take(self, request: h11.Request) -> None:
+        with_body = request.method != b"HEAD"
         if request.method not in METHODS:
             self._refuse("only GET and HEAD are answered here", 405)
         elif has_body(request):
-            self._refuse("a request has no body here", 413)
+            self._refuse("a request has no body here", 413, with_body=with_body)
         else:
             self._http.next_event()
             # What is behind the request was sent too early.
             self._is_closing = bool(self._http.trailing_data[0])
-            self._send(self._server.page(request.target), with_body=request.method == b"GET")
+            self._send(self._server.page(request.target), with_body=with_body)
 
-    def _refuse(self, problem: str, status: int) -> None:
+    def _refuse(self, problem: str, status: int, *, with_body: bool = True) -> None:
         self._is_closing = True
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(text_page(problem, status), with_body=True)
+            self._send(text_page(problem, status), with_body=with_body)
         else:
             self._close()
 

@@ -112,6 +112,20 @@ def test_what_is_not_served_is_refused_in_words_and_the_connection_closed(
     serve(body)
 
 
+@pytest.mark.parametrize("head", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_what_refuses_a_head_with_a_body_has_none_itself(
+    head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(serving: Serving) -> None:
+        answer = await serving.answer(b"HEAD /page HTTP/1.1\r\nHost: n1\r\n" + head + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b"\r\n\r\n")
+        # Whatever is raised there would be a traceback for every stranger who asks so.
+        assert not caplog.records
+
+    serve(body)
+
+
 def test_requests_follow_each_other_on_one_connection_and_one_that_is_too_early_is_not_taken() -> (
     None
 ):
