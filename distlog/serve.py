@@ -34,6 +34,7 @@ from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.logs import LogMemory, configure_logging
+from distlog.monitoring.collector import Defences
 from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
 from distlog.node_settings import (
@@ -45,11 +46,11 @@ from distlog.node_settings import (
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
-from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
-from distlog.security.network import TlsNetwork
+from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import Credentials
@@ -130,7 +131,8 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
-    node = Node(node_settings(config), real_ports(credentials, config.tls_peer_name))
+    peers, http = networks(credentials, config.tls_peer_name)
+    node = Node(node_settings(config), real_ports(credentials, peers))
     audit_worker = ThreadWorker(f"{config.node_id}-audit")
     authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
@@ -152,9 +154,8 @@ async def _run(
         listener,
         clock=SystemClock(),
         log=log,
-        certificate_expires_at_s=(lambda: credentials.identity.expires_at_s)
-        if credentials
-        else None,
+        defences=defences(credentials, authorization, peer=peers, http=http),
+        is_open=config.http_open,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
@@ -170,7 +171,7 @@ async def _run(
     try:
         if config.http_listen is not None:
             # Before the node: a probe must be answered while it starts, however long that takes.
-            await monitor.start(TcpNetwork(), config.http_listen.host, config.http_listen.port)
+            await monitor.start(http, config.http_listen.host, config.http_listen.port)
         await node.start(address)
         authorization.start()
     except BaseException:
@@ -262,13 +263,27 @@ def _announce_when_ready(
     ready()
 
 
-def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> NodePorts:
+def networks(credentials: Credentials | None, peer_name: str) -> tuple[Network, Network]:
+    """Return how other nodes are reached, and how those who monitor this one reach it.
+
+    credentials: with what both are encrypted; None: they are not.  peer_name: what the certificates of nodes must say.
+    """
+    if credentials is None:
+        return TcpNetwork(), TcpNetwork()
+    clock = SystemClock()
+    peers = TlsNetwork(TcpNetwork(), credentials.peer_context, clock, peer_name=peer_name)
+    http = TlsNetwork(
+        TcpNetwork(), lambda _: credentials.http_context(), clock, complaint=HTTP_COMPLAINT
+    )
+    return peers, http
+
+
+def real_ports(credentials: Credentials | None = None, peers: Network | None = None) -> NodePorts:
     """Return the machine's own.
 
-    credentials: with what the connections to other nodes are encrypted; None: they are not.  peer_name: what the certificates of
-    nodes must say.
+    credentials: with what this node asks others as their client; None: nothing is encrypted.  peers: how it reaches them as a peer.
     """
-    clock, network = SystemClock(), TcpNetwork()
+    clock = SystemClock()
 
     def own() -> grpc.ChannelCredentials | None:
         return credentials.channel_credentials() if credentials else None
@@ -286,7 +301,7 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         disk=RealDisk(),
         clock=clock,
         random=Random(secrets.randbits(128)),
-        network=TlsNetwork(network, credentials, peer_name, clock) if credentials else network,
+        network=peers or TcpNetwork(),
         make_worker=ThreadWorker,
         ask_members=ask_members,
         ask_node=ask_node,
@@ -295,6 +310,14 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         programs=SystemPrograms(),
         random_bytes=secrets.token_bytes,
     )
+
+
+def defences(
+    credentials: Credentials | None, authorization: Authorization, **networks: Network
+) -> Defences:
+    """Return what is counted of who is kept out.  networks: by the name of the port."""
+    secured = {port: each for port, each in networks.items() if isinstance(each, TlsNetwork)}
+    return Defences(credentials, secured, authorization)
 
 
 def tls_credentials(config: ServeConfig) -> Credentials | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -153,6 +154,26 @@ def test_a_request_that_does_not_arrive_in_time_is_given_up_however_it_trickles(
             writer.close()
 
     serve(body, HttpLimits(exchange_timeout_s=0.05, page_age_max_s=0.0))
+
+
+def test_who_asks_again_and_has_not_read_the_last_answer_gets_no_other() -> None:
+    size = 16 << 20
+
+    async def body(serving: Serving) -> None:
+        serving.server._pages = {"/page": lambda: Page(bytes(size))}
+        reader, writer = await serving.open()
+        for _ in range(3):
+            # Each one alone, as those who read send it.
+            writer.write(GET)
+            await serving.answer(CLOSING.replace(b"/page", b"/else"))
+        answered = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 20):
+                answered += len(data)
+        assert answered < 2 * size
+        writer.close()
+
+    serve(body, HttpLimits(idle_timeout_s=0.5))
 
 
 def test_an_idle_connection_is_closed_after_a_while() -> None:
