@@ -291,8 +291,8 @@ def real_ports(credentials: Credentials | None = None, peers: Network | None = N
     async def ask_members(address: tuple[str, int]) -> Mapping[str, str]:
         return await members_at(str(Address(*address)), own())
 
-    async def ask_node(address: tuple[str, int]) -> tuple[Description, int]:
-        return await node_at(str(Address(*address)), own())
+    async def ask_node(address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
+        return await node_at(str(Address(*address)), own(), known_as)
 
     async def remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
         await remove_member_at(str(Address(*address)), own(), **member._asdict())

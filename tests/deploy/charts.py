@@ -52,6 +52,7 @@ CASES = (
             "image.tag=1.2.3",
             "imagePullSecrets[0].name=registry",
             "extraArgs[0]=--durability=os",
+            "extraArgs[1]=--discovery=dns://distlog-nodes.default.svc:8400",
             "storage.className=fast",
             "storage.size=100Gi",
             "serviceMonitor.enabled=true",

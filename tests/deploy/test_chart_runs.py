@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import ssl
 from pathlib import Path
 
@@ -146,6 +147,13 @@ def test_pods_find_each_other_by_their_names_and_answer_their_probes(
         await pods.client("produce", "-", given=b"one\ntwo\n")
         listed = await pods.client("cluster", "status")
         assert all(f"{name}.{NODES}:8400".encode() in listed for name in pods.runs)
+
+        # The second case looks them up by their service.
+        async def seen() -> bool:
+            found = json.loads(await pods.client("cluster", "members", "--json"))["nodes"]
+            return [each["seen"] and each["seen"]["status"] for each in found] == ["alive"] * 3
+
+        await until(seen, "all are seen", describe=cluster.describe)
 
         # As a rolling update does it: from the last to the first, each when the one before is ready.  Every pod has another address then.
         for name in reversed(list(pods.runs)):
