@@ -167,13 +167,18 @@ TARGETS = (
     ),
     Target(
         "T13",
-        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; metrics and tracing on",
+        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; the same with a policy of 100 rules; "
+        "metrics and tracing on",
         f"≥ 0.7 {TIMES}; ≥ 0.95 {TIMES} of off",
         (
             Criterion("batches", "tls_many_per_s", "records/s", at_least=0.7, limit_key="plain_many_per_s", limit_words="without"),
             Criterion("large", "tls_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
             Criterion("single", "tls_own_per_s", "records/s", at_least=0.7, limit_key="plain_own_per_s", limit_words="without"),
             Criterion("reading", "tls_read_mb_s", "MB/s", at_least=0.7, limit_key="plain_read_mb_s", limit_words="without"),
+            Criterion("policy", "policy_many_per_s", "records/s", at_least=0.7, limit_key="plain_many_per_s", limit_words="without"),
+            Criterion("large", "policy_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
+            Criterion("single", "policy_own_per_s", "records/s", at_least=0.7, limit_key="plain_own_per_s", limit_words="without"),
+            Criterion("reading", "policy_read_mb_s", "MB/s", at_least=0.7, limit_key="plain_read_mb_s", limit_words="without"),
         ),
     ),
 )  # fmt: skip
@@ -217,6 +222,7 @@ COSTS = (
     Criterion("read, lists", "read_lists_cpu_us", "us"),
     Criterion("read, batches", "read_batches_cpu_us", "us"),
     Criterion("a unary Produce with mutual TLS, p50", "tls_call_p50_ms", "ms", limit_key="plain_call_p50_ms", limit_words="without"),
+    Criterion("and with a policy", "policy_call_p50_ms", "ms", limit_key="plain_call_p50_ms", limit_words="without"),
 )  # fmt: skip
 
 LIMITS = (
