@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
-from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
+from distlog.consensus.formation import OLD_COPY, PASSING, REMOVED, Formation
 from distlog.consensus.group import Group
 from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description
@@ -73,6 +73,7 @@ class Neighbours:
             events=events,
             limits=settings.peer_limits,
             is_expected=self.judge,
+            passing=PASSING,
         )
 
     async def listen(self) -> None:

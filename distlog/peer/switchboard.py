@@ -74,6 +74,7 @@ class Switchboard:
         events: PeerEvents,
         is_expected: Callable[[Hello], PeerRefused | None],
         limits: PeerLimits,
+        passing: tuple[str, ...],
     ) -> None:
         self._network = network
         self._random = random
@@ -82,7 +83,7 @@ class Switchboard:
         self._events = events
         self._is_expected = is_expected
         self._limits = limits
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, passing)
         # Set by `start`: an owner that is still being made cannot say who it is.
         self._own_id = ""
         # Tells the greetings of this process from those of an earlier one on the same data directory.
