@@ -23,6 +23,7 @@ from distlog.client.attempts import (
     AMBIGUOUS,
     PAUSE_FIRST_S,
     Deadline,
+    OnRetry,
     read_error,
     write_error,
 )
@@ -68,18 +69,24 @@ class Client:
         retry_pause_s: float = PAUSE_FIRST_S,
         random: Random | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
         timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
         times it.  random: spreads the retries of many clients; without it they are not spread.
         credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
+        on_retry(error): is told why an attempt failed that another one may follow, for who waits and wants to know for what.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         self._routing = Routing(
-            addresses, retry_pause_s=retry_pause_s, random=random, credentials=credentials
+            addresses,
+            retry_pause_s=retry_pause_s,
+            random=random,
+            credentials=credentials,
+            on_retry=on_retry,
         )
         self._unary = UnaryProducer(self._routing)
         self._topics = Topics(self._routing)

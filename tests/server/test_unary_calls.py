@@ -368,6 +368,10 @@ def test_get_servers_lists_the_members_with_the_leader_marked() -> None:
         ]
         # Every client asks often, and there may be ten thousand topics.
         assert server.fake.described_count == 0
+        assert response.problem == ""
+        server.fake.is_leader = server.fake.has_leader = False
+        response = await server.log.GetServers(log_pb2.GetServersRequest())
+        assert response.problem == "no leader is heard: an election is under way"
 
     serve(body)
 
