@@ -247,7 +247,7 @@ class Neighbours:
             ):
                 self.peers.refuse(node_id, PeerRefused(peer=node_id, problem=REMOVED))
         if (own_id, self._directory_id) in committed.removed:
-            logger.error("this node is no member any more problem=%s", REMOVED)
+            logger.error("this node is no member any more: stop it problem=%s", REMOVED)
         members = committed.members
         for node_id in sorted(members.keys() - self._committed_members.keys() - {own_id}):
             # It waits for a hello that has it among the members.

@@ -145,8 +145,8 @@ def _node(samples: Samples, sources: Sources) -> None:
     samples.put("ready", standing.is_ready)
     for state in STATES:
         samples.put("state", state == standing.state, state)
-    for level, count in sources.log.counts.items():
-        samples.put("log_messages_total", count, level)
+    for (package, level), count in list(sources.log.counts.items()):
+        samples.put("log_messages_total", count, package, level)
     if sources.certificate_expires_at_s is not None:
         samples.put("certificate_expiry_timestamp_seconds", sources.certificate_expires_at_s())
 

@@ -68,7 +68,9 @@ CHAPTERS = (
             ),
             _counter(
                 "log_messages",
-                "Lines that the node has logged. Every warning and every error says what to do.",
+                "Lines that the node has logged, by the part of distlog that they are of. Every warning and every error says what to do, "
+                "and is counted whether --log-level lets it through or not.",
+                "package",
                 "level",
             ),
             _gauge(

@@ -349,7 +349,8 @@ def test_a_mistake_of_ours_is_an_incident_that_the_log_explains(
         serve(body)
     (record,) = caplog.records
     assert (
-        record.getMessage() == "internal error incident_id=001122334455 method=log.v1.Log.Produce"
+        record.getMessage()
+        == "internal error: please report it, with the lines below incident_id=001122334455 method=log.v1.Log.Produce"
     )
     assert record.exc_info is not None
     assert record.exc_info[1] is failure
