@@ -91,6 +91,11 @@ CHAPTERS = (
             _histogram(
                 "call_duration_seconds", "How long calls took that have one answer.", "method"
             ),
+            _histogram(
+                "stream_request_duration_seconds",
+                "How long the requests of streams to produce took, of which each is a batch: from when one was read to when its answer was "
+                "written. Those that were refused are in refusals_total, too.",
+            ),
             _counter(
                 "refusals",
                 "Requests that were refused, by the reason of the error; those of a batch stream, which goes on, included.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from distlog.api.log.v1 import log_pb2
 from distlog.logs import LogMemory
+from distlog.measures import DURATIONS_S, Histogram
 from distlog.monitoring.http import Page
 from distlog.monitoring.monitor import Monitor
 from distlog.monitoring.pages import livez, readyz, status
@@ -36,6 +37,7 @@ class Served:
     calls: Calls
     limits: ServerLimits
     tail_count: int = 0
+    request_durations: Histogram = field(default_factory=lambda: Histogram(DURATIONS_S))
 
 
 class Monitored:
