@@ -22,6 +22,11 @@ FRAME_SEEDS ?= 200
 BENCH_SIZE ?= 10GiB
 TRIALS ?= 50
 
+# All tests at once: no more workers than the tests of real processes, which are three and more each, leave room for.
+# Tests that are named run without any, which start sooner and leave the terminal to a debugger.
+WORKERS_MAX ?= 4
+IN_WORKERS := --numprocesses logical --maxprocesses $(WORKERS_MAX) --dist loadgroup
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a node says appears at once, also through honcho's pipes.
 export PYTHONUNBUFFERED := 1
@@ -40,8 +45,8 @@ up-serf: ## the same with nodes that find each other by Serf, which must be inst
 n1 n2 n3: $(VENV)/installed ## start one node of the Procfile again
 	@exec honcho -f $(PROCFILE) start $@
 
-test: $(VENV)/installed-dev ## run all tests
-	@exec python -m pytest $(TESTS)
+test: $(VENV)/installed-dev ## run all tests, in a process for each core; some in one process: TESTS=tests/storage
+	@exec python -m pytest $(or $(TESTS),$(IN_WORKERS))
 
 check: $(VENV)/installed-dev ## lint, types, and whether the generated code is up to date; writes nothing
 	ruff check

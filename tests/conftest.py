@@ -6,14 +6,16 @@ A test that takes `seed` runs once for each seed, so its id names the one that f
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
 
+from tests import counted
 from tests.crash_tally import CrashTally
 
-TALLY = pytest.StashKey[CrashTally]()
+# The mark of pytest-xdist, which also adds the name to the test's id.
+GROUP = "xdist_group"
 
 # No deadline: a test machine may stall.  A failing example prints the line that repeats it.
 hypothesis.settings.register_profile("distlog", deadline=None, print_blob=True)
@@ -54,9 +56,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TALLY] = CrashTally(full=bool(config.getoption("--full-matrix")))
+    config.pluginmanager.register(counted)
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
+    )
+    config.addinivalue_line(
+        "markers", f"{GROUP}(name): what runs in the same worker, where there are several"
     )
 
 
@@ -69,6 +74,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     count = metafunc.config.getoption("--seeds") or (mark.args[0] if mark else 20)
     first = metafunc.config.getoption("--first-seed")
     metafunc.parametrize("seed", range(first, first + count), ids=lambda seed: f"seed={seed}")
+
+
+# Before pytest-xdist, which reads the marks in this hook too.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests in one worker that share what a fixture makes once for all of them: otherwise each worker makes one."""
+    for item in items:
+        shared = next(shared_fixtures(item), None)
+        if shared is not None:
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def shared_fixtures(item: pytest.Item) -> Iterator[str]:
+    """Yield the names of this repository's fixtures that a test shares with others."""
+    if not isinstance(item, pytest.Function):
+        return
+    for name, definitions in item._fixtureinfo.name2fixturedefs.items():
+        used = definitions[-1]
+        if used.scope != "function" and used.func.__module__.startswith("tests."):
+            place = used.func.__module__.removesuffix(".conftest")
+            yield f"{place}.{name}"
 
 
 def names_of(mark: pytest.Mark) -> list[str]:
@@ -86,18 +112,7 @@ def rounds(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> CrashTally:
     """Where the cases of the crash matrix are counted."""
-    return request.config.stash[TALLY]
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print how many cases the crash matrix had."""
-    lines = list(config.stash[TALLY].table())
-    if lines:
-        terminalreporter.section("cases of the crash matrix")
-        for line in lines:
-            terminalreporter.write_line(line)
+    return counted.of(request.config).crashes
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,5 +125,7 @@ def pytest_runtest_makereport(
         seeded = getattr(item, "callspec", None)
         seed = seeded.params.get("seed") if seeded else None
         selection = "" if seed is None else f" --first-seed {seed} --seeds 1"
-        report.sections.append(("to repeat it", f"python -m pytest '{item.nodeid}'{selection}"))
+        group = item.get_closest_marker(GROUP)
+        test = item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid
+        report.sections.append(("to repeat it", f"python -m pytest '{test}'{selection}"))
     return report
