@@ -6,7 +6,8 @@ A test that takes `seed` runs once for each seed, so its id names the one that f
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -14,8 +15,8 @@ import pytest
 from tests import counted
 from tests.crash_tally import CrashTally
 
-# The mark of pytest-xdist, which also adds the name to the test's id.
-GROUP = "xdist_group"
+# Clusters, of processes and simulated: most of the time of a run.
+LONG = ("tests/processes/", "tests/benchmarks/", "tests/simulation/")
 
 # No deadline: a test machine may stall.  A failing example prints the line that repeats it.
 hypothesis.settings.register_profile("distlog", deadline=None, print_blob=True)
@@ -60,9 +61,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
     )
-    config.addinivalue_line(
-        "markers", f"{GROUP}(name): what runs in the same worker, where there are several"
-    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -76,25 +74,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", range(first, first + count), ids=lambda seed: f"seed={seed}")
 
 
-# Before pytest-xdist, which reads the marks in this hook too.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests in one worker that share what a fixture makes once for all of them: otherwise each worker makes one."""
-    for item in items:
-        shared = next(shared_fixtures(item), None)
-        if shared is not None:
-            item.add_marker(pytest.mark.xdist_group(shared))
-
-
-def shared_fixtures(item: pytest.Item) -> Iterator[str]:
-    """Yield the names of this repository's fixtures that a test shares with others."""
-    if not isinstance(item, pytest.Function):
-        return
-    for name, definitions in item._fixtureinfo.name2fixturedefs.items():
-        used = definitions[-1]
-        if used.scope != "function" and used.func.__module__.startswith("tests."):
-            place = used.func.__module__.removesuffix(".conftest")
-            yield f"{place}.{name}"
+    """With workers, begin with what takes longest: the last one of them shall not be waited for by all others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def names_of(mark: pytest.Mark) -> list[str]:
@@ -125,7 +108,5 @@ def pytest_runtest_makereport(
         seeded = getattr(item, "callspec", None)
         seed = seeded.params.get("seed") if seeded else None
         selection = "" if seed is None else f" --first-seed {seed} --seeds 1"
-        group = item.get_closest_marker(GROUP)
-        test = item.nodeid.removesuffix(f"@{group.args[0]}") if group else item.nodeid
-        report.sections.append(("to repeat it", f"python -m pytest '{test}'{selection}"))
+        report.sections.append(("to repeat it", f"python -m pytest '{item.nodeid}'{selection}"))
     return report

@@ -49,7 +49,7 @@ def check_no_traceback(cluster: ProcessCluster) -> None:
         assert "Traceback" not in node.says(), node.says()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessCluster]:
