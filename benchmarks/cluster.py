@@ -13,21 +13,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
+# Of this process alone, so that nobody takes a port that was found free: on 127.0.0.1 every connection of the machine takes one.
+HOST = "127." + ".".join(str(octet) for octet in SystemRandom().choices(range(2, 255), k=3))
 START_DEADLINE_S = 20.0
 NAMES = ("n1", "n2", "n3")
 DISTLOG = ("-m", "distlog")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nobody listens on now."""
+def free_ports(count: int, host: str = HOST) -> list[int]:
+    """Return ports of an address of loopback that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [each.getsockname()[1] for each in sockets]
 
 
@@ -56,10 +59,10 @@ class BenchCluster:
         self._root = root
         self._settings = settings
         self._peers = ",".join(
-            f"{name}=127.0.0.1:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
+            f"{name}={HOST}:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
         )
         self._addresses = {
-            name: f"127.0.0.1:{port}" for name, port in zip(NAMES, ports[: len(NAMES)], strict=True)
+            name: f"{HOST}:{port}" for name, port in zip(NAMES, ports[: len(NAMES)], strict=True)
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
