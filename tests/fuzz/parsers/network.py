@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from distlog import errors
+from distlog.addresses import host_and_port
 from distlog.api import large_field
 from distlog.api.log.v1 import log_pb2
 from distlog.api.status import error_from_status, status_of
@@ -37,7 +38,6 @@ from distlog.discovery.serf.values import (
 from distlog.discovery.serf.wire import AnswerDecoder, AnswerMalformed
 from distlog.discovery.view import Description
 from distlog.errors import EntryCorrupt, EntryUnknown, InvalidRequest, PeerRefused
-from distlog.joining import parse_address
 from distlog.peer.frames import FrameDecoder, MalformedFrame
 from distlog.peer.handshake import MalformedMessage, UnsupportedVersion, decode_message
 from distlog.peer.limits import PeerLimits
@@ -362,7 +362,7 @@ def read_description(data: bytes) -> object:
         said = log_pb2.MembersResponse.FromString(data).answering
     except DecodeError:
         return None
-    parse_address(said.peer_address)
+    host_and_port(said.peer_address)
     description = Description(
         said.node_id, said.directory_id, said.peer_address, said.client_address, said.cluster_id
     )
