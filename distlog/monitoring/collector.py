@@ -32,6 +32,7 @@ from distlog.monitoring import metrics
 from distlog.node import Node
 from distlog.server.calls import Calls
 from distlog.server.limits import ServerLimits
+from distlog.tracing.counts import SpanCounts
 
 # Topics with a label of their own: the oldest, so that a new one changes no series.
 TOPIC_COUNT_MAX = 100
@@ -65,6 +66,8 @@ class Sources:
     started_at_s: float
     # None: there is no certificate.
     certificate_expires_at_s: Callable[[], float] | None = None
+    # None: nothing is traced.
+    spans: SpanCounts | None = None
 
 
 class Samples:
@@ -120,6 +123,8 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         samples = Samples()
         _node(samples, self._sources)
+        if self._sources.spans is not None:
+            _spans(samples, self._sources.spans)
         _calls(samples, self._sources.served)
         _peers(samples, self._sources.node)
         _disk(samples, self._sources.node)
@@ -149,6 +154,14 @@ def _node(samples: Samples, sources: Sources) -> None:
         samples.put("log_messages_total", count, level)
     if sources.certificate_expires_at_s is not None:
         samples.put("certificate_expiry_timestamp_seconds", sources.certificate_expires_at_s())
+
+
+def _spans(samples: Samples, counts: SpanCounts) -> None:
+    samples.put("spans_total", counts.exported, "exported")
+    samples.put("spans_total", counts.dropped, "dropped")
+    samples.put("spans_total", counts.failed, "failed")
+    samples.put("spans_waiting", counts.waiting)
+    samples.put("spans_waiting_max", counts.waiting_max)
 
 
 def _calls(samples: Samples, listener: Served) -> None:

@@ -78,6 +78,19 @@ CHAPTERS = (
         ),
     ),
     Chapter(
+        "Traces",
+        (
+            _counter(
+                "spans",
+                "Spans that have ended, by what became of them: exported; dropped, since the queue was full; failed, since the "
+                "exporter could not send them. Absent, as the other two, where nothing is traced.",
+                "outcome",
+            ),
+            _gauge("spans_waiting", "Spans that wait for their exporter, or are being sent."),
+            _gauge("spans_waiting_max", "The limit of spans_waiting."),
+        ),
+    ),
+    Chapter(
         "Calls of clients",
         (
             _counter(

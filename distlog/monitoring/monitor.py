@@ -20,6 +20,7 @@ from distlog.monitoring.pages import pages_of
 from distlog.node import Node
 from distlog.runtime import Clock, Network
 from distlog.server.about import About
+from distlog.tracing.counts import SpanCounts
 
 
 class Monitor:
@@ -34,11 +35,12 @@ class Monitor:
         log: LogMemory,
         with_process: bool = True,
         certificate_expires_at_s: Callable[[], float] | None = None,
+        spans: SpanCounts | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         """with_process: whether the node is its process, whose memory and time are shown.
 
-        certificate_expires_at_s(): seconds since the Unix epoch; None: there is no certificate.
+        certificate_expires_at_s(): seconds since the Unix epoch; None: there is no certificate.  spans: None: nothing is traced.
         """
         self._node = node
         self._log = log
@@ -51,6 +53,7 @@ class Monitor:
             log=log,
             started_at_s=clock.wall_ms() / 1000,
             certificate_expires_at_s=certificate_expires_at_s,
+            spans=spans,
         )
         self.registry.register(NodeCollector(sources))
         if with_process:

@@ -16,8 +16,8 @@ from tests.consensus.nodes import NodeCluster
 from tests.monitoring.document import PAGE, written
 from tests.monitoring.nodes import Monitored, monitored
 
-# Those that a node on virtual time has not: it has no process of its own, and no certificate.
-ELSEWHERE = {name for name in METRICS if name.startswith("distlog_process_")} | {
+# Those that a node on virtual time has not: it has no process of its own, no certificate, and exports no spans.
+ELSEWHERE = {name for name in METRICS if name.startswith(("distlog_process_", "distlog_spans"))} | {
     "distlog_certificate_expiry_timestamp_seconds"
 }
 UNITS = {"seconds", "bytes"}
