@@ -100,7 +100,7 @@ async def _nobody_removes(_address: tuple[str, int], _member: MemberIdentity) ->
     raise OSError("this node has no way to ask")
 
 
-async def _nobody_is_there(_address: tuple[str, int]) -> tuple[Description, int]:
+async def _nobody_is_there(address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
     raise OSError("this node has no way to ask")
 
 

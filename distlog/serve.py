@@ -35,6 +35,7 @@ from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.logs import LogMemory, configure_logging
+from distlog.monitoring.collector import Defences
 from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
 from distlog.node_settings import (
@@ -46,11 +47,11 @@ from distlog.node_settings import (
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
-from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
-from distlog.security.network import TlsNetwork
+from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import Credentials
@@ -136,8 +137,9 @@ async def _run(
         loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
     tracing = ProcessTracing(os.environ, config.node_id, ThreadWorker)
-    ports = real_ports(credentials, config.tls_peer_name)
-    node = Node(node_settings(config), dataclasses.replace(ports, tracer=tracing.tracer))
+    peers, http = networks(credentials, config.tls_peer_name)
+    ports = dataclasses.replace(real_ports(credentials, peers), tracer=tracing.tracer)
+    node = Node(node_settings(config), ports)
     audit_worker = ThreadWorker(f"{config.node_id}-audit")
     authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
@@ -160,9 +162,8 @@ async def _run(
         listener,
         clock=SystemClock(),
         log=log,
-        certificate_expires_at_s=(lambda: credentials.identity.expires_at_s)
-        if credentials
-        else None,
+        defences=defences(credentials, authorization, peer=peers, http=http),
+        is_open=config.http_open,
         spans=tracing.counts,
     )
     port = await listener.start()
@@ -171,7 +172,7 @@ async def _run(
     try:
         if config.http_listen is not None:
             # Before the node: a probe must be answered while it starts, however long that takes.
-            await monitor.start(TcpNetwork(), config.http_listen.host, config.http_listen.port)
+            await monitor.start(http, config.http_listen.host, config.http_listen.port)
         await node.start(address)
         authorization.start()
     except BaseException:
@@ -278,13 +279,27 @@ def _announce_when_ready(
     ready()
 
 
-def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> NodePorts:
+def networks(credentials: Credentials | None, peer_name: str) -> tuple[Network, Network]:
+    """Return how other nodes are reached, and how those who monitor this one reach it.
+
+    credentials: with what both are encrypted; None: they are not.  peer_name: what the certificates of nodes must say.
+    """
+    if credentials is None:
+        return TcpNetwork(), TcpNetwork()
+    clock = SystemClock()
+    peers = TlsNetwork(TcpNetwork(), credentials.peer_context, clock, peer_name=peer_name)
+    http = TlsNetwork(
+        TcpNetwork(), lambda _: credentials.http_context(), clock, complaint=HTTP_COMPLAINT
+    )
+    return peers, http
+
+
+def real_ports(credentials: Credentials | None = None, peers: Network | None = None) -> NodePorts:
     """Return the machine's own.
 
-    credentials: with what the connections to other nodes are encrypted; None: they are not.  peer_name: what the certificates of
-    nodes must say.
+    credentials: with what this node asks others as their client; None: nothing is encrypted.  peers: how it reaches them as a peer.
     """
-    clock, network = SystemClock(), TcpNetwork()
+    clock = SystemClock()
 
     def own() -> grpc.ChannelCredentials | None:
         return credentials.channel_credentials() if credentials else None
@@ -292,8 +307,8 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
     async def ask_members(address: tuple[str, int]) -> Mapping[str, str]:
         return await members_at(str(Address(*address)), own())
 
-    async def ask_node(address: tuple[str, int]) -> tuple[Description, int]:
-        return await node_at(str(Address(*address)), own())
+    async def ask_node(address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
+        return await node_at(str(Address(*address)), own(), known_as)
 
     async def remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
         await remove_member_at(str(Address(*address)), own(), **member._asdict())
@@ -302,7 +317,7 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         disk=RealDisk(),
         clock=clock,
         random=Random(secrets.randbits(128)),
-        network=TlsNetwork(network, credentials, peer_name, clock) if credentials else network,
+        network=peers or TcpNetwork(),
         make_worker=ThreadWorker,
         ask_members=ask_members,
         ask_node=ask_node,
@@ -311,6 +326,14 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         programs=SystemPrograms(),
         random_bytes=secrets.token_bytes,
     )
+
+
+def defences(
+    credentials: Credentials | None, authorization: Authorization, **networks: Network
+) -> Defences:
+    """Return what is counted of who is kept out.  networks: by the name of the port."""
+    secured = {port: each for port, each in networks.items() if isinstance(each, TlsNetwork)}
+    return Defences(credentials, secured, authorization)
 
 
 def tls_credentials(config: ServeConfig) -> Credentials | None:

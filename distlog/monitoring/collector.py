@@ -5,8 +5,8 @@ What is counted anywhere in a node is a plain integer or a `Histogram` there; he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client.core import (
@@ -56,6 +56,43 @@ class Served(Protocol):
     def tail_count(self) -> int: ...
 
 
+class Certificates(Protocol):
+    """The certificates of a node: `security.tls.Credentials`."""
+
+    @property
+    def expires_at_s(self) -> tuple[float, float]: ...
+    @property
+    def renewal_counts(self) -> Mapping[str, int]: ...
+
+
+class Handshakes(Protocol):
+    """A port that is encrypted: `security.network.TlsNetwork`."""
+
+    @property
+    def handshake_count(self) -> int: ...
+    @property
+    def failures(self) -> Mapping[str, int]: ...
+
+
+class Decisions(Protocol):
+    """Who may do what: `server.authorization.Authorization`."""
+
+    @property
+    def decision_counts(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def audit_counts(self) -> Mapping[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Defences:
+    """What keeps out of a node who does not belong there; None, and nothing: it is not there."""
+
+    certificates: Certificates | None = None
+    # By the name of the port.
+    handshakes: Mapping[str, Handshakes] = field(default_factory=dict)
+    decisions: Decisions | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What the metrics of one node are read from."""
@@ -64,8 +101,7 @@ class Sources:
     served: Served
     log: LogMemory
     started_at_s: float
-    # None: there is no certificate.
-    certificate_expires_at_s: Callable[[], float] | None = None
+    defences: Defences
     # None: nothing is traced.
     spans: SpanCounts | None = None
 
@@ -123,6 +159,7 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         samples = Samples()
         _node(samples, self._sources)
+        _defences(samples, self._sources.defences)
         if self._sources.spans is not None:
             _spans(samples, self._sources.spans)
         _calls(samples, self._sources.served)
@@ -152,8 +189,25 @@ def _node(samples: Samples, sources: Sources) -> None:
         samples.put("state", state == standing.state, state)
     for level, count in sources.log.counts.items():
         samples.put("log_messages_total", count, level)
-    if sources.certificate_expires_at_s is not None:
-        samples.put("certificate_expiry_timestamp_seconds", sources.certificate_expires_at_s())
+
+
+def _defences(samples: Samples, defences: Defences) -> None:
+    certificates, decisions = defences.certificates, defences.decisions
+    if certificates is not None:
+        own_s, authorities_s = certificates.expires_at_s
+        samples.put("certificate_expiry_timestamp_seconds", own_s)
+        samples.put("certificate_authority_expiry_timestamp_seconds", authorities_s)
+        for outcome, count in certificates.renewal_counts.items():
+            samples.put("certificate_renewals_total", count, outcome)
+    for port, handshakes in defences.handshakes.items():
+        samples.put("tls_handshakes_total", handshakes.handshake_count, port)
+        for reason, count in handshakes.failures.items():
+            samples.put("tls_handshake_failures_total", count, port, reason)
+    if decisions is not None:
+        for (action, outcome), count in decisions.decision_counts.items():
+            samples.put("authorization_decisions_total", count, action, outcome)
+        for outcome, count in decisions.audit_counts.items():
+            samples.put("audit_lines_total", count, outcome)
 
 
 def _spans(samples: Samples, counts: SpanCounts) -> None:
