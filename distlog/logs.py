@@ -1,5 +1,7 @@
 """The log of a node: one line an event on the standard output, readable on a terminal, JSON in a pipe; and what is counted of it.
 
+A line that is logged while a call is served that is traced has the ids of its span, so that one leads to the other.
+
 Levels are set for the node and for single packages of it: `info,distlog.peer=debug`.  `LogMemory` counts every line by its package and
 level, warnings also where the level keeps them from being written, so that none passes unseen, and keeps the last that were warnings or
 worse for who asks for the status.
@@ -14,6 +16,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from distlog.tracing.spans import SERVED
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 # Those of which a first one must be seen as one more: they are counted from 0 for every package.
@@ -132,7 +136,9 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         # A field may quote what has lines of its own; a traceback comes below.
-        return " ".join(super().formatMessage(record).splitlines())
+        line = " ".join(super().formatMessage(record).splitlines())
+        ids = " ".join(f"{name}={value}" for name, value in trace_ids().items())
+        return f"{line} {ids}" if ids else line
 
 
 class JsonLines(logging.Formatter):
@@ -148,7 +154,14 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **trace_ids(),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def trace_ids() -> dict[str, str]:
+    """Return the ids of the span that is served now, as OpenTelemetry names them in logs; nothing if there is none."""
+    span = SERVED.get()
+    return {} if span is None else dict(zip(("trace_id", "span_id"), span.ids, strict=True))

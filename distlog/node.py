@@ -278,6 +278,7 @@ class Node:
                 flush=self.peers.flush,
                 refuse=self.peers.refuse,
                 failed=self._fail,
+                tracer=self._ports.tracer,
             ),
             settings=replace(
                 settings.group, journal_size_max=settings.replicated_log.journal_size_max

@@ -23,6 +23,7 @@ from distlog.programs import Programs
 from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 
 class MemberIdentity(NamedTuple):
@@ -99,7 +100,7 @@ async def _nobody_removes(_address: tuple[str, int], _member: MemberIdentity) ->
     raise OSError("this node has no way to ask")
 
 
-async def _nobody_is_there(_address: tuple[str, int]) -> tuple[Description, int]:
+async def _nobody_is_there(address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
     raise OSError("this node has no way to ask")
 
 
@@ -126,6 +127,8 @@ class NodePorts:
     # Run another program, and bytes for keys.  Only discovery by a Serf agent of the node's own does.
     programs: Programs | None = None
     random_bytes: Callable[[int], bytes] = bytes
+    # Records what becomes of requests.
+    tracer: Tracer = NO_TRACER
 
 
 def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Configuration | None:

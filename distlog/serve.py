@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -34,6 +35,7 @@ from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
 from distlog.logs import LogMemory, configure_logging
+from distlog.monitoring.collector import Defences
 from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
 from distlog.node_settings import (
@@ -45,11 +47,11 @@ from distlog.node_settings import (
 )
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
-from distlog.runtime import SystemClock, TcpNetwork, ThreadWorker, resolve
+from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, resolve
 from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
-from distlog.security.network import TlsNetwork
+from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import Credentials
@@ -57,6 +59,7 @@ from distlog.server.authorization import Authorization, AuthorizationSettings
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
+from distlog.tracing.process import ProcessTracing
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
+# Of what is left of it, spans that wait for their exporter get so much, and in any case the least.
+STOP_TIMEOUT_S = 4.8
+SPANS_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_MIN_S = 1.0, 0.2
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
 # With --leave-on-stop, before that.
@@ -130,7 +136,10 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
-    node = Node(node_settings(config), real_ports(credentials, config.tls_peer_name))
+    tracing = ProcessTracing(os.environ, config.node_id, ThreadWorker)
+    peers, http = networks(credentials, config.tls_peer_name)
+    ports = dataclasses.replace(real_ports(credentials, peers), tracer=tracing.tracer)
+    node = Node(node_settings(config), ports)
     audit_worker = ThreadWorker(f"{config.node_id}-audit")
     authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
@@ -146,31 +155,24 @@ async def _run(
         itself=node.finding.itself,
         view=node.finding.view,
         about=lambda: monitor.about(),
+        tracer=tracing.tracer,
     )
     monitor = Monitor(
         node,
         listener,
         clock=SystemClock(),
         log=log,
-        certificate_expires_at_s=(lambda: credentials.identity.expires_at_s)
-        if credentials
-        else None,
+        defences=defences(credentials, authorization, peer=peers, http=http),
+        is_open=config.http_open,
+        spans=tracing.counts,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
-    logger.info(
-        "starting version=%s node_id=%s data_dir=%s reached_by=%s",
-        __version__,
-        config.node_id,
-        config.data_dir,
-        reached_by(config),
-    )
-    if Durability(config.durability) is Durability.OS:
-        logger.warning(OS_DURABILITY_WARNING)
+    _say_what_starts(config)
     try:
         if config.http_listen is not None:
             # Before the node: a probe must be answered while it starts, however long that takes.
-            await monitor.start(TcpNetwork(), config.http_listen.host, config.http_listen.port)
+            await monitor.start(http, config.http_listen.host, config.http_listen.port)
         await node.start(address)
         authorization.start()
     except BaseException:
@@ -186,12 +188,27 @@ async def _run(
         await _leave(node)
     if watching is not None:
         watching.cancel()
+    stops_at = loop.time() + STOP_TIMEOUT_S
     try:
         return await _shut_down(node, listener, Durability(config.durability))
     finally:
         monitor.stop()
         await authorization.stop()
         audit_worker.close()
+        left_s = max(SPANS_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        await tracing.stop(min(SPANS_STOP_TIMEOUT_S, left_s))
+
+
+def _say_what_starts(config: ServeConfig) -> None:
+    logger.info(
+        "starting version=%s node_id=%s data_dir=%s reached_by=%s",
+        __version__,
+        config.node_id,
+        config.data_dir,
+        reached_by(config),
+    )
+    if Durability(config.durability) is Durability.OS:
+        logger.warning(OS_DURABILITY_WARNING)
 
 
 async def _first(
@@ -265,13 +282,27 @@ def _announce_when_ready(
     ready()
 
 
-def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> NodePorts:
+def networks(credentials: Credentials | None, peer_name: str) -> tuple[Network, Network]:
+    """Return how other nodes are reached, and how those who monitor this one reach it.
+
+    credentials: with what both are encrypted; None: they are not.  peer_name: what the certificates of nodes must say.
+    """
+    if credentials is None:
+        return TcpNetwork(), TcpNetwork()
+    clock = SystemClock()
+    peers = TlsNetwork(TcpNetwork(), credentials.peer_context, clock, peer_name=peer_name)
+    http = TlsNetwork(
+        TcpNetwork(), lambda _: credentials.http_context(), clock, complaint=HTTP_COMPLAINT
+    )
+    return peers, http
+
+
+def real_ports(credentials: Credentials | None = None, peers: Network | None = None) -> NodePorts:
     """Return the machine's own.
 
-    credentials: with what the connections to other nodes are encrypted; None: they are not.  peer_name: what the certificates of
-    nodes must say.
+    credentials: with what this node asks others as their client; None: nothing is encrypted.  peers: how it reaches them as a peer.
     """
-    clock, network = SystemClock(), TcpNetwork()
+    clock = SystemClock()
 
     def own() -> grpc.ChannelCredentials | None:
         return credentials.channel_credentials() if credentials else None
@@ -279,8 +310,8 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
     async def ask_members(address: tuple[str, int]) -> Mapping[str, str]:
         return await members_at(str(Address(*address)), own())
 
-    async def ask_node(address: tuple[str, int]) -> tuple[Description, int]:
-        return await node_at(str(Address(*address)), own())
+    async def ask_node(address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
+        return await node_at(str(Address(*address)), own(), known_as)
 
     async def remove_member(address: tuple[str, int], member: MemberIdentity) -> None:
         await remove_member_at(str(Address(*address)), own(), **member._asdict())
@@ -289,7 +320,7 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         disk=RealDisk(),
         clock=clock,
         random=Random(secrets.randbits(128)),
-        network=TlsNetwork(network, credentials, peer_name, clock) if credentials else network,
+        network=peers or TcpNetwork(),
         make_worker=ThreadWorker,
         ask_members=ask_members,
         ask_node=ask_node,
@@ -298,6 +329,14 @@ def real_ports(credentials: Credentials | None = None, peer_name: str = "") -> N
         programs=SystemPrograms(),
         random_bytes=secrets.token_bytes,
     )
+
+
+def defences(
+    credentials: Credentials | None, authorization: Authorization, **networks: Network
+) -> Defences:
+    """Return what is counted of who is kept out.  networks: by the name of the port."""
+    secured = {port: each for port, each in networks.items() if isinstance(each, TlsNetwork)}
+    return Defences(credentials, secured, authorization)
 
 
 def tls_credentials(config: ServeConfig) -> Credentials | None:

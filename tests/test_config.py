@@ -21,6 +21,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "listen": ("127.0.0.2:0", Address("127.0.0.2", 0)),
     "peer_listen": ("[::1]:9000", Address("::1", 9000)),
     "http_listen": ("none", None),
+    "http_open": ("true", True),
     "advertise": ("n2.example:8410", Address("n2.example", 8410)),
     "peers": ("n2=127.0.0.1:1, n1=h:2", {"n2": Address("127.0.0.1", 1), "n1": Address("h", 2)}),
     "bootstrap": ("true", True),
@@ -79,6 +80,7 @@ BESIDE = {
 TLS = {f"DISTLOG_TLS_{name}": "a.pem" for name in ("CERT", "KEY", "CA")}
 for name in ("tls_cert", "tls_key", "tls_ca", "tls_peer_ca", "tls_peer_name"):
     BESIDE[name] = {key: value for key, value in TLS.items() if key != f"DISTLOG_{name.upper()}"}
+BESIDE["http_open"] = TLS
 rows = pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 
 
@@ -381,6 +383,22 @@ def test_a_node_with_certificates_may_be_reached_from_other_machines() -> None:
 def test_insecure_contradicts_certificates() -> None:
     with pytest.raises(ConfigurationInvalid, match="--insecure: is for nodes without certificates"):
         load({**CERTIFICATES, "insecure": "true"}, {})
+
+
+def test_with_certificates_an_agent_of_the_node_s_own_encrypts_as_well() -> None:
+    serf = {"node_id": "n1", "discovery": "serf"}
+    with pytest.raises(ConfigurationInvalid, match="--serf-key-file: is required with --tls-cert"):
+        load({**CERTIFICATES, **serf}, {})
+    load({**CERTIFICATES, **serf, "serf_key_file": "key"}, {})
+    load(serf, {})
+    # Its key is the business of whoever runs it.
+    load({**CERTIFICATES, "node_id": "n1", "discovery": "serf://127.0.0.1:7373"}, {})
+
+
+def test_what_strangers_may_see_by_http_means_something_with_certificates_alone() -> None:
+    assert load({**CERTIFICATES, "http_open": "true"}, {}).http_open
+    with pytest.raises(ConfigurationInvalid, match="--http-open: means nothing without a --tls-ce"):
+        load({"http_open": "true"}, {})
 
 
 def test_any_peer_needs_an_authority_that_signs_nodes_alone() -> None:

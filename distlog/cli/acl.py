@@ -12,10 +12,8 @@ import argparse
 import asyncio
 import csv
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distlog.cli.arguments import add_server_argument, seconds
@@ -170,13 +168,20 @@ def read_rules(path: str) -> list[Rule]:
     from distlog.client import Rule
 
     if path == "-":
-        text = sys.stdin.read(FILE_SIZE_MAX + 1)
+        data = sys.stdin.buffer.read(FILE_SIZE_MAX + 1)
     else:
-        if os.path.getsize(path) > FILE_SIZE_MAX:
-            raise ConfigurationInvalid("--file", f"{path} is larger than {FILE_SIZE_MAX} bytes")
-        text = Path(path).read_text("utf-8")
+        with open(path, "rb") as file:
+            data = file.read(FILE_SIZE_MAX + 1)
+    if len(data) > FILE_SIZE_MAX:
+        raise ConfigurationInvalid("--file", f"{path} is larger than {FILE_SIZE_MAX} bytes")
+    try:
+        rows = list(csv.reader(data.decode().splitlines(), skipinitialspace=True, strict=True))
+    except UnicodeDecodeError:
+        raise ConfigurationInvalid("--file", f"{path} is no UTF-8") from None
+    except csv.Error as error:
+        raise ConfigurationInvalid("--file", f"{path} cannot be understood: {error}") from None
     rules = []
-    for number, row in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), 1):
+    for number, row in enumerate(rows, 1):
         values = [value.strip() for value in row]
         if not any(values) or values[0].startswith("#"):
             continue

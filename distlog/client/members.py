@@ -26,13 +26,15 @@ async def members_at(
 
 
 async def node_at(
-    address: str, credentials: grpc.ChannelCredentials | None = None
+    address: str, credentials: grpc.ChannelCredentials | None = None, known_as: str = ""
 ) -> tuple[Description, int]:
     """Ask the node at `address` (for clients) once: return what it says of itself, and which run of it answered.
 
+    known_as: the host that its certificate must name; "": that of the address.
+
     Raises Unreachable, also if it has not told, and what the node refuses with.
     """
-    answer = await _asked(address, credentials)
+    answer = await _asked(address, credentials, known_as)
     if not answer.HasField("answering"):
         raise Unreachable(addresses=address, problem="it does not say yet who it is")
     node = answer.answering
@@ -73,9 +75,9 @@ async def remove_member_at(
 
 
 async def _asked(
-    address: str, credentials: grpc.ChannelCredentials | None
+    address: str, credentials: grpc.ChannelCredentials | None, known_as: str = ""
 ) -> log_pb2.MembersResponse:
-    node = Node(address, credentials)
+    node = Node(address, credentials, known_as)
     try:
         answer = await node.cluster.Members(log_pb2.MembersRequest(), timeout=ASK_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:

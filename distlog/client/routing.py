@@ -76,13 +76,22 @@ CHANNEL_OPTIONS = (
 class Node:
     """The connection to one node.  `log` and `cluster` are the generated stubs, the others calls of `log`."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """credentials: with what the connection is encrypted; None: it is not."""
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        known_as: str = "",
+    ) -> None:
+        """credentials: with what the connection is encrypted; None: it is not.
+
+        known_as: the host that the certificate must name; "": that of the address.
+        """
         self.address = address
+        name = (("grpc.ssl_target_name_override", known_as),) if known_as else ()
         self._channel = (
             grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(address, credentials, options=(*CHANNEL_OPTIONS, *name))
         )
         self.log: Any = log_pb2_grpc.LogStub(self._channel)
         self.cluster: Any = log_pb2_grpc.ClusterStub(self._channel)

@@ -170,6 +170,13 @@ def _check_serf(config: ServeConfig, given: Iterable[str]) -> None:
             "network is trusted"
         )
         raise ConfigurationInvalid("--serf-listen", problem)
+    is_own = is_serf and not config.discovery.host
+    if is_own and config.tls_cert is not None and config.serf_key_file is None:
+        problem = (
+            "is required with --tls-cert: the agents speak by connections of their own, which certificates do not cover; make one with "
+            "`serf keygen`, the same for all nodes"
+        )
+        raise ConfigurationInvalid("--serf-key-file", problem)
 
 
 def _check_beginning(config: ServeConfig, given: Iterable[str]) -> None:
@@ -236,6 +243,9 @@ def _check_tls(config: ServeConfig, given: Iterable[str]) -> None:
             "is for nodes without certificates, and there is a --tls-cert: leave one of them out"
         )
         raise ConfigurationInvalid("--insecure", problem)
+    if config.http_open and not named:
+        problem = "means nothing without a --tls-cert: everything is answered to everybody then"
+        raise ConfigurationInvalid("--http-open", problem)
     if config.tls_peer_name == "any" and config.tls_peer_ca is None:
         problem = (
             "any makes every client a node: give --tls-peer-ca, an authority that signs nodes alone"

@@ -118,6 +118,11 @@ class ServeConfig:
         Address("127.0.0.1", 8404),
         "where it answers /livez, /readyz, /metrics and /status by HTTP; none: nowhere",
     )
+    http_open: bool = setting(
+        SWITCH,
+        False,
+        "with --tls-cert: answer /metrics and /status also to who shows no certificate, as /livez and /readyz are in any case",
+    )
     advertise: Address | None = setting(  # noqa: RUF009 (its values are immutable)
         ADDRESS, None, "the address that clients are told to connect to", derived="--listen"
     )

@@ -23,13 +23,14 @@ from distlog.consensus import messages
 from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.checkpoints import CheckpointPorts, Checkpoints
 from distlog.consensus.configuration import Configuration
+from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.inbox import Inbox
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_sync import JournalSync
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
 from distlog.consensus.membership import Membership
-from distlog.consensus.messages import RAFT_MESSAGES, Message
+from distlog.consensus.messages import RAFT_MESSAGES, AppendReply, Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
@@ -42,6 +43,7 @@ from distlog.errors import LeadershipNotTransferred, PeerRefused
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class GroupPorts:
     refuse: Callable[[str, PeerRefused], None]
     # The group cannot go on; called once.
     failed: Callable[[BaseException], None]
+    tracer: Tracer = NO_TRACER
 
 
 class Group:
@@ -121,6 +124,7 @@ class Group:
         self.leadership_changed: Callable[[], None] = lambda: None
         # Called a few times in a second, whatever happens or does not.
         self.ticked: Callable[[], None] = lambda: None
+        self.traces = EntryTraces(ports.tracer)
         self.space = Space(ports.reserve, lambda: len(state_machine.topics()))
         self._rules = rules(self._transmit, settings.raft.in_flight_size_max)
         if image is not None:
@@ -183,6 +187,7 @@ class Group:
             rules=self._rules,
             space=self.space,
             apply=self._apply,
+            traces=self.traces,
         )
 
     def _watch_space(self) -> SpaceWatch:
@@ -434,6 +439,8 @@ class Group:
     def _transmit(self, node_id: str, message: Message) -> None:
         if not self._stopped:
             self._ports.transmit(node_id, messages.encode_in_parts(message))
+            if self.traces.is_following and isinstance(message, AppendReply):
+                self.traces.replied(node_id, message)
 
     def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
         return self.state_machine.apply_payload(raft_index, term, payload)

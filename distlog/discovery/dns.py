@@ -3,7 +3,8 @@
     NAME -> addresses -> at each, at PORT for clients: who are you? -> a view
 
 The name says where nodes are, and never that one has left: who is not found any more, or does not answer, is failed.  While the name
-cannot be resolved, or not one address answers, nothing changes but the age of the view.
+cannot be resolved, or not one address answers, nothing changes but the age of the view.  A certificate must name NAME: addresses
+come and go.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 from distlog.discovery.gossip_rows import check_readable
 from distlog.discovery.view import Description, MemberStatus, Sighting, Viewing, two_nodes
@@ -43,8 +45,16 @@ DEFAULT_SETTINGS = DnsSettings()
 Address = tuple[str, int]
 # The addresses that a name stands for.  Raises OSError.
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-# What the node at an address for clients says of itself, and which run it is.  Raises OSError, DistlogError.
-AskNode = Callable[[Address], Awaitable[tuple[Description, int]]]
+
+
+class AskNode(Protocol):
+    """How a node is asked who it is."""
+
+    async def __call__(self, address: Address, known_as: str = "") -> tuple[Description, int]:
+        """Return what the node at an address for clients says of itself, and which run it is.  Raises OSError, DistlogError.
+
+        known_as: the host that its certificate must name, if nodes have one; "": that of the address.
+        """
 
 
 class DnsDiscovery(Viewing):
@@ -156,7 +166,7 @@ class DnsDiscovery(Viewing):
         async with slots:
             try:
                 async with asyncio.timeout(self._settings.ask_timeout_s):
-                    description, run = await self._ask(address)
+                    description, run = await self._ask(address, self._name)
                 check_readable(description, run)
             except (DistlogError, OSError, TimeoutError):
                 return None

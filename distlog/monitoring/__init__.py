@@ -11,6 +11,7 @@ Invariants
 - Asking is bounded too: so many connections, so long, and a page is made a few times in a second at most, however often it is asked for.
 - No label has a value that a client can choose, other than the names of the topics, of which a fixed number is shown.
 - Each node has a registry of its own: three of them fit into one process.
+- With certificates everybody is told its health, since probes have none, and who shows one the rest.
 
-Deliberately absent: anything that changes a node, and permissions: a probe has none.
+Deliberately absent: anything that changes a node; the policy, since a node that does not know it yet is looked at most.
 """

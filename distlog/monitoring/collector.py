@@ -5,8 +5,8 @@ What is counted anywhere in a node is a plain integer or a `Histogram` there; he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client.core import (
@@ -32,6 +32,7 @@ from distlog.monitoring import metrics
 from distlog.node import Node
 from distlog.server.calls import Calls
 from distlog.server.limits import ServerLimits
+from distlog.tracing.counts import SpanCounts
 
 # Topics with a label of their own: the oldest, so that a new one changes no series.
 TOPIC_COUNT_MAX = 100
@@ -57,6 +58,43 @@ class Served(Protocol):
     def request_durations(self) -> Histogram: ...
 
 
+class Certificates(Protocol):
+    """The certificates of a node: `security.tls.Credentials`."""
+
+    @property
+    def expires_at_s(self) -> tuple[float, float]: ...
+    @property
+    def renewal_counts(self) -> Mapping[str, int]: ...
+
+
+class Handshakes(Protocol):
+    """A port that is encrypted: `security.network.TlsNetwork`."""
+
+    @property
+    def handshake_count(self) -> int: ...
+    @property
+    def failures(self) -> Mapping[str, int]: ...
+
+
+class Decisions(Protocol):
+    """Who may do what: `server.authorization.Authorization`."""
+
+    @property
+    def decision_counts(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def audit_counts(self) -> Mapping[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Defences:
+    """What keeps out of a node who does not belong there; None, and nothing: it is not there."""
+
+    certificates: Certificates | None = None
+    # By the name of the port.
+    handshakes: Mapping[str, Handshakes] = field(default_factory=dict)
+    decisions: Decisions | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What the metrics of one node are read from."""
@@ -65,8 +103,9 @@ class Sources:
     served: Served
     log: LogMemory
     started_at_s: float
-    # None: there is no certificate.
-    certificate_expires_at_s: Callable[[], float] | None = None
+    defences: Defences
+    # None: nothing is traced.
+    spans: SpanCounts | None = None
 
 
 class Samples:
@@ -122,6 +161,9 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         samples = Samples()
         _node(samples, self._sources)
+        _defences(samples, self._sources.defences)
+        if self._sources.spans is not None:
+            _spans(samples, self._sources.spans)
         _calls(samples, self._sources.served)
         _peers(samples, self._sources.node)
         _disk(samples, self._sources.node)
@@ -149,8 +191,33 @@ def _node(samples: Samples, sources: Sources) -> None:
         samples.put("state", state == standing.state, state)
     for (package, level), count in list(sources.log.counts.items()):
         samples.put("log_messages_total", count, package, level)
-    if sources.certificate_expires_at_s is not None:
-        samples.put("certificate_expiry_timestamp_seconds", sources.certificate_expires_at_s())
+
+
+def _defences(samples: Samples, defences: Defences) -> None:
+    certificates, decisions = defences.certificates, defences.decisions
+    if certificates is not None:
+        own_s, authorities_s = certificates.expires_at_s
+        samples.put("certificate_expiry_timestamp_seconds", own_s)
+        samples.put("certificate_authority_expiry_timestamp_seconds", authorities_s)
+        for outcome, count in certificates.renewal_counts.items():
+            samples.put("certificate_renewals_total", count, outcome)
+    for port, handshakes in defences.handshakes.items():
+        samples.put("tls_handshakes_total", handshakes.handshake_count, port)
+        for reason, count in handshakes.failures.items():
+            samples.put("tls_handshake_failures_total", count, port, reason)
+    if decisions is not None:
+        for (action, outcome), count in decisions.decision_counts.items():
+            samples.put("authorization_decisions_total", count, action, outcome)
+        for outcome, count in decisions.audit_counts.items():
+            samples.put("audit_lines_total", count, outcome)
+
+
+def _spans(samples: Samples, counts: SpanCounts) -> None:
+    samples.put("spans_total", counts.exported, "exported")
+    samples.put("spans_total", counts.dropped, "dropped")
+    samples.put("spans_total", counts.failed, "failed")
+    samples.put("spans_waiting", counts.waiting)
+    samples.put("spans_waiting_max", counts.waiting_max)
 
 
 def _calls(samples: Samples, listener: Served) -> None:

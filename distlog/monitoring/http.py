@@ -4,14 +4,15 @@
 
 A request has a head of a few KiB, no body, and so many seconds to arrive; the answer has as many to leave.  Of more connections
 than the limit the oldest is closed: who holds many open keeps nobody out.  A request that is sent before the one ahead of it was answered
-is not taken: the connection is closed behind the answer, as a server may.
+is not taken: the connection is closed behind the answer, as a server may; so nothing piles up for who does not read.  Where connections
+are encrypted, some pages are for those alone who have shown a certificate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 METHODS = (b"GET", b"HEAD")
+STRANGER = (
+    "this page is for those who show a certificate that an authority of --tls-ca has signed; "
+    "with --http-open the node shows it to everybody"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,13 @@ class HttpServer:
         pages: Mapping[str, Callable[[], Page]],
         clock: Clock,
         limits: HttpLimits | None = None,
+        guarded: Collection[str] = (),
     ) -> None:
-        """pages: by path, what makes each; it must not take long."""
+        """pages: by path, what makes each; it must not take long.
+
+        guarded: the paths of those that nobody gets who comes encrypted and has shown no certificate.
+        """
+        self._guarded = guarded
         self._pages = pages
         self._clock = clock
         self.limits = limits or HttpLimits()
@@ -96,12 +106,14 @@ class HttpServer:
         for connection in list(self._connections):
             connection.abort()
 
-    def page(self, target: bytes) -> Page:
+    def page(self, target: bytes, *, is_stranger: bool = False) -> Page:
         """Return the page of a path.  Never raises."""
         path = target.partition(b"?")[0].decode("ascii", "replace")
         make = self._pages.get(path)
         if make is None:
             return text_page(f"there is no such page; there are {', '.join(self._pages)}", 404)
+        if is_stranger and path in self._guarded:
+            return text_page(STRANGER, 403)
         now = self._clock.monotonic()
         made_at, page = self._made.get(path, (float("-inf"), None))
         if page is None or now - made_at >= self.limits.page_age_max_s:
@@ -140,9 +152,13 @@ class _Connection(asyncio.Protocol):
         # Nothing of the next request has arrived.
         self._is_idle = False
         self._is_closing = False
+        # It is encrypted, and has shown no certificate.
+        self._is_stranger = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        self._is_stranger = encrypted is not None and encrypted.getpeercert(True) is None
         self._expect_within(self._limits.exchange_timeout_s)
         self._server.opened(self)
 
@@ -159,7 +175,12 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
         if self._is_closing:
+            return
+        if self._is_idle and self._transport.get_write_buffer_size():
+            # It has not read the last answer, and asks again: what waits for it would be ever more.
+            self._close()
             return
         if self._is_idle:
             self._is_idle = False
@@ -173,20 +194,22 @@ class _Connection(asyncio.Protocol):
             self._refuse(f"that is no request: {error}", error.error_status_hint)
 
     def _take(self, request: h11.Request) -> None:
+        with_body = request.method != b"HEAD"
         if request.method not in METHODS:
             self._refuse("only GET and HEAD are answered here", 405)
         elif has_body(request):
-            self._refuse("a request has no body here", 413)
+            self._refuse("a request has no body here", 413, with_body=with_body)
         else:
             self._http.next_event()
             # What is behind the request was sent too early.
             self._is_closing = bool(self._http.trailing_data[0])
-            self._send(self._server.page(request.target), with_body=request.method == b"GET")
+            page = self._server.page(request.target, is_stranger=self._is_stranger)
+            self._send(page, with_body=with_body)
 
-    def _refuse(self, problem: str, status: int) -> None:
+    def _refuse(self, problem: str, status: int, *, with_body: bool = True) -> None:
         self._is_closing = True
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(text_page(problem, status), with_body=True)
+            self._send(text_page(problem, status), with_body=with_body)
         else:
             self._close()
 

@@ -73,10 +73,56 @@ CHAPTERS = (
                 "package",
                 "level",
             ),
+        ),
+    ),
+    Chapter(
+        "Who gets in",
+        (
             _gauge(
                 "certificate_expiry_timestamp_seconds",
                 "When the certificate of the node ends, in seconds since the Unix epoch. Absent without TLS.",
             ),
+            _gauge(
+                "certificate_authority_expiry_timestamp_seconds",
+                "When the first of the authorities ends that the node trusts. Absent without TLS.",
+            ),
+            _counter(
+                "certificate_renewals",
+                "How often files with certificates had changed, and were taken, or refused because they were no good.",
+                "outcome",
+            ),
+            _counter(
+                "tls_handshakes",
+                "Handshakes of TLS with other nodes (peer) and at the port for monitoring (http); of clients only gRPC knows.",
+                "port",
+            ),
+            _counter(
+                "tls_handshake_failures", "Of these, those that failed, by why.", "port", "reason"
+            ),
+            _counter(
+                "authorization_decisions",
+                "Requests that a policy has allowed or denied. Without a policy only what administers is asked about, and streams.",
+                "action",
+                "outcome",
+            ),
+            _counter(
+                "audit_lines",
+                "Lines of the audit log: written; left out, since there were too many in a second; lost, since the disk took none.",
+                "outcome",
+            ),
+        ),
+    ),
+    Chapter(
+        "Traces",
+        (
+            _counter(
+                "spans",
+                "Spans that have ended, by what became of them: exported; dropped, since the queue was full; failed, since the "
+                "exporter could not send them. Absent, as the other two, where nothing is traced.",
+                "outcome",
+            ),
+            _gauge("spans_waiting", "Spans that wait for their exporter, or are being sent."),
+            _gauge("spans_waiting_max", "The limit of spans_waiting."),
         ),
     ),
     Chapter(

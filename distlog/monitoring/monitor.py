@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -14,12 +13,13 @@ from distlog.consensus.topic_descriptions import describe
 from distlog.consensus.views import NodeStatus, Standing
 from distlog.errors import DistlogError
 from distlog.logs import LogMemory
-from distlog.monitoring.collector import TOPIC_COUNT_MAX, NodeCollector, Served, Sources
+from distlog.monitoring.collector import TOPIC_COUNT_MAX, Defences, NodeCollector, Served, Sources
 from distlog.monitoring.http import HttpLimits, HttpServer
-from distlog.monitoring.pages import pages_of
+from distlog.monitoring.pages import GUARDED, pages_of
 from distlog.node import Node
 from distlog.runtime import Clock, Network
 from distlog.server.about import About
+from distlog.tracing.counts import SpanCounts
 
 
 class Monitor:
@@ -33,12 +33,15 @@ class Monitor:
         clock: Clock,
         log: LogMemory,
         with_process: bool = True,
-        certificate_expires_at_s: Callable[[], float] | None = None,
+        defences: Defences | None = None,
+        is_open: bool = False,
+        spans: SpanCounts | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         """with_process: whether the node is its process, whose memory and time are shown.
 
-        certificate_expires_at_s(): seconds since the Unix epoch; None: there is no certificate.
+        defences: what is counted of who is kept out.  is_open: strangers are shown everything also where connections are encrypted.
+        spans: None: nothing is traced.
         """
         self._node = node
         self._log = log
@@ -50,12 +53,15 @@ class Monitor:
             served=served,
             log=log,
             started_at_s=clock.wall_ms() / 1000,
-            certificate_expires_at_s=certificate_expires_at_s,
+            defences=defences or Defences(),
+            spans=spans,
         )
         self.registry.register(NodeCollector(sources))
         if with_process:
             ProcessCollector(namespace="distlog", registry=self.registry)
-        self._server = HttpServer(pages_of(self, self.exposition), clock, limits)
+        self._server = HttpServer(
+            pages_of(self, self.exposition), clock, limits, () if is_open else GUARDED
+        )
 
     async def start(self, network: Network, host: str, port: int) -> int:
         """Listen; return the port.  Raises AddressUnavailable."""

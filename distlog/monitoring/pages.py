@@ -11,6 +11,8 @@ from distlog.consensus.views import NodeStatus, Standing
 from distlog.monitoring.http import JSON, Page, text_page
 
 UNAVAILABLE = 503
+# Not for strangers: they name topics, nodes and addresses.  Probes have no certificate, and need no more than the other two.
+GUARDED = frozenset({"/metrics", "/status"})
 
 
 class Shown(Protocol):

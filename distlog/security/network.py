@@ -14,8 +14,7 @@ from typing import Any, cast
 
 from distlog.runtime import Clock, Network
 from distlog.security.certificates import names_in
-from distlog.security.peer_name import peer_name_problem
-from distlog.security.tls import Credentials
+from distlog.security.peer_name import ANY, peer_name_problem
 
 logger = logging.getLogger(__name__)
 
@@ -28,40 +27,73 @@ HANDSHAKE_COUNT_MAX = 64
 EARLY_SIZE_MAX = 1 << 20
 # At most one line of the log in so many seconds says that a handshake failed.
 COMPLAINT_INTERVAL_S = 5.0
-# What OpenSSL calls it, and what it means.  Nothing here quotes what the far end sent.
+# What OpenSSL calls it: a word for a metric, and what it means.  Nothing here quotes what the far end sent.
 REASONS = {
-    "WRONG_VERSION_NUMBER": "the other end does not speak TLS",
-    "HTTP_REQUEST": "the other end speaks HTTP and not TLS",
-    "UNSUPPORTED_PROTOCOL": "the other end speaks no TLS 1.3",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "the other end speaks no TLS 1.3",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the other end shows no certificate: give it --tls-cert",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate cannot be trusted",
-    "TLSV1_ALERT_UNKNOWN_CA": "the other end does not trust the authority of this node's certificate: compare --tls-ca of both",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the other end saw no certificate of this node",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "this node's certificate has expired for the other end: renew it, or set its clock",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the other end takes this node's certificate for a bad one",
+    "WRONG_VERSION_NUMBER": ("no_tls", "the other end does not speak TLS"),
+    "HTTP_REQUEST": ("no_tls", "the other end speaks HTTP and not TLS"),
+    "UNSUPPORTED_PROTOCOL": ("old_tls", "the other end speaks no TLS 1.3"),
+    "TLSV1_ALERT_PROTOCOL_VERSION": ("old_tls", "the other end speaks no TLS 1.3"),
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": (
+        "no_certificate",
+        "the other end shows no certificate: give it --tls-cert",
+    ),
+    "CERTIFICATE_VERIFY_FAILED": ("untrusted", "its certificate cannot be trusted"),
+    "TLSV1_ALERT_UNKNOWN_CA": (
+        "distrusts",
+        "the other end does not trust the authority of this node's certificate: compare --tls-ca of both",
+    ),
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": (
+        "distrusts",
+        "the other end saw no certificate of this node",
+    ),
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": (
+        "distrusts",
+        "this node's certificate has expired for the other end: renew it, or set its clock",
+    ),
+    "SSLV3_ALERT_BAD_CERTIFICATE": (
+        "distrusts",
+        "the other end takes this node's certificate for a bad one",
+    ),
 }
+# The other words of a metric: hung up, nothing said in time, pushed out by who came later, and whatever else OpenSSL found.
+CLOSED, LATE, PUSHED_OUT, OTHER = "closed", "late", "pushed_out", "other"
+FAILURES = (*dict.fromkeys(word for word, _ in REASONS.values()), CLOSED, LATE, PUSHED_OUT, OTHER)
+# What asyncio and uvloop say then, as an error that anything else could be.
+HANDSHAKE_TIMEOUT = "SSL handshake is taking longer than"
+# What the log says of a port where it failed.
+PEER_COMPLAINT = (
+    "peer not secured: compare the certificates and authorities of both address=%s problem=%s"
+)
+HTTP_COMPLAINT = "connection for monitoring not secured: have it ask by https, and trust this node's authority address=%s problem=%s"
 
 
 class TlsNetwork:
     """A Network whose connections are encrypted and whose far ends have shown a certificate."""
 
     def __init__(
-        self, inner: Network, credentials: Credentials, peer_name: str, clock: Clock
+        self,
+        inner: Network,
+        context: Callable[[bool], ssl.SSLContext],
+        clock: Clock,
+        *,
+        peer_name: str = ANY,
+        complaint: str = PEER_COMPLAINT,
     ) -> None:
-        """peer_name: what certificates of nodes must say (peer_name.py)."""
+        """context(is_dialling): what the next connection is secured with.
+
+        peer_name: what certificates of nodes must say (peer_name.py).  complaint: what the log says of who is not secured.
+        """
         self._inner = inner
-        self._credentials = credentials
+        self._context = context
         self._peer_name = peer_name
+        self._complaint = complaint
         self._clock = clock
         # Of connections that came in, the oldest first.
         self._arriving: dict[_Arriving, None] = {}
         self._complained_at_s = float("-inf")
-        self.counters = {
-            "tls_handshakes": 0,
-            "tls_handshakes_failed": 0,
-            "tls_handshakes_evicted": 0,
-        }
+        # Handshakes that were begun, and those that failed, by a word that says why.
+        self.handshake_count = 0
+        self.failures = dict.fromkeys(FAILURES, 0)
 
     async def listen(
         self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int
@@ -80,9 +112,8 @@ class TlsNetwork:
 
         await self._inner.connect(dialled, host, port)
         raw = made[-1]
-        context = self._credentials.peer_context(is_dialling=True)
         try:
-            await self._secure(raw, context, protocol_factory, host)
+            await self._secure(raw, self._context(True), protocol_factory, host)
         except OSError as error:
             raise ConnectionError(problem_of(error)) from None
 
@@ -101,24 +132,23 @@ class TlsNetwork:
         self._arriving[arriving] = None
         if len(self._arriving) > HANDSHAKE_COUNT_MAX:
             # The oldest: a node is through with it in a few milliseconds.
-            self.counters["tls_handshakes_evicted"] += 1
-            self.left(next(iter(self._arriving)))
+            self.push_out(next(iter(self._arriving)))
         loop = asyncio.get_running_loop()
         arriving.task = loop.create_task(self._receive(arriving))
         # Behind the first step of that task, whose own calls are then before ours: TLS is connected, and has read nothing yet.
         loop.call_soon(loop.call_soon, arriving.pass_on)
 
-    def left(self, arriving: _Arriving) -> None:
+    def push_out(self, arriving: _Arriving) -> None:
         """Have done with a connection that is not through with its handshake."""
         del self._arriving[arriving]
+        arriving.is_pushed_out = True
         arriving.abort()
 
     async def _receive(self, arriving: _Arriving) -> None:
         address = arriving.address
-        context = self._credentials.peer_context(is_dialling=False)
         try:
             # Nothing may be awaited before it: see `arrived`.
-            await self._secure(arriving, context, arriving.protocol_factory, None)
+            await self._secure(arriving, self._context(False), arriving.protocol_factory, None)
         except OSError as error:
             # Whoever dials may hang up, when it is connected with this node in another way.
             level = logging.WARNING if isinstance(error, ssl.SSLError) else logging.INFO
@@ -134,34 +164,17 @@ class TlsNetwork:
         host: str | None,
     ) -> None:
         """Shake hands on a connection, and hand it over to its protocol.  Raises OSError."""
-        early = _Early()
-        transport = raw.transport
-        assert transport is not None
-        if transport.is_closing():
-            # Who came first was pushed out, or has gone, before it was its turn.
-            raise ConnectionResetError("the other end closed the connection")
-        self.counters["tls_handshakes"] += 1
+        self.handshake_count += 1
         try:
-            secured = await asyncio.get_running_loop().start_tls(
-                transport,
-                early,
-                context,
-                server_side=host is None,
-                server_hostname=host,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=CLOSING_TIMEOUT_S,
-            )
-        except BaseException:
-            self.counters["tls_handshakes_failed"] += 1
-            transport.abort()
+            secured, early = await _shaken(raw, context, host)
+        except BaseException as error:
+            reason = failure_of(error)[0] if isinstance(error, OSError) else CLOSED
+            self.failures[PUSHED_OUT if raw.is_pushed_out else reason] += 1
             raise
-        if secured is None or early.is_lost or secured.get_extra_info("cipher") is None:
-            # The far end was gone before its protocol was there.
-            transport.abort()
-            raise ConnectionResetError("the other end closed the connection")
+        assert raw.transport is not None
         protocol = protocol_factory()
         secured.set_protocol(protocol)
-        protocol.connection_made(TlsTransport(secured, transport))
+        protocol.connection_made(TlsTransport(secured, raw.transport))
         if early.data:
             protocol.data_received(bytes(early.data))
 
@@ -169,7 +182,37 @@ class TlsNetwork:
         now_s = self._clock.monotonic()
         if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
             self._complained_at_s = now_s
-            logger.log(level, "peer not secured address=%s problem=%s", address, problem)
+            logger.log(level, self._complaint, address, problem)
+
+
+async def _shaken(
+    raw: _Raw, context: ssl.SSLContext, host: str | None
+) -> tuple[asyncio.Transport, _Early]:
+    """Shake hands; return the secured transport, and what keeps what arrives there.  Raises OSError; the connection is closed then."""
+    early = _Early()
+    transport = raw.transport
+    assert transport is not None
+    if transport.is_closing():
+        # Who came first was pushed out, or has gone, before it was its turn.
+        raise ConnectionResetError("the other end closed the connection")
+    try:
+        secured = await asyncio.get_running_loop().start_tls(
+            transport,
+            early,
+            context,
+            server_side=host is None,
+            server_hostname=host,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            ssl_shutdown_timeout=CLOSING_TIMEOUT_S,
+        )
+    except BaseException:
+        transport.abort()
+        raise
+    if secured is None or early.is_lost or secured.get_extra_info("cipher") is None:
+        # The far end was gone before its protocol was there.
+        transport.abort()
+        raise ConnectionResetError("the other end closed the connection")
+    return secured, early
 
 
 class TlsTransport(asyncio.Transport):
@@ -208,6 +251,7 @@ class _Raw(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
+        self.is_pushed_out = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -277,15 +321,18 @@ class _Early(asyncio.Protocol):
 
 def problem_of(error: OSError) -> str:
     """Say in words why a handshake failed."""
+    return failure_of(error)[1]
+
+
+def failure_of(error: OSError) -> tuple[str, str]:
+    """Return a word of a fixed set for why a handshake failed, and the words for a person."""
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{REASONS['CERTIFICATE_VERIFY_FAILED']}: {error.verify_message}"
+        word, problem = REASONS["CERTIFICATE_VERIFY_FAILED"]
+        return word, f"{problem}: {error.verify_message}"
     if isinstance(reason, str):
-        return REASONS.get(reason, reason.lower().replace("_", " "))
-    if isinstance(error, TimeoutError):
-        return "no end of the TLS handshake in time"
-    return (
-        error.strerror
-        or str(error)
-        or "the other end closed the connection during the TLS handshake"
-    )
+        return REASONS.get(reason, (OTHER, reason.lower().replace("_", " ")))
+    if isinstance(error, TimeoutError) or HANDSHAKE_TIMEOUT in str(error):
+        return LATE, "no end of the TLS handshake in time"
+    problem = error.strerror or str(error)
+    return CLOSED, problem or "the other end closed the connection during the TLS handshake"

@@ -48,8 +48,8 @@ class _Loaded:
     # Of the end that was dialled, and of the one that dialled.
     peer_listening: ssl.SSLContext
     peer_dialling: ssl.SSLContext
-    # For clients of another port than gRPC's.
-    listening: ssl.SSLContext
+    # Of the port for monitoring.
+    http: ssl.SSLContext
 
 
 class Credentials:
@@ -139,13 +139,19 @@ class Credentials:
         """What the files held when they were last good."""
         return self._loaded.identity
 
+    @property
+    def expires_at_s(self) -> tuple[float, float]:
+        """Return when this process's certificate ends, and the first of the authorities, in seconds since the epoch."""
+        return self.identity.expires_at_s, self.identity.authorities_expire_at_s
+
+    @property
+    def renewal_counts(self) -> dict[str, int]:
+        """Return how often other files took the place of those before, and how often they were no good."""
+        return {"taken": self.renewed_count, "refused": self.refused_count}
+
     def seconds_until_expiry(self) -> float:
         """Return how long this process's certificate is valid, for a metric; negative: it is not any more."""
         return self.identity.expires_at_s - self._now_s()
-
-    def seconds_until_authorities_expire(self) -> float:
-        """Return how long the first of the authorities to expire is valid; negative: it is not any more."""
-        return self.identity.authorities_expire_at_s - self._now_s()
 
     # --- What ports are opened with ---
 
@@ -171,19 +177,16 @@ class Credentials:
         identity = self.identity
         return grpc.ssl_channel_credentials(identity.peer_authorities, identity.key, identity.chain)
 
-    def server_context(self) -> ssl.SSLContext:
-        """Return a context for a server of another protocol, for as long as the process lives: clients show a certificate."""
-        context = self._context(ssl.PROTOCOL_TLS_SERVER, self.identity.authorities)
-
-        def renew(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-            connection.context = self._loaded.listening
-
-        context.sni_callback = renew
-        return context
-
-    def peer_context(self, *, is_dialling: bool) -> ssl.SSLContext:
+    def peer_context(self, is_dialling: bool) -> ssl.SSLContext:
         """Return the context for one connection between nodes."""
         return self._loaded.peer_dialling if is_dialling else self._loaded.peer_listening
+
+    def http_context(self) -> ssl.SSLContext:
+        """Return the context for one connection to the port for monitoring.
+
+        Who shows a certificate is held to it; who shows none gets in as a stranger, since probes have none.
+        """
+        return self._loaded.http
 
     # --- Reading ---
 
@@ -200,15 +203,17 @@ class Credentials:
             identity,
             peer_listening=self._context(ssl.PROTOCOL_TLS_SERVER, signers),
             peer_dialling=self._context(ssl.PROTOCOL_TLS_CLIENT, signers),
-            listening=self._context(ssl.PROTOCOL_TLS_SERVER, identity.authorities),
+            http=self._context(ssl.PROTOCOL_TLS_SERVER, identity.authorities, ssl.CERT_OPTIONAL),
         )
 
-    def _context(self, protocol: int, authorities: bytes) -> ssl.SSLContext:
+    def _context(
+        self, protocol: int, authorities: bytes, verify_mode: ssl.VerifyMode = ssl.CERT_REQUIRED
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # A node is known by the name that its certificate gives it, whatever address it has (peer_name.py).
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = verify_mode
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             # Nobody resumes a session: each connection shows a certificate that is valid then.
             context.num_tickets = 0

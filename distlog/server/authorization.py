@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from distlog.errors import ConfigurationInvalid
@@ -96,14 +96,18 @@ class Authorization:
             self._warn_if_open()
         self._following = asyncio.get_running_loop().create_task(following)
 
-    def counters(self) -> dict[str, int]:
-        """Return how many requests were denied, and what became of the lines about them and about administrative calls."""
+    @property
+    def decision_counts(self) -> Mapping[tuple[str, str], int]:
+        """Return how many requests were allowed and denied, by action."""
+        return self.gate.decision_counts
+
+    @property
+    def audit_counts(self) -> dict[str, int]:
+        """Return what became of the lines of the audit log."""
         return {
-            "authorization_denied": self.gate.denied_count,
-            "authorization_answers": self.authorizer.answer_count,
-            "audit_written": self._audit.written_count,
-            "audit_left_out": self._audit.left_out_count,
-            "audit_lost": self._audit.lost_count,
+            "written": self._audit.written_count,
+            "left_out": self._audit.left_out_count,
+            "lost": self._audit.lost_count,
         }
 
     async def stop(self) -> None:

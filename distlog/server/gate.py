@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from distlog.errors import DistlogError, NotAuthorized
 from distlog.security.authorizer import Authorizer
-from distlog.security.policy import ANY
+from distlog.security.policy import ANY, Action
 from distlog.security.subject import ANONYMOUS, subject_of
 from distlog.server.permissions import Need
 
@@ -28,6 +28,8 @@ STREAMS_PER_STEP = 50
 # Topics of a stream that are asked about again when the policy changes; each of its requests is asked about anyway.
 STREAM_TOPIC_COUNT_MAX = 1000
 DENIED, DONE, CANCELLED = "DENIED", "DONE", "CANCELLED"
+# As a metric names them.
+ALLOWED, DENIED_OUTCOME = "allowed", "denied"
 
 
 class Audit(Protocol):
@@ -62,8 +64,10 @@ class Gate:
         self.authorizer = authorizer
         self.audit = audit
         self.random_bytes = random_bytes
-        # How many requests were denied.
-        self.denied_count = 0
+        # How many requests were allowed and denied, by action.
+        self.decision_counts = {
+            (str(action), outcome): 0 for action in Action for outcome in (ALLOWED, DENIED_OUTCOME)
+        }
         self._watched: dict[Access, asyncio.Timeout] = {}
         self._asking: asyncio.Task[None] | None = None
         self._is_outdated = False
@@ -158,6 +162,7 @@ class Access:
         assert action is not None
         if not self._gate.authorizer.is_allowed(self.subject, action, topic):
             raise self._denied(topic)
+        self._gate.decision_counts[action, ALLOWED] += 1
         self.topic = topic
         if len(self._topics) < STREAM_TOPIC_COUNT_MAX:
             self._topics.add(topic)
@@ -172,6 +177,7 @@ class Access:
         assert action is not None
         for topic in (ANY, *authorizer.topics(self.subject, action)):
             if authorizer.is_allowed(self.subject, action, topic):
+                self._gate.decision_counts[action, ALLOWED] += 1
                 return
             # Of a model of the operator's there may be a thousand.
             await asyncio.sleep(0)
@@ -196,7 +202,7 @@ class Access:
             self._note(self.topic, outcome)
 
     def _denied(self, topic: str) -> NotAuthorized:
-        self._gate.denied_count += 1
+        self._gate.decision_counts[str(self.need.action), DENIED_OUTCOME] += 1
         self._note(topic, DENIED)
         return NotAuthorized(
             subject=self.subject or "anonymous",

@@ -33,6 +33,7 @@ from distlog.server.log_service import LogService
 from distlog.server.open_streams import OpenStreams
 from distlog.server.policy_calls import PolicyCalls
 from distlog.server.served_log import ServedLog
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 LOG = log_pb2.DESCRIPTOR.services_by_name["Log"]
 CLUSTER = log_pb2.DESCRIPTOR.services_by_name["Cluster"]
@@ -66,6 +67,7 @@ class Listener:
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
         about: Callable[[], About] = lambda: NOTHING_KNOWN,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """Prepare to listen; must be called with the loop running.
 
@@ -74,7 +76,7 @@ class Listener:
         gate: who may do what; None: everybody may do everything.
         credentials: with what connections are encrypted, and clients trusted; None: they are not.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
-        about(): of its process.
+        about(): of its process.  tracer: records what becomes of calls.
         """
         self._host = host
         self._port = port
@@ -83,7 +85,8 @@ class Listener:
         self.limits = limits or ServerLimits()
         self._streams = OpenStreams(self.limits.tail_count_max)
         self._gate = gate or Gate(Authorizer.open_to_all(), NoAudit(), random_bytes)
-        self.calls = Calls(random_bytes, now, self._gate)
+        self._tracer = tracer
+        self.calls = Calls(random_bytes, now, self._gate, tracer)
         self._itself, self._view, self._about = itself, view, about
         self._health = Health(log, self._streams)
         self._server = grpc.aio.server(
@@ -142,7 +145,7 @@ class Listener:
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
-        service = LogService(log, self.limits, self._streams, self.calls.refused)
+        service = LogService(log, self.limits, self._streams, self.calls.refused, self._tracer)
         policy = PolicyCalls(log, self.limits, self._gate.authorizer)
         cluster = ClusterService(
             log, self.limits, __version__, policy, self._itself, self._view, self._about

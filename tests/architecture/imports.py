@@ -34,6 +34,7 @@ CONSENSUS = (
     "distlog.storage",
     "distlog.peer",
     "distlog.security.policy",
+    "distlog.tracing.spans",
 )
 GRPC = ("grpc", "google.protobuf", "google.rpc")
 
@@ -43,8 +44,29 @@ LAYERS = (
     Layer("distlog.errors", ("distlog.error_class",), never=NO_LOOP),
     # Counts and distributions, to be kept where they are measured.
     Layer("distlog.measures", never=NO_LOOP),
+    # What is called to have something traced: every layer may, and records nothing unless it is told otherwise.
+    Layer("distlog.tracing", never=NO_LOOP),
+    # The API of OpenTelemetry; and the SDK, an extra that only a process which exports traces loads.
+    Layer(
+        "distlog.tracing.recording",
+        ("distlog.tracing",),
+        ("opentelemetry.context", "opentelemetry.trace"),
+        NO_LOOP,
+    ),
+    Layer(
+        "distlog.tracing.export_queue",
+        ("distlog.runtime", "distlog.tracing"),
+        ("opentelemetry.context", "opentelemetry.sdk"),
+    ),
+    Layer(
+        "distlog.tracing.exporting",
+        ("distlog.runtime", "distlog.tracing"),
+        ("opentelemetry.sdk", "opentelemetry.exporter"),
+        NO_LOOP,
+    ),
+    Layer("distlog.tracing.process", ("distlog.runtime", "distlog.tracing"), (), NO_LOOP),
     # The log of the process.
-    Layer("distlog.logs", never=NO_LOOP),
+    Layer("distlog.logs", ("distlog.tracing.spans",), never=NO_LOOP),
     Layer("distlog.addresses", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
@@ -174,12 +196,24 @@ LAYERS = (
             "distlog.security.policy",
             "distlog.security.policy_file",
             "distlog.security.subject",
+            "distlog.tracing.spans",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
-    Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    Layer(
+        "distlog.client",
+        (*VALUES, "distlog.runtime", "distlog.api", "distlog.tracing.spans"),
+        # The latter as a type.
+        (*GRPC, "opentelemetry.trace"),
+    ),
+    # Only whoever records traces loads what does.
+    Layer(
+        "distlog.client.traced",
+        ("distlog.errors", "distlog.client", "distlog.tracing"),
+        ("grpc", "opentelemetry.trace"),
+    ),
     # Only whoever has certificates loads what reads them.
     Layer(
         "distlog.client.tls", ("distlog.errors", "distlog.runtime", "distlog.security"), ("grpc",)
@@ -247,6 +281,7 @@ LAYERS = (
             "distlog.server",
             "distlog.logs",
             "distlog.node",
+            "distlog.tracing.counts",
         ),
         ("prometheus_client",),
     ),
@@ -270,6 +305,7 @@ LAYERS = (
             "distlog.node",
             "distlog.node_settings",
             "distlog.security",
+            "distlog.tracing.process",
         ),
         ("uvloop", "grpc"),
     ),

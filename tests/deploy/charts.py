@@ -40,8 +40,8 @@ class Case:
 
 
 CASES = (
-    Case("insecure", ("insecure=true",)),
-    Case("tls", ("tls.secretName=distlog-tls",)),
+    Case("insecure", ("insecure=true", "serviceMonitor.enabled=true")),
+    Case("tls", ("tls.secretName=distlog-tls", "serviceMonitor.enabled=true")),
     Case(
         "everything",
         (
@@ -52,10 +52,15 @@ CASES = (
             "image.tag=1.2.3",
             "imagePullSecrets[0].name=registry",
             "extraArgs[0]=--durability=os",
+            "extraArgs[1]=--discovery=dns://distlog-nodes.default.svc:8400",
             "storage.className=fast",
             "storage.size=100Gi",
             "serviceMonitor.enabled=true",
             "serviceMonitor.labels.release=prometheus",
+            "serviceMonitor.tls.secretName=prometheus-tls",
+            "serviceMonitor.tls.certKey=tls.crt",
+            "serviceMonitor.tls.keyKey=tls.key",
+            "serviceMonitor.tls.caKey=ca.crt",
             "podAnnotations.owner=logs",
             "podLabels.team=logs",
             "nodeSelector.disk=nvme",
@@ -67,6 +72,11 @@ CASES = (
     ),
     Case("refused-undecided", (), is_refused=True),
     Case("refused-both", ("insecure=true", "tls.secretName=distlog-tls"), is_refused=True),
+    Case(
+        "refused-monitor",
+        ("tls.secretName=distlog-tls", *CERTIFICATES_OF_EACH, "serviceMonitor.enabled=true"),
+        is_refused=True,
+    ),
     Case("refused-too-few", ("insecure=true", "replicas=2"), is_refused=True),
     Case("refused-unknown", ("insecure=true", "replica=3"), is_refused=True),
 )

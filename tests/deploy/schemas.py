@@ -18,6 +18,21 @@ KUBERNETES = {
     "v1 Service": "io.k8s.api.core.v1.Service",
     "policy/v1 PodDisruptionBudget": "io.k8s.api.policy.v1.PodDisruptionBudget",
 }
+KEY_OF_SECRET = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "key"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "key": {"type": "string", "minLength": 1},
+    },
+}
+SECRET = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["secret"],
+    "properties": {"secret": KEY_OF_SECRET},
+}
 # The kind is that of the Prometheus operator, and its schema is not here: these are the fields of it that we know.
 SERVICE_MONITOR = {
     "type": "object",
@@ -45,6 +60,17 @@ SERVICE_MONITOR = {
                             "port": {"type": "string"},
                             "path": {"type": "string", "pattern": "^/"},
                             "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+                            "scheme": {"enum": ["http", "https"]},
+                            "tlsConfig": {
+                                "type": "object",
+                                "additionalProperties": False,
+                                "properties": {
+                                    "serverName": {"type": "string"},
+                                    "ca": SECRET,
+                                    "cert": SECRET,
+                                    "keySecret": KEY_OF_SECRET,
+                                },
+                            },
                         },
                     },
                 },

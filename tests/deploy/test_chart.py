@@ -161,8 +161,10 @@ def test_what_a_port_is_called_is_a_port_of_the_container(case: Case) -> None:
     assert ports["peer"] == config.peer_listen.port
     assert config.http_listen is not None
     assert ports["http"] == config.http_listen.port
+    scheme = "HTTP" if config.tls_cert is None else "HTTPS"
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["port"] == "http"
+        assert container[probe]["httpGet"]["scheme"] == scheme
 
 
 @each_case
@@ -180,21 +182,32 @@ def test_all_pods_start_at_once_and_no_eviction_takes_a_majority(case: Case) -> 
     assert budget["spec"]["maxUnavailable"] == 1
 
 
-def test_a_monitor_is_there_when_it_is_asked_for_and_finds_the_service() -> None:
-    found = {case.name: of_kind(case, "ServiceMonitor") for case in TAKEN}
-    assert [name for name, each in found.items() if each] == ["everything"]
-    (monitor,) = found["everything"]
-    (case,) = [case for case in TAKEN if case.name == "everything"]
+@each_case
+def test_a_monitor_finds_the_service_and_shows_a_certificate_where_nodes_want_one(
+    case: Case,
+) -> None:
+    (monitor,) = of_kind(case, "ServiceMonitor")
     selector = monitor["spec"]["selector"]["matchLabels"].items()
     (service,) = [
         each for each in of_kind(case, "Service") if selector <= each["metadata"]["labels"].items()
     ]
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] in [each["name"] for each in service["spec"]["ports"]]
-    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    if case.name == "everything":
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
     job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
     rules = (DEPLOY / "prometheus" / "distlog.rules.yml").read_text("utf-8")
     assert set(re.findall(r'job="([^"]*)"', rules)) == {job}
+    (config, *_) = settings_of(case).values()
+    assert (endpoint["scheme"] == "https") == (config.tls_cert is not None)
+    assert ("tlsConfig" in endpoint) == (config.tls_cert is not None)
+    secrets = {"tls": "distlog-tls", "everything": "prometheus-tls"}
+    if "tlsConfig" in endpoint:
+        shown = endpoint["tlsConfig"]
+        assert shown["serverName"] == "distlog.default.svc"
+        assert shown["cert"]["secret"] == {"name": secrets[case.name], "key": "tls.crt"}
+        assert shown["keySecret"] == {"name": secrets[case.name], "key": "tls.key"}
+        assert shown["ca"]["secret"] == {"name": secrets[case.name], "key": "ca.crt"}
 
 
 # --- Pods -----------------------------------------------------------------------------------------

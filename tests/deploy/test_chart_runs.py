@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
+import ssl
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,11 @@ class Pods:
         http_get = self.container[which]["httpGet"]
         ports = {each["name"]: each["containerPort"] for each in self.container["ports"]}
         return await asyncio.to_thread(
-            get, cluster[name].host, ports[http_get["port"]], http_get["path"]
+            get,
+            http_get["scheme"],
+            cluster[name].host,
+            ports[http_get["port"]],
+            http_get["path"],
         )
 
     async def ready(self, cluster: ProcessCluster, *names: str) -> None:
@@ -92,8 +98,15 @@ class Pods:
         return output
 
 
-def get(host: str, port: int, path: str) -> tuple[int, str]:
+def get(scheme: str, host: str, port: int, path: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection(host, port, timeout=CALL_TIMEOUT_S)
+    if scheme == "HTTPS":
+        # The kubelet trusts whoever answers, and shows no certificate.
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=CALL_TIMEOUT_S, context=trusting
+        )
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -134,6 +147,13 @@ def test_pods_find_each_other_by_their_names_and_answer_their_probes(
         await pods.client("produce", "-", given=b"one\ntwo\n")
         listed = await pods.client("cluster", "status")
         assert all(f"{name}.{NODES}:8400".encode() in listed for name in pods.runs)
+
+        # The second case looks them up by their service.
+        async def seen() -> bool:
+            found = json.loads(await pods.client("cluster", "members", "--json"))["nodes"]
+            return [each["seen"] and each["seen"]["status"] for each in found] == ["alive"] * 3
+
+        await until(seen, "all are seen", describe=cluster.describe)
 
         # As a rolling update does it: from the last to the first, each when the one before is ready.  Every pod has another address then.
         for name in reversed(list(pods.runs)):

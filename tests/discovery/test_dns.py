@@ -42,9 +42,12 @@ class Names:
             raise self.problem
         return self.hosts
 
-    async def ask(self, address: tuple[str, int]) -> tuple[Description, int]:
+    async def ask(self, address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
         host, port = address
         assert port == 8400
+        assert known_as == "distlog.example", (
+            "a certificate names hosts, and the addresses of a name change"
+        )
         self.asked.append(host)
         self.asked_now += 1
         self.asked_at_once_max = max(self.asked_at_once_max, self.asked_now)

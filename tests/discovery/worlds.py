@@ -217,7 +217,7 @@ class DnsWorld(VirtualWorld):
             run=self.clock.wall_ms(),
         )
 
-    async def _ask(self, address: tuple[str, int]) -> tuple[Description, int]:
+    async def _ask(self, address: tuple[str, int], known_as: str = "") -> tuple[Description, int]:
         await pass_time(0.001)
         place, _port = address
         if place not in self.up:

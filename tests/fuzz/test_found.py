@@ -9,6 +9,7 @@ import pytest
 
 from distlog.addresses import host_and_port
 from distlog.catch_up.messages import decode as decode_file
+from distlog.cli.acl import read_rules
 from distlog.config.kinds import parse_address, parse_bytes, parse_number, parse_seconds
 from distlog.config.load import load
 from distlog.consensus import messages
@@ -75,3 +76,13 @@ def test_a_file_with_settings_that_does_not_end_is_refused() -> None:
         load({"config": "/dev/zero"}, {})
     with pytest.raises(ConfigurationInvalid, match="cannot be read"):
         load({"config": "no\0where"}, {})
+
+
+@pytest.mark.parametrize("data", [b"p, \xff, *, *\n", b'p, "a, *, *\n', b"p, a, *, *\n" * 100_000])
+def test_a_file_of_rules_that_cannot_be_read_is_refused_in_words(
+    data: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.csv"
+    file.write_bytes(data)
+    with pytest.raises(ConfigurationInvalid, match=r"policy\.csv"):
+        read_rules(str(file))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
@@ -36,8 +37,11 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 class Prometheus:
     """One that runs for a test, on an address and a directory of its own."""
 
-    def __init__(self, directory: Path, host: str, port: int, targets: Sequence[str]) -> None:
-        """targets: host:port of each node."""
+    def __init__(
+        self, directory: Path, host: str, port: int, targets: Sequence[str], tls: str = ""
+    ) -> None:
+        """targets: host:port of each node.  tls: what it says to nodes with certificates, in YAML."""
+        self._tls = tls
         self.address = f"{host}:{port}"
         self._directory = directory
         self._targets = targets
@@ -52,7 +56,7 @@ class Prometheus:
             "global: {scrape_interval: 500ms, evaluation_interval: 500ms}\n"
             "rule_files: [rules.yml]\n"
             "scrape_configs:\n"
-            f"  - {{job_name: distlog, static_configs: [{{targets: [{targets}]}}]}}\n",
+            f"  - {{job_name: distlog, static_configs: [{{targets: [{targets}]}}]{self._tls}}}\n",
             "utf-8",
         )
         with (self._directory / "prometheus.out").open("wb") as output:
@@ -94,14 +98,15 @@ class Prometheus:
         return json.loads(text) if status == 200 else None
 
 
-async def get(address: str, path: str) -> tuple[int, str]:
-    """Return status and body of a page; 0 and "" where nobody answers."""
-    return await asyncio.to_thread(_get, f"http://{address}{path}")
+async def get(address: str, path: str, context: SSLContext | None = None) -> tuple[int, str]:
+    """Return status and body of a page; 0 and "" where nobody answers.  context: with what the connection is encrypted."""
+    url = f"http{'s' if context else ''}://{address}{path}"
+    return await asyncio.to_thread(_get, url, context)
 
 
-def _get(url: str) -> tuple[int, str]:
+def _get(url: str, context: SSLContext | None) -> tuple[int, str]:
     try:
-        with urlopen(url, timeout=10) as answer:
+        with urlopen(url, timeout=10, context=context) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

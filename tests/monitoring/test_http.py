@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -112,6 +113,20 @@ def test_what_is_not_served_is_refused_in_words_and_the_connection_closed(
     serve(body)
 
 
+@pytest.mark.parametrize("head", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_what_refuses_a_head_with_a_body_has_none_itself(
+    head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(serving: Serving) -> None:
+        answer = await serving.answer(b"HEAD /page HTTP/1.1\r\nHost: n1\r\n" + head + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b"\r\n\r\n")
+        # Whatever is raised there would be a traceback for every stranger who asks so.
+        assert not caplog.records
+
+    serve(body)
+
+
 def test_requests_follow_each_other_on_one_connection_and_one_that_is_too_early_is_not_taken() -> (
     None
 ):
@@ -139,6 +154,26 @@ def test_a_request_that_does_not_arrive_in_time_is_given_up_however_it_trickles(
             writer.close()
 
     serve(body, HttpLimits(exchange_timeout_s=0.05, page_age_max_s=0.0))
+
+
+def test_who_asks_again_and_has_not_read_the_last_answer_gets_no_other() -> None:
+    size = 16 << 20
+
+    async def body(serving: Serving) -> None:
+        serving.server._pages = {"/page": lambda: Page(bytes(size))}
+        reader, writer = await serving.open()
+        for _ in range(3):
+            # Each one alone, as those who read send it.
+            writer.write(GET)
+            await serving.answer(CLOSING.replace(b"/page", b"/else"))
+        answered = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 20):
+                answered += len(data)
+        assert answered < 2 * size
+        writer.close()
+
+    serve(body, HttpLimits(idle_timeout_s=0.5))
 
 
 def test_an_idle_connection_is_closed_after_a_while() -> None:

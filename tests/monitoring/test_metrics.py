@@ -17,9 +17,18 @@ from tests.consensus.nodes import NodeCluster
 from tests.monitoring.document import PAGE, written
 from tests.monitoring.nodes import Monitored, monitored
 
-# Those that a node on virtual time has not: it has no process of its own, and no certificate.
-ELSEWHERE = {name for name in METRICS if name.startswith("distlog_process_")} | {
-    "distlog_certificate_expiry_timestamp_seconds"
+# Those that a node on virtual time has not: it has no process of its own, no certificate, nobody who decides, and exports no spans.
+DEFENCES = {
+    "distlog_certificate_expiry_timestamp_seconds",
+    "distlog_certificate_authority_expiry_timestamp_seconds",
+    "distlog_certificate_renewals_total",
+    "distlog_tls_handshakes_total",
+    "distlog_tls_handshake_failures_total",
+    "distlog_authorization_decisions_total",
+    "distlog_audit_lines_total",
+}
+ELSEWHERE = DEFENCES | {
+    name for name in METRICS if name.startswith(("distlog_process_", "distlog_spans"))
 }
 UNITS = {"seconds", "bytes"}
 OTHER_UNITS = re.compile(r"_(ms|us|milliseconds|minutes|kb|kib|mib|gib|percent)(_|$)")

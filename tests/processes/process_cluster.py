@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DISTLOG_", "GRPC_"))
+        if not name.startswith(("DISTLOG_", "GRPC_", "OTEL_"))
     }
     # Nodes beside each other would want the same port for monitoring; what a test reads of a log is text.
     ours = {"DISTLOG_HTTP_LISTEN": "none", "DISTLOG_LOG_FORMAT": "text"}
@@ -127,8 +127,9 @@ class NodeProcess:
         # Everything that its processes said, in order.
         self.output = output
         self.arguments: list[str] = []
-        # A command that starts it, as prlimit(1) with other limits.
+        # A command that starts it, as prlimit(1) with other limits; and variables that it is started with.
         self.prefix: tuple[str, ...] = ()
+        self.variables: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def place(self, directory: Path) -> None:
@@ -177,7 +178,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment() | self.variables,
             )
 
     def kill(self) -> None:

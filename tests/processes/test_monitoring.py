@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.x509 import load_pem_x509_certificate
 
 from distlog.client.client import Client
@@ -85,27 +87,74 @@ def test_probes_are_answered_from_the_start_to_the_end(cluster: ProcessCluster) 
     asyncio.run(scenario())
 
 
-def test_with_certificates_probes_need_none_and_are_told_when_the_node_s_ends(
+def test_with_certificates_probes_need_none_and_who_shows_one_is_told_when_the_node_s_ends(
     cluster: ProcessCluster, tmp_path: Path
 ) -> None:
+    pki = tmp_path / "pki"
+
     async def scenario() -> None:
-        await secured(cluster, tmp_path / "pki")
+        await secured(cluster, pki)
         await cluster.leader()
-        certificate = load_pem_x509_certificate((tmp_path / "pki" / "n1.pem").read_bytes())
+        certificate = load_pem_x509_certificate((pki / "n1.pem").read_bytes())
         address = cluster["n1"].http_address
+        probe = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        known = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        known.load_cert_chain(pki / "probe.pem", pki / "probe.key")
 
         async def ready() -> bool:
-            return (await get(address, "/readyz"))[0] == 200
+            return (await get(address, "/readyz", probe))[0] == 200
 
         await until(ready, "n1 is ready")
-        assert await get(address, "/livez") == (200, "alive\n")
-        shown = re.search(
-            r"^distlog_certificate_expiry_timestamp_seconds (\S+)$",
-            (await get(address, "/metrics"))[1],
-            re.M,
-        )
+        assert await get(address, "/livez", probe) == (200, "alive\n")
+        assert await get(address, "/livez") == (0, ""), "nothing is said in clear"
+        assert (await get(address, "/status", probe))[0] == 403
+        status, page = await get(address, "/metrics", known)
+        assert status == 200
+        shown = re.search(r"^distlog_certificate_expiry_timestamp_seconds (\S+)$", page, re.M)
         assert shown is not None
         assert float(shown[1]) == certificate.not_valid_after_utc.timestamp()
+        assert 'distlog_tls_handshake_failures_total{port="http",reason="no_tls"} 1.0' in page
+        assert 'distlog_authorization_decisions_total{action="produce",outcome="denied"} 0' in page
+
+    asyncio.run(scenario())
+
+
+@needs_prometheus
+def test_prometheus_asks_nodes_with_certificates_as_the_page_says(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    cluster = make_cluster(["n1"])
+    node = cluster["n1"]
+    node.arguments += ["--http-listen", node.http_address]
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    block = re.search(r"```yaml\n(.*?)```", page, re.S)
+    assert block is not None
+    files = yaml.safe_load(block[1])["scrape_configs"][0]
+    assert files["scheme"] == "https"
+
+    async def scenario() -> None:
+        await secured(cluster, tmp_path / "pki")
+        tls = {
+            name: value.replace("/etc/prometheus", str(tmp_path / "pki"))
+            for name, value in files["tls_config"].items()
+        }
+        (tmp_path / "prometheus").mkdir()
+        made = Prometheus(
+            tmp_path / "prometheus",
+            node.host,
+            free_ports(node.host, 1)[0],
+            [node.http_address],
+            f", scheme: https, tls_config: {json.dumps(tls)}",
+        )
+        made.start("groups: []")
+
+        async def asked() -> bool:
+            return [value for _, value in await made.query("distlog_ready")] == [1.0]
+
+        try:
+            await until(asked, "it has the metrics of the node", timeout_s=60)
+        finally:
+            made.stop()
 
     asyncio.run(scenario())
 

@@ -22,6 +22,7 @@ from distlog.errors import ConfigurationInvalid, Unreachable
 from distlog.security.certificates import CLIENT, TlsPaths
 from distlog.security.subject import subject_of
 from distlog.security.tls import Credentials
+from distlog.serve import real_ports
 from distlog.server.listen import Listener
 from tests.security.authorities import Pki
 from tests.server.fake_replicated_log import FakeReplicatedLog
@@ -122,6 +123,23 @@ def swapped(pki: Pki, paths: TlsPaths) -> Credentials:
 
     good = pki.credentials(pki.node("good"))
     return Swapped(pki.paths("good"), good._files, good._clock)
+
+
+def test_a_node_is_asked_at_an_address_of_a_name_that_its_certificate_names(tmp_path: Path) -> None:
+    """As discovery by DNS does: certificates name hosts, and not the addresses that they have today."""
+    pki = Pki(tmp_path)
+    own = pki.credentials(pki.node("n2", hosts=["n2.example"]))
+    ask_node = real_ports(own).ask_node
+
+    async def scenario() -> None:
+        async with listening(pki.credentials(pki.node("n1", hosts=["nodes.example"]))) as port:
+            with pytest.raises(Unreachable, match="it does not say yet who it is"):
+                await ask_node((LOOPBACK, port), "nodes.example")
+            for name in ("", "other.example"):
+                with pytest.raises(Unreachable, match="does not name the host"):
+                    await ask_node((LOOPBACK, port), name)
+
+    asyncio.run(scenario())
 
 
 NODES: dict[str, tuple[Callable[[Pki], Credentials | None], str]] = {

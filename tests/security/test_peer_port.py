@@ -31,7 +31,7 @@ loops = pytest.mark.parametrize("loop", [uvloop.run, asyncio.run], ids=["uvloop"
 
 
 def secured(credentials: Credentials, peer_name: str = NODE_NAME) -> TlsNetwork:
-    return TlsNetwork(TcpNetwork(), credentials, peer_name, SystemClock())
+    return TlsNetwork(TcpNetwork(), credentials.peer_context, SystemClock(), peer_name=peer_name)
 
 
 def node(name: str, network: Network, peers: dict[str, tuple[str, int]], expected: str) -> PeerNode:
@@ -225,7 +225,7 @@ def test_a_certificate_that_cannot_be_trusted_ends_the_handshake(
         async with ends(first, second) as both, listening_to(both.signal) as said:
             await said.wait_for("peer not secured", "its certificate cannot be trusted", problem)
             await said.wait_for("peer hung up before it said who it is")
-            assert first.counters["tls_handshakes_failed"] >= 1
+            assert first.failures["untrusted"] >= 1
             assert both.first.owner.hellos == []
 
     loop(scenario())
@@ -241,6 +241,7 @@ def test_a_node_without_tls_does_not_reach_one_with_it_and_both_say_so(
     async def scenario() -> None:
         async with ends(with_tls, TcpNetwork()) as both, listening_to(both.signal) as said:
             await said.wait_for("peer not secured", "the other end does not speak TLS")
+            assert with_tls.failures["no_tls"] >= 1
         async with ends(TcpNetwork(), with_tls) as both, listening_to(both.signal) as said:
             await said.wait_for("peer broke the protocol")
             await said.wait_for("peer not reached", "TLS handshake")
@@ -260,6 +261,7 @@ def test_an_older_tls_is_refused(loop: Callable[..., None], tmp_path: Path) -> N
     async def scenario() -> None:
         async with ends(first, secured(old)) as both, listening_to(both.signal) as said:
             await said.wait_for("peer not secured", "the other end speaks no TLS 1.3")
+            assert first.failures["old_tls"] >= 1
             await said.wait_for("peer not reached", "TLS")
 
     loop(scenario())
@@ -340,7 +342,7 @@ def test_who_connects_and_says_nothing_makes_room_for_who_does(
             silent = [await asyncio.open_connection(LOOPBACK, both.port) for _ in range(5)]
             for reader, _ in silent[:2]:
                 await closed(reader)
-            assert first.counters["tls_handshakes_evicted"] == 2
+            assert first.failures["pushed_out"] == 2
             assert both.first.owner.connected
             for _, writer in silent:
                 writer.close()
@@ -401,7 +403,7 @@ def test_who_is_pushed_out_before_it_was_its_turn_is_just_gone(
         gc.collect()
         await asyncio.sleep(0)
         assert unexpected == []
-        assert network.counters["tls_handshakes"] == 0
+        assert network.failures["pushed_out"] == sum(network.failures.values()) == 1
 
     loop(scenario())
 
@@ -473,7 +475,7 @@ def test_a_handshake_may_begin_before_anybody_listens_to_it(
                 self._protocol.connection_made(self._transport)
                 self._protocol.data_received(data)
 
-        early = TlsNetwork(Early(), network._credentials, NODE_NAME, SystemClock())
+        early = TlsNetwork(Early(), network._context, SystemClock(), peer_name=NODE_NAME)
         server = await early.listen(Answer, LOOPBACK, 0)
         port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         async with asyncio.timeout(10):

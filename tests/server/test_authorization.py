@@ -365,5 +365,12 @@ def test_denied_and_administrative_calls_are_noted_with_who_and_what_and_nothing
         assert all(":" in note["peer"] for note in server.audit.notes)
         assert isinstance(denied.error, NotAuthorized)
         assert denied.error.request_id == server.audit.notes[0]["request_id"] != ""
+        counted = {key: count for key, count in server.gate.decision_counts.items() if count}
+        assert counted == {
+            ("produce", "allowed"): 1,
+            ("produce", "denied"): 1,
+            ("administer", "denied"): 1,
+            ("administer", "allowed"): 2,
+        }
 
     run_secured((ROOT, WRITES), body)

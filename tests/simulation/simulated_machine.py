@@ -188,7 +188,9 @@ class Machine:
         members = log.status(with_topics=False).members
         return {member.node_id: member.peer_address for member in members}
 
-    async def _ask_node(self, address: tuple[str, int]) -> tuple[Description, int]:
+    async def _ask_node(
+        self, address: tuple[str, int], known_as: str = ""
+    ) -> tuple[Description, int]:
         """Ask who is there."""
         machine = await self._reached(address)
         itself = machine.node.finding.itself() if machine.node is not None else None

@@ -21,6 +21,7 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.parsers.files import file_parsers
 from tests.fuzz.parsers.network import client_parsers, finding_parsers, peer_parsers
 from tests.fuzz.parsers.parser import Parser, mutated_text
+from tests.fuzz.parsers.security import security_parsers
 from tests.fuzz.parsers.texts import argument_parsers, setting_parsers
 
 # Inputs of a short run, for a parser of cost 1.
@@ -41,6 +42,7 @@ def parsers(directory: Path) -> dict[str, Parser[Any]]:
             *file_parsers(),
             *setting_parsers(directory),
             *argument_parsers(),
+            *security_parsers(directory),
         )
     }
 
@@ -79,6 +81,9 @@ def shown(data: Any) -> str:
     return text if len(text) < 2000 else f"{text[:1000]} ... {text[-200:]} ({len(data)})"
 
 
+# A certificate with a serial number below 1 is read, which its library does not like; a model is an expression of Python.
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
 def test_every_parser_takes_or_refuses_whatever_it_is_given(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -34,6 +34,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{/* How the port for monitoring is spoken to. */}}
+{{- define "distlog.scheme" -}}
+{{ if .Values.insecure }}http{{ else }}https{{ end }}
+{{- end -}}
+
 {{/* One of the two ways to listen is chosen in so many words. */}}
 {{- define "distlog.checked" -}}
 {{- if and .Values.tls.secretName .Values.insecure -}}
@@ -41,6 +46,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- if not (or .Values.tls.secretName .Values.insecure) -}}
 {{- fail "give tls.secretName, a secret with certificates, or insecure=true if everybody in the network may do everything" -}}
+{{- end -}}
+{{- $own := .Values.serviceMonitor.tls -}}
+{{- if and .Values.serviceMonitor.enabled (not .Values.insecure) (not $own.secretName) (contains "$(NODE_ID)" .Values.tls.certKey) -}}
+{{- fail "give serviceMonitor.tls.secretName: the secret of the nodes has a certificate for each of them, and Prometheus needs one of its own" -}}
 {{- end -}}
 {{- if lt (int .Values.replicas) (int .Values.expect) -}}
 {{- fail "replicas must be at least expect: fewer nodes than are expected never form a cluster" -}}
