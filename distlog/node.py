@@ -166,7 +166,10 @@ class Node:
                 leader_id = await log.transfer_leadership()
         except (DistlogError, TimeoutError) as error:
             # The others elect one when the connections to this node are closed.
-            logger.warning("stopping as the leader problem=%s", str(error) or "time is up")
+            logger.warning(
+                "stopping as the leader: writes wait until the others have elected one problem=%s",
+                str(error) or "time is up",
+            )
         else:
             logger.info("leadership handed over leader_id=%s", leader_id)
 
@@ -373,7 +376,10 @@ class Node:
                 durable_sequence=group.journal.durable_sequence,
             )
         except (CopyIncomplete, StorageFull) as error:
-            logger.warning("not going over to the copied checkpoint problem=%s", error)
+            logger.warning(
+                "not going over to the copied checkpoint: free space, it is copied again problem=%s",
+                error,
+            )
             is_done = False
         return is_done, self._open_state()
 
@@ -407,7 +413,10 @@ class Node:
         except Exception as error:
             if isinstance(error, StorageFull) and self._directory.cluster_id is None:
                 # Nothing is written yet, and nobody waits for this node: the next hello brings it here again.
-                logger.warning("the cluster is not written down yet problem=%s", error)
+                logger.warning(
+                    "the cluster is not written down yet: free space, it goes on by itself problem=%s",
+                    error,
+                )
                 self._formation.forget()
                 return
             self._fail(error)

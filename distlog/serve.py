@@ -227,7 +227,10 @@ async def _leave(node: Node) -> None:
     try:
         await node.departure.leave(LEAVE_TIMEOUT_S)
     except DistlogError as error:
-        logger.warning("stopping as a member, since it could not leave problem=%s", error)
+        logger.warning(
+            "stopping as a member, since it could not leave: remove it by another node (distlog cluster remove) problem=%s",
+            error,
+        )
 
 
 async def _shut_down(node: Node, listener: Listener, durability: Durability) -> int:

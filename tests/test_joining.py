@@ -80,6 +80,10 @@ def test_it_tries_the_addresses_in_turn_and_waits_longer_each_time(
     assert "address=h1:8400" in told[0]
     assert "no answer from h1:8400" in told[0]
     assert "problem=no route" in told[1]
+    levels = [each.levelno for each in caplog.records]
+    # Nodes that are started together need some moments.
+    assert levels == sorted(levels)
+    assert (levels[0], levels[-1]) == (logging.INFO, logging.WARNING)
 
 
 def test_a_member_that_never_answers_does_not_hold_it_up() -> None:
@@ -91,6 +95,7 @@ def test_a_member_that_never_answers_does_not_hold_it_up() -> None:
 def test_a_node_that_is_a_cluster_by_itself_is_said_to_need_bootstrap(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     peers, _ = joined({"h1": {"n1": ""}}, "h1", seconds=1.0)
     assert peers.located == {}
     assert "start the first one with --bootstrap" in caplog.text

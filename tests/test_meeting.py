@@ -132,3 +132,10 @@ def test_what_is_wrong_is_said_once_and_what_is_only_early_never(
     assert len(told) == 2
     assert "address=h2:8400 problem=it expects another number" in told[0]
     assert "address=h4:8400 problem=no answer from h4:8400" in told[1]
+
+
+def test_a_node_that_is_started_a_moment_later_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    met({"h2": Unreachable("h2:8400", "refused")}, seconds=1.5)
+    assert not caplog.records

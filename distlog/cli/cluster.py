@@ -162,12 +162,13 @@ def as_text(nodes: list[dict[str, Any]]) -> str:
     tables = [
         table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]),
         table(health.COLUMNS, [health.cells(node) for node in nodes]),
-        table(topic_columns(nodes), topic_rows(nodes)),
     ]
-    if problems := health.problem_rows(nodes):
-        tables.append(table(health.PROBLEM_COLUMNS, problems))
     if leading and leading["planned"]:
         tables.append(table(PLAN_COLUMNS, plan_rows(leading["planned"])))
+    if problems := health.problem_rows(nodes):
+        tables.append(table(health.PROBLEM_COLUMNS, problems))
+    # Last: there may be many.
+    tables.append(table(topic_columns(nodes), topic_rows(nodes)))
     return "\n\n".join(tables)
 
 

@@ -23,6 +23,7 @@ from distlog.client.attempts import (
     AMBIGUOUS,
     PAUSE_FIRST_S,
     Deadline,
+    OnRetry,
     read_error,
     write_error,
 )
@@ -73,6 +74,7 @@ class Client:
         random: Random | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         tracer_provider: TracerProvider | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
@@ -80,12 +82,17 @@ class Client:
         times it.  random: spreads the retries of many clients; without it they are not spread.
         credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
         tracer_provider: of OpenTelemetry; None: that of the program, if it has set one before.
+        on_retry(error): is told why an attempt failed that another one may follow, for who waits and wants to know for what.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         self._routing = Routing(
-            addresses, retry_pause_s=retry_pause_s, random=random, credentials=credentials
+            addresses,
+            retry_pause_s=retry_pause_s,
+            random=random,
+            credentials=credentials,
+            on_retry=on_retry,
         )
         self._tracer = tracer_of(tracer_provider)
         self._unary = UnaryProducer(self._routing, self._tracer)

@@ -259,7 +259,10 @@ class Producer:
             return
         self._window.restart(may_be_written=True)
         if not task.cancelled():
-            logger.error("producer failed", exc_info=task.exception())
+            logger.error(
+                "the producer failed by a mistake of ours: please report it",
+                exc_info=task.exception(),
+            )
             self._stop(OutcomeUnknown(cause=f"the producer failed: {task.exception()!r}"))
         elif len(self._window):
             self._stop(ProducerStopped(cause="it was closed"))

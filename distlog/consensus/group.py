@@ -311,7 +311,10 @@ class Group:
         try:
             self._hand_over(self.raft.voters - self.raft.followers.with_space)
         except LeadershipNotTransferred as error:
-            logger.warning("no other node can lead while this one's disk is full problem=%s", error)
+            logger.warning(
+                "no other node can lead while this one's disk is full: free space here, or start a node that has some problem=%s",
+                error,
+            )
 
     # --- Events --------------------------------------------------------------------------------
 

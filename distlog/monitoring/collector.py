@@ -37,7 +37,7 @@ from distlog.tracing.counts import SpanCounts
 # Topics with a label of their own: the oldest, so that a new one changes no series.
 TOPIC_COUNT_MAX = 100
 # So many others are looked at each time that somebody asks.
-LOOK_COUNT = 1000
+LOOK_COUNT = 250
 # The label of all others together: no name of a topic.
 OTHERS = "*"
 PEER_COUNTED = {"bytes_sent", "bytes_received", "frames_sent", "frames_received"}
@@ -54,6 +54,8 @@ class Served(Protocol):
     def limits(self) -> ServerLimits: ...
     @property
     def tail_count(self) -> int: ...
+    @property
+    def request_durations(self) -> Histogram: ...
 
 
 class Certificates(Protocol):
@@ -187,8 +189,8 @@ def _node(samples: Samples, sources: Sources) -> None:
     samples.put("ready", standing.is_ready)
     for state in STATES:
         samples.put("state", state == standing.state, state)
-    for level, count in sources.log.counts.items():
-        samples.put("log_messages_total", count, level)
+    for (package, level), count in list(sources.log.counts.items()):
+        samples.put("log_messages_total", count, package, level)
 
 
 def _defences(samples: Samples, defences: Defences) -> None:
@@ -224,6 +226,7 @@ def _calls(samples: Samples, listener: Served) -> None:
             samples.put("calls_total", count, method, code)
         if ended.durations.count:
             samples.put("call_duration_seconds", ended.durations, method)
+    samples.put("stream_request_duration_seconds", listener.request_durations)
     for reason, count in listener.calls.refused.items():
         samples.put("refusals_total", count, reason)
     samples.put("calls_running", listener.calls.running_count)

@@ -68,7 +68,9 @@ CHAPTERS = (
             ),
             _counter(
                 "log_messages",
-                "Lines that the node has logged. Every warning and every error says what to do.",
+                "Lines that the node has logged, by the part of distlog that they are of. Every warning and every error says what to do, "
+                "and is counted whether --log-level lets it through or not.",
+                "package",
                 "level",
             ),
         ),
@@ -134,6 +136,11 @@ CHAPTERS = (
             ),
             _histogram(
                 "call_duration_seconds", "How long calls took that have one answer.", "method"
+            ),
+            _histogram(
+                "stream_request_duration_seconds",
+                "How long the requests of streams to produce took, of which each is a batch: from when one was read to when its answer was "
+                "written. Those that were refused are in refusals_total, too.",
             ),
             _counter(
                 "refusals",

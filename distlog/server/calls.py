@@ -194,7 +194,11 @@ class Calls:
 
     def _incident(self, method: str) -> InternalError:
         incident_id = self._random_bytes(INCIDENT_ID_SIZE).hex()
-        logger.exception("internal error incident_id=%s method=%s", incident_id, method)
+        logger.exception(
+            "internal error: please report it, with the lines below incident_id=%s method=%s",
+            incident_id,
+            method,
+        )
         return InternalError(incident_id=incident_id)
 
 

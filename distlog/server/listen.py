@@ -21,6 +21,7 @@ from distlog.addresses import address_text
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
+from distlog.measures import Histogram
 from distlog.security.authorizer import Authorizer
 from distlog.server.about import NOTHING_KNOWN, About
 from distlog.server.calls import Calls
@@ -136,6 +137,11 @@ class Listener:
     def tail_count(self) -> int:
         """How many tails are open."""
         return self._streams.tail_count
+
+    @property
+    def request_durations(self) -> Histogram:
+        """How long the requests of streams to produce took."""
+        return self._streams.request_durations
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.

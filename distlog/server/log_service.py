@@ -125,9 +125,10 @@ class LogService:
         self, request: log_pb2.GetServersRequest, context: Any
     ) -> log_pb2.GetServersResponse:
         """Return the nodes of the cluster, without asking them."""
-        status = self._log.status(with_topics=False)
+        status, standing = self._log.status(with_topics=False), self._log.standing()
         return log_pb2.GetServersResponse(
             cluster_id=status.cluster_id,
+            problem="" if standing.is_ready else standing.problem,
             servers=[
                 log_pb2.Server(
                     id=member.node_id,

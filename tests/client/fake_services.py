@@ -147,6 +147,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             named = self._node.delusion
         return log_pb2.GetServersResponse(
             cluster_id=self._cluster.cluster_id,
+            problem=self._cluster.problem,
             servers=[
                 log_pb2.Server(
                     id=node.node_id,

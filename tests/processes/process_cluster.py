@@ -36,6 +36,8 @@ TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 2.0
 POLL_INTERVAL_S = 0.02
+# By host.  Two nodes of one in a thousand clusters were given one port, and the second ended at its start, as it should.
+GIVEN_PORTS: dict[str, set[int]] = {}
 CHANNEL_OPTIONS = (
     # Otherwise a channel inherits the back-off of another test's connection to a dead node.
     ("grpc.use_local_subchannel_pool", 1),
@@ -71,15 +73,22 @@ def random_host() -> str:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Return ports of `host` that nothing listens on."""
-    with_sockets = [socket.socket() for _ in range(count)]
+    """Return ports of `host` that nothing listens on, and that this did not return before: whose they are may not listen yet."""
+    given = GIVEN_PORTS.setdefault(host, set())
+    sockets: list[socket.socket] = []
+    ports: list[int] = []
     try:
-        for each in with_sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in with_sockets]
+        while len(ports) < count:
+            sockets.append(socket.socket())
+            sockets[-1].bind((host, 0))
+            port = int(sockets[-1].getsockname()[1])
+            if port not in given:
+                ports.append(port)
     finally:
-        for each in with_sockets:
+        for each in sockets:
             each.close()
+    given.update(ports)
+    return ports
 
 
 async def until(

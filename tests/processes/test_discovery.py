@@ -35,7 +35,7 @@ def test_a_node_that_is_told_of_no_member_finds_one_by_a_name_and_joins(
         cluster.start("n2", "n3")
 
         async def say_that_they_wait() -> bool:
-            said = "looking for nodes by name name="
+            said = "no node is found by its name"
             return all(said in cluster[node_id].says() for node_id in ("n2", "n3"))
 
         await until(say_that_they_wait, "they wait for the first")

@@ -106,12 +106,14 @@ class GetServersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServersResponse(_message.Message):
-    __slots__ = ("servers", "cluster_id")
+    __slots__ = ("servers", "cluster_id", "problem")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     cluster_id: str
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    problem: str
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("id", "rpc_addr", "is_leader", "connected")
