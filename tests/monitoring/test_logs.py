@@ -151,7 +151,7 @@ def logged() -> list[tuple[str, str, ast.Call]]:
 # Ways to log that are no levels.
 OTHERS = ("exception", "log")
 # Their second field says what to do: the reason of a refusal always does.
-REASON_SAYS = ("this node was refused by a peer", "peer refused", "peer not secured")
+REASON_SAYS = ("this node was refused by a peer", "peer refused", "%s not secured")
 # Are given what to do, or the whole event.
 PASSED_ON = (
     "%s peer=%s problem=%s",
