@@ -101,14 +101,27 @@ PLAIN = (
 )
 TLS = ("tls_many_per_s", "tls_large_many_mb_s", "tls_own_per_s", "tls_read_mb_s", "tls_call_p50_ms")
 
+POLICY = (
+    "policy_many_per_s",
+    "policy_large_many_mb_s",
+    "policy_own_per_s",
+    "policy_read_mb_s",
+    "policy_call_p50_ms",
+)
+
 
 def measure_tls(loads: Loads, secured: Loads, runs: int, notes: Notes) -> None:
-    """Measure the same loads with certificates and without, in turns.  The first run of each counts for nothing."""
+    """Measure the same loads without certificates, with them, and with a policy as well, in turns.
+
+    The first run of each counts for nothing.
+    """
     secured.settle()
     secured.fill_for_reading()
     for number in range(runs + 1):
         found = dict(zip(PLAIN, loads.some_of_each(number), strict=True))
         found |= dict(zip(TLS, secured.some_of_each(number), strict=True))
+        with secured.policy():
+            found |= dict(zip(POLICY, secured.some_of_each(number), strict=True))
         if number:
             notes.add(found)
 

@@ -2,7 +2,7 @@
 
 latency       one record at a time: by call, on a stream, by 16 callers, and until a tailing consumer has it
 throughput    batches of several shapes in, and records and batches out, with the processor's time of each node
-tls           some of that with certificates, and in the same minutes without
+tls           some of that with certificates, with a policy as well, and in the same minutes without either
 observed      writes to nodes whose metrics are asked for, and that trace a hundredth or all of it, and in the same minutes without
 idle          the processor's time of nodes that nobody uses
 history       memory after much was written, cost with a history and with many topics, restart after kill -9
@@ -15,7 +15,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from benchmarks.failover import settled
 from benchmarks.limits import CALLERS, Runs
 from benchmarks.observed import FIGURES
 from benchmarks.processes import processor_s, resident_mb
-from distlog.client import Client
+from distlog.client import Client, Rule
 
 LOG_SERVICE = "log.v1.Log"
 READY_TIMEOUT_S = 60.0
@@ -40,6 +41,8 @@ SMALL, LARGE = 100, 1024
 MANY, LARGE_MANY = 10_000, 1_000
 FEW, FEW_SIZE = 10, (SMALL + 8) * MANY // 10 - 8
 TARGET_TOPICS = 100
+# Of a policy.
+RULE_COUNT = 100
 TIMEOUT_S = 60.0
 # Of a run that ends when its records are through.
 DURATION_MAX_S = 3600.0
@@ -201,6 +204,21 @@ class Loads:
             call["p99_ms"],
         )
         return {f"{name}_{figure}": each for figure, each in zip(FIGURES, found, strict=True)}
+
+    @contextmanager
+    def policy(self) -> Iterator[None]:
+        """Have every call asked about, by a policy of RULE_COUNT rules that allows everything that is measured here."""
+        rules = [Rule("admin", "*", "*")]
+        rules += [
+            Rule(f"subject-{number}", "orders-*", "produce") for number in range(1, RULE_COUNT)
+        ]
+        self.ask(lambda client: client.change_policy(add=rules))
+        self.settle()
+        try:
+            yield
+        finally:
+            self.ask(lambda client: client.change_policy(remove=rules, may_open=True))
+            self.settle()
 
     def fill_for_reading(self) -> None:
         """Write what is read."""

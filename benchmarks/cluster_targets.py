@@ -167,14 +167,18 @@ TARGETS = (
     ),
     Target(
         "T13",
-        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; metrics asked for every second, and "
-        "1 % traced: batches, single records, unary calls",
+        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; the same with a policy of 100 rules; "
+        "metrics asked for every second, and 1 % traced: batches, single records, unary calls",
         f"≥ 0.7 {TIMES}; ≥ 0.95 {TIMES} of off",
         (
             Criterion("batches", "tls_many_per_s", "records/s", at_least=0.7, limit_key="plain_many_per_s", limit_words="without"),
             Criterion("large", "tls_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
             Criterion("single", "tls_own_per_s", "records/s", at_least=0.7, limit_key="plain_own_per_s", limit_words="without"),
             Criterion("reading", "tls_read_mb_s", "MB/s", at_least=0.7, limit_key="plain_read_mb_s", limit_words="without"),
+            Criterion("policy", "policy_many_per_s", "records/s", at_least=0.7, limit_key="plain_many_per_s", limit_words="without"),
+            Criterion("large", "policy_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
+            Criterion("single", "policy_own_per_s", "records/s", at_least=0.7, limit_key="plain_own_per_s", limit_words="without"),
+            Criterion("reading", "policy_read_mb_s", "MB/s", at_least=0.7, limit_key="plain_read_mb_s", limit_words="without"),
             Criterion("metrics: batches", "scraped_many_per_s", "records/s", at_least=0.95,
                       limit_key="beside_scraped_many_per_s", limit_words="without"),
             Criterion("single", "scraped_own_per_s", "records/s", at_least=0.95,
@@ -230,6 +234,7 @@ COSTS = (
     Criterion("read, lists", "read_lists_cpu_us", "us"),
     Criterion("read, batches", "read_batches_cpu_us", "us"),
     Criterion("a unary Produce with mutual TLS, p50", "tls_call_p50_ms", "ms", limit_key="plain_call_p50_ms", limit_words="without"),
+    Criterion("and with a policy", "policy_call_p50_ms", "ms", limit_key="plain_call_p50_ms", limit_words="without"),
     *(
         Criterion(f"{words}: {what}", f"{way}_{key}", unit, limit_key=f"beside_{way}_{key}", limit_words="without")
         for way, words in (

@@ -51,7 +51,7 @@ from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, reso
 from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
-from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
+from distlog.security.network import HTTP, TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import Credentials
@@ -291,9 +291,7 @@ def networks(credentials: Credentials | None, peer_name: str) -> tuple[Network, 
         return TcpNetwork(), TcpNetwork()
     clock = SystemClock()
     peers = TlsNetwork(TcpNetwork(), credentials.peer_context, clock, peer_name=peer_name)
-    http = TlsNetwork(
-        TcpNetwork(), lambda _: credentials.http_context(), clock, complaint=HTTP_COMPLAINT
-    )
+    http = TlsNetwork(TcpNetwork(), lambda _: credentials.http_context(), clock, what=HTTP)
     return peers, http
 
 

@@ -65,6 +65,7 @@ def _checkpoint_json(image: CheckpointImage) -> dict[str, Any]:
         "last_entry": _entry_json(image.last),
         "topics": [_topic_image_json(topic) for topic in image.topics],
         "producer_count": len(image.producer_rows),
+        "policy": [list(rule.row) for rule in image.policy.rules],
     }
 
 

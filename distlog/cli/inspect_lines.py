@@ -162,6 +162,9 @@ def checkpoint_lines(look: Look) -> list[str]:
     for topic in image.topics:
         lines += _image_lines(topic)
     lines.append(count_text(len(image.producer_rows), "producer"))
+    # As lines of a policy file; subjects are printable, and have no blank.
+    lines.append(f"policy of {count_text(len(image.policy.rules), 'rule')}")
+    lines += [f"  {', '.join(rule.row)}" for rule in image.policy.rules]
     return lines
 
 

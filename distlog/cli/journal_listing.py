@@ -10,7 +10,7 @@ from distlog.block import Block
 from distlog.cli.journal_survey import entry_of
 from distlog.cli.member_listing import configuration_json, member_lines
 from distlog.cli.units import count_text, size_text, time_text
-from distlog.consensus.commands import NO_OP, Append, Command
+from distlog.consensus.commands import NO_OP, Append, ChangePolicy, Command
 from distlog.consensus.configuration import decode_configuration_entry, is_configuration
 from distlog.consensus.journal_format import Operation, OperationKind, decode_vote, file_path
 from distlog.consensus.journal_recovery import OperationReader
@@ -117,6 +117,10 @@ def _command_text(command: Command) -> str:
         )
         records = count_text(command.block.record_count, "record")
         return f"append {records} to topic {command.topic_id}, {size_text(command.block.size)}{by}"
+    if isinstance(command, ChangePolicy):
+        changes = (("added", command.added), ("removed", command.removed))
+        rules = [f"{what} {', '.join(rule.row)}" for what, each in changes for rule in each]
+        return f"change policy ({'; '.join(rules)})"
     parts = [
         f"{each.name} {getattr(command, each.name)}"
         for each in dataclasses.fields(command)

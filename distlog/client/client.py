@@ -73,16 +73,16 @@ class Client:
         retry_pause_s: float = PAUSE_FIRST_S,
         random: Random | None = None,
         credentials: grpc.ChannelCredentials | None = None,
-        on_retry: OnRetry | None = None,
         tracer_provider: TracerProvider | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
         timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
         times it.  random: spreads the retries of many clients; without it they are not spread.
         credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
-        on_retry(error): is told why an attempt failed that another one may follow, for who waits and wants to know for what.
         tracer_provider: of OpenTelemetry; None: that of the program, if it has set one before.
+        on_retry(error): is told why an attempt failed that another one may follow, for who waits and wants to know for what.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):

@@ -149,6 +149,8 @@ class EntryTraces:
             self._look()
 
     def _await(self, leader: str, number: int, spans: list[Span]) -> None:
+        # A leader counts its messages, and none comes twice.
+        _end(self._answers.pop((leader, number), ()), LET_GO)
         while len(self._answers) >= MESSAGE_COUNT_MAX:
             _end(self._answers.pop(next(iter(self._answers))), LET_GO)
         self._answers[leader, number] = spans
@@ -209,7 +211,7 @@ class EntryTraces:
         self.is_following = True
 
     def _forget_if_over(self, raft_index: int, entry: _Entry) -> None:
-        if entry.is_over:
+        if entry.is_over and self._entries.get(raft_index) is entry:
             del self._entries[raft_index]
 
     def _look(self) -> None:

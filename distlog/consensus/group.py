@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -117,6 +118,8 @@ class Group:
         self._ports = ports
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        # A step is for all: it does not run as a part of the call that kicked it, which has variables of its own.
+        self._context = copy_context()
         # Called before each tick: (payload, done) of the entries to propose.
         self.take_proposals: Callable[[], Sequence[tuple[bytes, Done]]] = lambda: ()
         # Called after each step that applied something, and whenever role, term or leader changed.
@@ -346,7 +349,7 @@ class Group:
         """Have a step soon; any number of kicks before it are one."""
         if self._step_due_at is None and not self._stopped:
             self._step_due_at = self._ports.clock.monotonic()
-            self._loop.call_soon(self._step)
+            self._loop.call_soon(self._step, context=self._context)
 
     # --- The step ------------------------------------------------------------------------------
 

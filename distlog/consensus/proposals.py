@@ -86,9 +86,12 @@ class Proposal:
 
     def _end_span(self, span: Span, result: Result) -> None:
         self.span = None
-        span.end(result.reason if isinstance(result, DistlogError) else "")
-        if self.request_span is not None:
-            self.request_span.then("acknowledge")
+        if isinstance(result, DistlogError):
+            span.end(result.reason)
+        else:
+            span.end()
+            if self.request_span is not None:
+                self.request_span.then("acknowledge")
 
 
 class Proposals:

@@ -142,11 +142,11 @@ class Calls:
         traced = is_traced(self._tracer, method)
 
         async def guarded(data: Any, context: Any) -> Any:
+            span = begin_call(self._tracer, method, context) if traced else None
             self.running_count += 1
             # The code is for who counts, the outcome for who audits.
             began_at, code = self._now(), CODE_CANCELLED
             access, outcome = None, CANCELLED
-            span = begin_call(self._tracer, method, context) if traced else None
             try:
                 if self.stopping and not while_stopping:
                     raise ShuttingDown(retry_delay_s=STOP_RETRY_DELAY_S)

@@ -180,7 +180,7 @@ class ClusterService:
         self, request: log_pb2.GetPolicyRequest, context: Any
     ) -> log_pb2.GetPolicyResponse:
         """Return the rules that the cluster has agreed on."""
-        return self._policy.get()
+        return await self._policy.get()
 
     async def change_policy(
         self, request: log_pb2.ChangePolicyRequest, context: Any

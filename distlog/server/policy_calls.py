@@ -23,7 +23,7 @@ from distlog.security.policy import (
     Rule,
     rule_of,
 )
-from distlog.server.deadlines import write_deadline
+from distlog.server.deadlines import read_deadline, write_deadline
 from distlog.server.limits import ServerLimits
 from distlog.server.served_log import ServedLog, ServedPolicy
 
@@ -39,9 +39,14 @@ class PolicyCalls:
         self._limits = limits
         self._authorizer = authorizer
 
-    def get(self) -> log_pb2.GetPolicyResponse:
-        """Return the replicated policy.  Raises InvalidRequest where another one is in force."""
+    async def get(self) -> log_pb2.GetPolicyResponse:
+        """Return the replicated policy, with every change that was acknowledged before.
+
+        Raises InvalidRequest where another one is in force, NoLeader when nobody can say whether this node knows the newest.
+        """
         self._require_replicated()
+        async with read_deadline(self._limits.read_timeout_s):
+            await self._log.policy.learn()
         return log_pb2.GetPolicyResponse(
             rules=[rule_message(rule) for rule in self._log.policy.current.rules]
         )

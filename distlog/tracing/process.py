@@ -31,9 +31,7 @@ class ProcessTracing:
         try:
             limits = asked(environ)
         except ValueError as error:
-            logger.warning(
-                "nothing is traced: mend the variable that the problem names problem=%s", error
-            )
+            logger.warning("nothing is traced: correct or unset the variable problem=%s", error)
             return
         if limits.exporter == NONE:
             return
@@ -44,18 +42,15 @@ class ProcessTracing:
             self._exporting = Exporting(limits, node_id, make_worker(f"{node_id}-traces"))
         except ImportError as error:
             logger.warning(
-                "nothing is traced: install what is missing, or unset the variable problem=%s asks for it, and this installation has no "
-                "%s: pip install '%s'",
+                "nothing is traced: pip install '%s', or unset the variable problem=%s asks for it, and this installation has no %s",
+                EXTRA,
                 limits.variable,
                 error.name,
-                EXTRA,
             )
             return
         except Exception as error:
             # Of a library: what it does not like of the variables that it reads itself.
-            logger.warning(
-                "nothing is traced: mend the variable that the problem names problem=%s", error
-            )
+            logger.warning("nothing is traced: correct or unset the variable problem=%s", error)
             return
         self.tracer, self.counts = self._exporting.tracer, self._exporting.counts
         logger.info(

@@ -10,8 +10,16 @@ import pytest
 from distlog.api.log.v1 import log_pb2
 from distlog.block import ATTRIBUTE_STRUCTURED, Block
 from distlog.cli.main import main
-from distlog.consensus.commands import Append, CreateTopic, OpenProducer, ProducerStamp, TrimTopic
+from distlog.consensus.commands import (
+    Append,
+    ChangePolicy,
+    CreateTopic,
+    OpenProducer,
+    ProducerStamp,
+    TrimTopic,
+)
 from distlog.consensus.results import ProducerOpened
+from distlog.security.policy import Membership, Permission
 from distlog.storage.disk import RealDisk
 from distlog.storage.log import Log, SegmentLimits
 from tests.cli.directories import (
@@ -254,17 +262,33 @@ def test_inspect_shows_all_of_the_checkpoint(tmp_path: Path, capsys: Capture) ->
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "after entry 3 of term 1 (100 bytes)"
     assert lines[3] == "journal durable up to operation 5"
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         "topic orders, id 2",
         "  offsets from 0 to before 2, the last of 2023-11-14T22:13:20.000Z",
         f"  active segment {0:020d}, durable up to byte 19",
         "  segments of 4.0 KiB or 16 records",
         "  keeps everything",
         "1 producer",
+        "policy of 0 rules",
     ]
     _, shown = json_of(capsys, "inspect", str(node))
     assert [topic["name"] for topic in shown["checkpoint"]["topics"]] == ["default", "orders"]
     assert shown["checkpoint"]["topics"][1]["mark"]["next_offset"] == 2
+
+
+def test_inspect_shows_the_policy_of_the_checkpoint(tmp_path: Path, capsys: Capture) -> None:
+    path, rules = str(tmp_path / "node"), (Permission("root", "*", "*"), Membership("eve", "ops"))
+    node = NodeFiles(RealDisk(), path, random=Random(1))
+    node.commit(ChangePolicy(rules, ()), timestamp_ms=1_700_000_000_000)
+    node.checkpoint()
+    node.close()
+    assert main(["inspect", path, "--checkpoint"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["policy of 2 rules", "  p, root, *, *", "  g, eve, ops"]
+    _, shown = json_of(capsys, "inspect", path)
+    assert shown["checkpoint"]["policy"] == [["p", "root", "*", "*"], ["g", "eve", "ops"]]
+    assert main(["inspect", path, "--journal"]) == 0
+    assert "change policy (added p, root, *, *; added g, eve, ops)" in capsys.readouterr().out
 
 
 def test_inspect_shows_the_producers(tmp_path: Path, capsys: Capture) -> None:

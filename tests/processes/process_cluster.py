@@ -235,6 +235,11 @@ class NodeProcess:
         process, self._process = self._process, None
         return process
 
+    def end(self) -> None:
+        """End its process, if it has one, without waiting for that."""
+        if self._process is not None:
+            self._process.kill()
+
     def close(self) -> None:
         """Leave no process behind, in whatever state it is."""
         if self._process is not None:
@@ -312,7 +317,9 @@ class ProcessCluster:
         return [node for node in self if node.is_running]
 
     def close(self) -> None:
-        """Leave no process behind."""
+        """Leave no process behind: all are ended before one is waited for, which somebody may interrupt."""
+        for node in self:
+            node.end()
         for node in self:
             node.close()
 

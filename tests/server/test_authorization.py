@@ -220,6 +220,10 @@ def test_the_policy_is_changed_and_read_by_calls() -> None:
         await cluster.ChangePolicy(log_pb2.ChangePolicyRequest(add=[role], remove=[rule]))
         policy = await cluster.GetPolicy(log_pb2.GetPolicyRequest())
         assert list(policy.rules) == [permission("root", "*", "*"), role]
+        # A node that may be behind must not show an old one to who has just changed it.
+        server.fake.policy.unknown = NoLeader(problem="an election is under way", retry_delay_s=0.1)
+        behind = await refusal(cluster.GetPolicy(log_pb2.GetPolicyRequest()))
+        assert isinstance(behind.error, NoLeader)
 
     run_secured((ROOT,), body, subject="root")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,27 @@ def test_nodes_that_record_nothing_follow_nothing_whatever_they_are_told() -> No
         await cluster.stop()
 
     on_virtual_time(main)
+
+
+def test_a_step_that_a_call_kicks_is_no_part_of_that_call() -> None:
+    """It serves all: what it logs, or begins, belongs to nobody in particular."""
+
+    async def story(cluster: NodeCluster, tracer: FakeTracer) -> None:
+        seen: list[object] = []
+        group = cluster.leader.group
+        take_proposals = group.take_proposals
+
+        def watched() -> Any:
+            seen.append(SERVED.get())
+            return take_proposals()
+
+        group.take_proposals = watched
+        await produce(cluster, tracer)
+        await cluster.loop.until(lambda: is_quiet(cluster))
+        assert set(seen) == {None}
+        end_calls(tracer)
+
+    told(story)
 
 
 def end_calls(tracer: FakeTracer) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.block import Block
 from distlog.consensus.entry_traces import PER_ENTRY_MAX
+from distlog.logs import JsonLines
 from tests.processes.process_cluster import NODE_IDS
 from tests.tracing.traced_nodes import CLIENT, Spanned, Traced, traced_nodes, traces_of, tree_of
 
@@ -331,3 +335,34 @@ def test_a_refusal_is_in_the_trace_by_its_reason_and_without_its_words(tmp_path:
         assert span.is_ok
 
     with_nodes(story, tmp_path)
+
+
+def test_an_incident_is_logged_with_the_ids_of_the_span_that_says_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.StringIO()
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(JsonLines())
+
+    def mistake(*_arguments: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    async def story(traced: Traced) -> None:
+        log = traced.nodes[traced.leader].replicated_log
+        monkeypatch.setattr(log, "propose_append", mistake)
+        with pytest.raises(grpc.aio.AioRpcError, match="incident"):
+            await produce(traced, [("traceparent", SAMPLED)])
+        (span,) = await traced.until_there(lambda spans: len(spans) == 1)
+        assert span.trace_id == TRACE_ID
+        assert not span.is_ok
+        assert span.attributes["error.type"] == "INTERNAL"
+        (line,) = [json.loads(line) for line in output.getvalue().splitlines()]
+        assert line["event"].startswith("internal error")
+        assert (line["trace_id"], line["span_id"]) == (TRACE_ID, f"{span.id:016x}")
+
+    logger = logging.getLogger("distlog.server.calls")
+    logger.addHandler(handler)
+    try:
+        with_nodes(story, tmp_path)
+    finally:
+        logger.removeHandler(handler)

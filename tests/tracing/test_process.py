@@ -87,7 +87,7 @@ def test_what_only_the_library_refuses_is_said_as_well(
     tracing = tracing_of(OTLP)
     assert tracing.counts is None
     (line,) = warnings(caplog)
-    assert line.startswith("nothing is traced: ")
+    assert line.startswith("nothing is traced: correct or unset the variable problem=")
     assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in line
 
 
