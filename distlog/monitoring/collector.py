@@ -55,6 +55,8 @@ class Served(Protocol):
     @property
     def tail_count(self) -> int: ...
     @property
+    def unread_size(self) -> int: ...
+    @property
     def request_durations(self) -> Histogram: ...
 
 
@@ -233,6 +235,8 @@ def _calls(samples: Samples, listener: Served) -> None:
     samples.put("calls_max", listener.limits.call_count_max)
     samples.put("tails_open", listener.tail_count)
     samples.put("tails_max", listener.limits.tail_count_max)
+    samples.put("unread_bytes", listener.unread_size)
+    samples.put("unread_max_bytes", listener.limits.unread_size_max)
 
 
 def _records(samples: Samples, node: Node, state_machine: StateMachine) -> None:

@@ -151,6 +151,13 @@ CHAPTERS = (
             _gauge("calls_max", "The limit of calls_running."),
             _gauge("tails_open", "Streams that follow a topic."),
             _gauge("tails_max", "The limit of tails_open."),
+            _gauge(
+                "unread_bytes", "Bytes that were read for consumers which have not taken them yet."
+            ),
+            _gauge(
+                "unread_max_bytes",
+                "The limit of unread_bytes. At it tails wait, and are ended after a while: OVERLOADED.",
+            ),
             _gauge("tails_waiting", "Reads that wait at the end of a topic for it to grow."),
         ),
     ),

@@ -89,6 +89,9 @@ class Listener:
         self.calls = Calls(random_bytes, now, self._gate, tracer)
         self._itself, self._view, self._about = itself, view, about
         self._health = Health(log, self._streams)
+        self._service = LogService(
+            log, self.limits, self._streams, self.calls.refused, self._tracer
+        )
         self._server = grpc.aio.server(
             handlers=self._handlers(log),
             options=server_options(self.limits),
@@ -139,19 +142,23 @@ class Listener:
         return self._streams.tail_count
 
     @property
+    def unread_size(self) -> int:
+        """Bytes that were read for consumers that have not taken them."""
+        return self._service.unread_size
+
+    @property
     def request_durations(self) -> Histogram:
         """How long the requests of streams to produce took."""
         return self._streams.request_durations
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
-        service = LogService(log, self.limits, self._streams, self.calls.refused, self._tracer)
         policy = PolicyCalls(log, self.limits, self._gate.authorizer)
         cluster = ClusterService(
             log, self.limits, __version__, policy, self._itself, self._view, self._about
         )
         return [
-            self.calls.handlers(LOG, service),
+            self.calls.handlers(LOG, self._service),
             self.calls.handlers(CLUSTER, cluster),
             self.calls.handlers(HEALTH, self._health, while_stopping=True),
             reflection_handlers(),

@@ -50,6 +50,11 @@ class LogService:
         self._unread = Unread(limits)
         self._refused: Counter[str] = Counter() if refused is None else refused
 
+    @property
+    def unread_size(self) -> int:
+        """Bytes that were read for consumers that have not taken them."""
+        return self._unread.size
+
     async def produce(
         self, request: log_pb2.ProduceRequest, context: Any
     ) -> log_pb2.ProduceResponse:

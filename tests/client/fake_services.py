@@ -230,6 +230,7 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
         is_leader = leader is not None and self._cluster.nodes[leader] is self._node
         return log_pb2.StatusResponse(
             node_id=self._node.node_id,
+            problem=self._cluster.problem,
             cluster_id="c1",
             role="leader" if is_leader else "follower",
             term=self._cluster.term,

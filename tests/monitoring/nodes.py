@@ -37,6 +37,7 @@ class Served:
     calls: Calls
     limits: ServerLimits
     tail_count: int = 0
+    unread_size: int = 0
     request_durations: Histogram = field(default_factory=lambda: Histogram(DURATIONS_S))
 
 
