@@ -11,23 +11,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 
+# Of this process alone, so that nobody takes a port that was found free: on 127.0.0.1 every connection of the machine takes one.
+HOST = "127." + ".".join(str(octet) for octet in SystemRandom().choices(range(2, 255), k=3))
 START_DEADLINE_S = 20.0
 NAMES = ("n1", "n2", "n3")
 DISTLOG = ("-m", "distlog")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nobody listens on now."""
+def free_ports(count: int, host: str = HOST) -> list[int]:
+    """Return ports of an address of loopback that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [each.getsockname()[1] for each in sockets]
 
 
@@ -41,25 +44,33 @@ class BenchCluster:
         settings: Sequence[str] = (),
         *,
         with_tls: bool = False,
+        with_http: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """program(name): what runs distlog as this node: modules and arguments of Python before those of distlog.
 
-        settings: further arguments of every node.  with_tls: they and their clients have certificates.
+        settings: further arguments of every node.  with_tls: they and their clients have certificates.  with_http: they have a port for
+        monitoring.  variables: of the environment of every node.
         """
         self._certificates = root / "certificates" if with_tls else None
         if self._certificates is not None:
             made = [sys.executable, *DISTLOG, "certs", str(self._certificates)]
             subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
         self._program = program
-        ports = free_ports(2 * len(NAMES))
-        peer_ports = ports[len(NAMES) :]
+        ports = free_ports(3 * len(NAMES))
+        peer_ports, http_ports = ports[len(NAMES) : 2 * len(NAMES)], ports[2 * len(NAMES) :]
+        self._http = dict(zip(NAMES, (f"127.0.0.1:{port}" for port in http_ports), strict=True))
+        self._with_http = with_http
+        # Nothing of whoever measures is for the nodes to trace.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        self._environment = kept | dict(variables or {})
         self._root = root
         self._settings = settings
         self._peers = ",".join(
-            f"{name}=127.0.0.1:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
+            f"{name}={HOST}:{port}" for name, port in zip(NAMES, peer_ports, strict=True)
         )
         self._addresses = {
-            name: f"127.0.0.1:{port}" for name, port in zip(NAMES, ports[: len(NAMES)], strict=True)
+            name: f"{HOST}:{port}" for name, port in zip(NAMES, ports[: len(NAMES)], strict=True)
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -77,12 +88,18 @@ class BenchCluster:
         """Start a node that does not run."""
         command = [sys.executable, *self._program(name), "serve", "--node-id", name]
         command += ["--peers", self._peers, "--data-dir", str(self._root / name)]
-        command += ["--listen", self._addresses[name], "--http-listen", "none"]
+        command += ["--listen", self._addresses[name]]
+        command += ["--http-listen", self._http[name] if self._with_http else "none"]
         command += ["--log-format", "text", *self._settings, *self._tls_flags(name)]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT
+                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment
             )
+
+    @property
+    def http_addresses(self) -> list[str]:
+        """Where the nodes are monitored, if they are."""
+        return list(self._http.values())
 
     @property
     def client_flags(self) -> list[str]:
@@ -133,10 +150,14 @@ def running_cluster(
     settings: Sequence[str] = (),
     *,
     with_tls: bool = False,
+    with_http: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[BenchCluster]:
     """Run three nodes on fresh directories, which are removed afterwards; the others as `BenchCluster` has them."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    cluster = BenchCluster(root, program, settings, with_tls=with_tls)
+    cluster = BenchCluster(
+        root, program, settings, with_tls=with_tls, with_http=with_http, variables=variables
+    )
     try:
         for name in NAMES:
             cluster.start(name)

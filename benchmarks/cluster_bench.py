@@ -25,12 +25,13 @@ from benchmarks.cluster import BenchCluster, machine, running_cluster
 from benchmarks.cluster_loads import Loads, Sizes
 from benchmarks.cluster_targets import page
 from benchmarks.limits import Runs, bare_server, measure_limits
+from benchmarks.observed import WAYS, observed_cluster, unwatched
 from benchmarks.pages import PAGE, write_page
 from benchmarks.processes import busy_percent
 
 # Between these it writes its tables.
 MARKS = ("<!-- make bench writes from here -->", "<!-- to here -->")
-SECTIONS = ("latency", "throughput", "tls", "idle", "history", "failover")
+SECTIONS = ("latency", "throughput", "tls", "observed", "idle", "history", "failover")
 # Journal and logs of three nodes, for each byte of records.
 SPACE_FACTOR = 9
 SPACE_BESIDE = 8 << 30
@@ -80,6 +81,8 @@ def measure(
         if "tls" in sections:
             with running_cluster(directory, with_tls=True) as other:
                 measure_tls(loads, Loads(other, directory, sizes), runs, notes)
+        if "observed" in sections:
+            measure_observed(loads, directory, sizes, runs, notes)
         if "history" in sections:
             with running_cluster(directory) as other:
                 beside = Loads(other, directory, sizes)
@@ -121,6 +124,19 @@ def measure_tls(loads: Loads, secured: Loads, runs: int, notes: Notes) -> None:
             found |= dict(zip(POLICY, secured.some_of_each(number), strict=True))
         if number:
             notes.add(found)
+
+
+def measure_observed(loads: Loads, directory: Path, sizes: Sizes, runs: int, notes: Notes) -> None:
+    """Measure writes with somebody who looks and without, in turns, one way to look after the other."""
+    for way in WAYS:
+        with observed_cluster(directory, way) as other:
+            watched = Loads(other, directory, sizes)
+            watched.settle()
+            for number in range(runs + 1):
+                found = loads.observed(f"{way.name}-{number}", unwatched(way.name))
+                found |= watched.observed(f"{way.name}-{number}", way.name)
+                if number:
+                    notes.add(found)
 
 
 def measure_history(loads: Loads, beside: Loads, runs: int, notes: Notes) -> None:

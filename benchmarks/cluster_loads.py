@@ -3,6 +3,7 @@
 latency       one record at a time: by call, on a stream, by 16 callers, and until a tailing consumer has it
 throughput    batches of several shapes in, and records and batches out, with the processor's time of each node
 tls           some of that with certificates, with a policy as well, and in the same minutes without either
+observed      writes to nodes whose metrics are asked for, and that trace a hundredth or all of it, and in the same minutes without
 idle          the processor's time of nodes that nobody uses
 history       memory after much was written, cost with a history and with many topics, restart after kill -9
 """
@@ -26,6 +27,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks.cluster import NAMES, BenchCluster
 from benchmarks.failover import settled
 from benchmarks.limits import CALLERS, Runs
+from benchmarks.observed import FIGURES
 from benchmarks.processes import processor_s, resident_mb
 from distlog.client import Client, Rule
 
@@ -187,6 +189,21 @@ class Loads:
             read["megabytes_per_s"],
             call["p50_ms"],
         )
+
+    def observed(self, topic: str, name: str) -> Runs:
+        """Return the figures of writes that `benchmarks.observed` names, each beginning with `name`; the topics with `topic`."""
+        many = self.written(f"many-{topic}", SMALL, MANY)
+        own = self.written(f"own-{topic}", SMALL)
+        calls = self.bench("latency", "--of", "call", "--callers", str(CALLERS))
+        call = self.bench("latency", "--of", "call")["latency"]
+        found = (
+            many["records_per_s"],
+            own["records_per_s"],
+            calls["records_per_s"],
+            call["p50_ms"],
+            call["p99_ms"],
+        )
+        return {f"{name}_{figure}": each for figure, each in zip(FIGURES, found, strict=True)}
 
     @contextmanager
     def policy(self) -> Iterator[None]:

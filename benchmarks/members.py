@@ -33,7 +33,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.catch_up import load
-from benchmarks.cluster import NAMES, free_ports, machine
+from benchmarks.cluster import HOST, NAMES, free_ports, machine
 from benchmarks.figures import Figure, table
 from distlog.cli.units import size as parse_size
 from distlog.client import Client
@@ -64,7 +64,7 @@ class GrowingCluster:
 
     def address(self, name: str) -> str:
         """Return where clients reach a node."""
-        return f"127.0.0.1:{self._ports[name][0]}"
+        return f"{HOST}:{self._ports[name][0]}"
 
     @property
     def addresses(self) -> list[str]:
@@ -82,7 +82,7 @@ class GrowingCluster:
         way += self._alike
         command = [sys.executable, "-m", "distlog", "serve", "--node-id", name, *way]
         command += ["--data-dir", str(self._root / name), "--listen", self.address(name)]
-        command += ["--peer-listen", f"127.0.0.1:{self._ports[name][1]}"]
+        command += ["--peer-listen", f"{HOST}:{self._ports[name][1]}"]
         command += ["--http-listen", "none", "--log-format", "text"]
         with (self._root / f"{name}.out").open("ab") as output:
             self._processes[name] = subprocess.Popen(

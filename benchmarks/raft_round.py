@@ -141,7 +141,7 @@ def one_run(
 ) -> tuple[list[float], list[float], list[float]]:
     """Start three nodes, the first of them in this process, and measure."""
     root = Path(tempfile.mkdtemp(prefix="distlog-bench-", dir=directory))
-    ports = dict(zip((*NAMES, "echo"), free_ports(4), strict=True))
+    ports = dict(zip((*NAMES, "echo"), free_ports(4, "127.0.0.1"), strict=True))
     echo_port = ports.pop("echo")
     followers = [_follower(name, root, ports, echo_port, durability) for name in NAMES[1:]]
     try:

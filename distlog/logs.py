@@ -1,7 +1,10 @@
 """The log of a node: one line an event on the standard output, readable on a terminal, JSON in a pipe; and what is counted of it.
 
-Levels are set for the node and for single packages of it: `info,distlog.peer=debug`.  `LogMemory` counts every line by its level, so
-that no warning passes unseen, and keeps the last that were warnings or worse for who asks for the status.
+A line that is logged while a call is served that is traced has the ids of its span, so that one leads to the other.
+
+Levels are set for the node and for single packages of it: `info,distlog.peer=debug`.  `LogMemory` counts every line by its package and
+level, warnings also where the level keeps them from being written, so that none passes unseen, and keeps the last that were warnings or
+worse for who asks for the status.
 """
 
 from __future__ import annotations
@@ -14,7 +17,18 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distlog.tracing.spans import SERVED
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
+# Those of which a first one must be seen as one more: they are counted from 0 for every package.
+SEVERE_LEVELS = LEVELS[2:]
+# The parts of distlog that log, and everything else.
+OTHER = "other"
+PACKAGES = (
+    *("catch_up", "client", "consensus", "discovery", "membership", "monitoring", "node", "peer"),
+    *("security", "serve", "server", "tracing"),
+    OTHER,
+)
 # Warnings and errors that are kept, and characters of each.
 KEPT_MAX = 20
 TEXT_SIZE_MAX = 500
@@ -32,16 +46,17 @@ class LogLine:
 
 
 class LogMemory(logging.Handler):
-    """Counts lines by level, and keeps the last warnings.  Any thread may log."""
+    """Counts lines by package and level, and keeps the last warnings.  Any thread may log."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: Counter[str] = Counter(dict.fromkeys(LEVELS, 0))
+        zeros = {(package, level): 0 for package in PACKAGES for level in SEVERE_LEVELS}
+        self.counts: Counter[tuple[str, str]] = Counter(zeros)
         self._kept: deque[LogLine] = deque(maxlen=KEPT_MAX)
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
-        self.counts[level if level in LEVELS else "info"] += 1
+        self.counts[package_of(record.name), level if level in LEVELS else "info"] += 1
         if record.levelno >= logging.WARNING:
             text = record.getMessage()[:TEXT_SIZE_MAX]
             self._kept.append(LogLine(int(record.created * 1000), level, record.name, text))
@@ -52,6 +67,36 @@ class LogMemory(logging.Handler):
         return tuple(self._kept)
 
 
+def package_of(logger: str) -> str:
+    """Return the part of distlog that a logger is of."""
+    parts = logger.split(".", 2)
+    is_ours = parts[0] == "distlog" and len(parts) > 1
+    return parts[1] if is_ours and parts[1] in PACKAGES else OTHER
+
+
+class _Threshold(logging.Filter):
+    """Lets through what is severe enough for the package that it is of."""
+
+    def __init__(self, level: str, levels: Mapping[str, str]) -> None:
+        super().__init__()
+        self._levels = {"": level, **levels}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        name = record.name
+        while name not in self._levels:
+            name = name.rpartition(".")[0]
+        return record.levelno >= _number(self._levels[name])
+
+
+def _number(level: str) -> int:
+    return int(logging.getLevelNamesMapping()[level.upper()])
+
+
+def _counted(level: str) -> int:
+    """Return the least severity that a logger passes on: warnings are counted whether they are written or not."""
+    return min(_number(level), logging.WARNING)
+
+
 def configure_logging(level: str, levels: Mapping[str, str], log_format: str) -> LogMemory:
     """Send the process's log to the standard output, one line an event; return what is counted of it.
 
@@ -60,12 +105,13 @@ def configure_logging(level: str, levels: Mapping[str, str], log_format: str) ->
     is_json = log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
     output = logging.StreamHandler(sys.stdout)
     output.setFormatter(JsonLines() if is_json else TextLines())
+    output.addFilter(_Threshold(level, levels))
     memory = LogMemory()
-    logging.basicConfig(level=level.upper(), handlers=[output, memory], force=True)
+    logging.basicConfig(level=_counted(level), handlers=[output, memory], force=True)
     # It tells of each model that it is given, and of each question.
     logging.getLogger("casbin").setLevel(logging.WARNING)
     for name, its_level in levels.items():
-        logging.getLogger(name).setLevel(its_level.upper())
+        logging.getLogger(name).setLevel(_counted(its_level))
     return memory
 
 
@@ -80,7 +126,9 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         # A field may quote what has lines of its own; a traceback comes below.
-        return " ".join(super().formatMessage(record).splitlines())
+        line = " ".join(super().formatMessage(record).splitlines())
+        ids = " ".join(f"{name}={value}" for name, value in trace_ids().items())
+        return f"{line} {ids}" if ids else line
 
 
 class JsonLines(logging.Formatter):
@@ -96,7 +144,14 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **trace_ids(),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def trace_ids() -> dict[str, str]:
+    """Return the ids of the span that is served now, as OpenTelemetry names them in logs; nothing if there is none."""
+    span = SERVED.get()
+    return {} if span is None else dict(zip(("trace_id", "span_id"), span.ids, strict=True))

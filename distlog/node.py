@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from distlog.arrival import Arrival, make_agreement
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.files import Files, FilesPorts
 from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
@@ -28,14 +27,15 @@ from distlog.consensus.reconcile import Policy
 from distlog.consensus.recovery import Recovered
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.consensus.rules import Rules, complete_rules
-from distlog.departure import Departure
 from distlog.errors import (
     DistlogError,
     PeerRefused,
     StorageFull,
 )
-from distlog.finding import Finding
-from distlog.neighbours import Neighbours
+from distlog.membership.arrival import Arrival, make_agreement
+from distlog.membership.departure import Departure
+from distlog.membership.finding import Finding
+from distlog.membership.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings, stored_configuration
 from distlog.peer.frames import Channel
 from distlog.peer.handshake import Hello
@@ -166,7 +166,10 @@ class Node:
                 leader_id = await log.transfer_leadership()
         except (DistlogError, TimeoutError) as error:
             # The others elect one when the connections to this node are closed.
-            logger.warning("stopping as the leader problem=%s", str(error) or "time is up")
+            logger.warning(
+                "stopping as the leader: writes wait until the others have elected one problem=%s",
+                str(error) or "time is up",
+            )
         else:
             logger.info("leadership handed over leader_id=%s", leader_id)
 
@@ -275,6 +278,7 @@ class Node:
                 flush=self.peers.flush,
                 refuse=self.peers.refuse,
                 failed=self._fail,
+                tracer=self._ports.tracer,
             ),
             settings=replace(
                 settings.group, journal_size_max=settings.replicated_log.journal_size_max
@@ -372,7 +376,10 @@ class Node:
                 durable_sequence=group.journal.durable_sequence,
             )
         except (CopyIncomplete, StorageFull) as error:
-            logger.warning("not going over to the copied checkpoint problem=%s", error)
+            logger.warning(
+                "not going over to the copied checkpoint: free space, it is copied again problem=%s",
+                error,
+            )
             is_done = False
         return is_done, self._open_state()
 
@@ -406,7 +413,10 @@ class Node:
         except Exception as error:
             if isinstance(error, StorageFull) and self._directory.cluster_id is None:
                 # Nothing is written yet, and nobody waits for this node: the next hello brings it here again.
-                logger.warning("the cluster is not written down yet problem=%s", error)
+                logger.warning(
+                    "the cluster is not written down yet: free space, it goes on by itself problem=%s",
+                    error,
+                )
                 self._formation.forget()
                 return
             self._fail(error)

@@ -17,12 +17,13 @@ from distlog.discovery.dns import AskNode, Resolve
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid
-from distlog.joining import AskMembers
+from distlog.membership.joining import AskMembers
 from distlog.peer.limits import PeerLimits
 from distlog.programs import Programs
 from distlog.runtime import Clock, Network, Worker
 from distlog.storage.data_directory import DataDirectory
 from distlog.storage.disk import Disk
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 
 class MemberIdentity(NamedTuple):
@@ -126,6 +127,8 @@ class NodePorts:
     # Run another program, and bytes for keys.  Only discovery by a Serf agent of the node's own does.
     programs: Programs | None = None
     random_bytes: Callable[[int], bytes] = bytes
+    # Records what becomes of requests.
+    tracer: Tracer = NO_TRACER
 
 
 def stored_configuration(settings: NodeSettings, directory: DataDirectory) -> Configuration | None:

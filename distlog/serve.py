@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -50,7 +51,7 @@ from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, reso
 from distlog.security.audit import AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
-from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
+from distlog.security.network import HTTP, TlsNetwork
 from distlog.security.peer_name import peer_name_problem
 from distlog.security.rotated_file import RotatedFile
 from distlog.security.tls import Credentials
@@ -58,6 +59,7 @@ from distlog.server.authorization import Authorization, AuthorizationSettings
 from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from distlog.storage.disk import RealDisk
+from distlog.tracing.process import ProcessTracing
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
+# Of what is left of it, spans that wait for their exporter get so much, and in any case the least.
+STOP_TIMEOUT_S = 4.8
+SPANS_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_MIN_S = 1.0, 0.2
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
 # With --leave-on-stop, before that.
@@ -131,8 +136,10 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
+    tracing = ProcessTracing(os.environ, config.node_id, ThreadWorker)
     peers, http = networks(credentials, config.tls_peer_name)
-    node = Node(node_settings(config), real_ports(credentials, peers))
+    ports = dataclasses.replace(real_ports(credentials, peers), tracer=tracing.tracer)
+    node = Node(node_settings(config), ports)
     audit_worker = ThreadWorker(f"{config.node_id}-audit")
     authorization = make_authorization(config, node.replicated_log, audit_worker)
     listener = Listener(
@@ -148,6 +155,7 @@ async def _run(
         itself=node.finding.itself,
         view=node.finding.view,
         about=lambda: monitor.about(),
+        tracer=tracing.tracer,
     )
     monitor = Monitor(
         node,
@@ -156,18 +164,11 @@ async def _run(
         log=log,
         defences=defences(credentials, authorization, peer=peers, http=http),
         is_open=config.http_open,
+        spans=tracing.counts,
     )
     port = await listener.start()
     address = str(config.advertise) if config.advertise else f"{config.listen.host}:{port}"
-    logger.info(
-        "starting version=%s node_id=%s data_dir=%s reached_by=%s",
-        __version__,
-        config.node_id,
-        config.data_dir,
-        reached_by(config),
-    )
-    if Durability(config.durability) is Durability.OS:
-        logger.warning(OS_DURABILITY_WARNING)
+    _say_what_starts(config)
     try:
         if config.http_listen is not None:
             # Before the node: a probe must be answered while it starts, however long that takes.
@@ -187,12 +188,27 @@ async def _run(
         await _leave(node)
     if watching is not None:
         watching.cancel()
+    stops_at = loop.time() + STOP_TIMEOUT_S
     try:
         return await _shut_down(node, listener, Durability(config.durability))
     finally:
         monitor.stop()
         await authorization.stop()
         audit_worker.close()
+        left_s = max(SPANS_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        await tracing.stop(min(SPANS_STOP_TIMEOUT_S, left_s))
+
+
+def _say_what_starts(config: ServeConfig) -> None:
+    logger.info(
+        "starting version=%s node_id=%s data_dir=%s reached_by=%s",
+        __version__,
+        config.node_id,
+        config.data_dir,
+        reached_by(config),
+    )
+    if Durability(config.durability) is Durability.OS:
+        logger.warning(OS_DURABILITY_WARNING)
 
 
 async def _first(
@@ -211,7 +227,10 @@ async def _leave(node: Node) -> None:
     try:
         await node.departure.leave(LEAVE_TIMEOUT_S)
     except DistlogError as error:
-        logger.warning("stopping as a member, since it could not leave problem=%s", error)
+        logger.warning(
+            "stopping as a member, since it could not leave: remove it by another node (distlog cluster remove) problem=%s",
+            error,
+        )
 
 
 async def _shut_down(node: Node, listener: Listener, durability: Durability) -> int:
@@ -272,9 +291,7 @@ def networks(credentials: Credentials | None, peer_name: str) -> tuple[Network, 
         return TcpNetwork(), TcpNetwork()
     clock = SystemClock()
     peers = TlsNetwork(TcpNetwork(), credentials.peer_context, clock, peer_name=peer_name)
-    http = TlsNetwork(
-        TcpNetwork(), lambda _: credentials.http_context(), clock, complaint=HTTP_COMPLAINT
-    )
+    http = TlsNetwork(TcpNetwork(), lambda _: credentials.http_context(), clock, what=HTTP)
     return peers, http
 
 

@@ -6,14 +6,17 @@ A test that takes `seed` runs once for each seed, so its id names the one that f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import hypothesis
 import pytest
 
+from tests import counted
 from tests.crash_tally import CrashTally
 
-TALLY = pytest.StashKey[CrashTally]()
+# Clusters, of processes and simulated: most of the time of a run.
+LONG = ("tests/processes/", "tests/benchmarks/", "tests/simulation/")
 
 # No deadline: a test machine may stall.  A failing example prints the line that repeats it.
 hypothesis.settings.register_profile("distlog", deadline=None, print_blob=True)
@@ -60,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TALLY] = CrashTally(full=bool(config.getoption("--full-matrix")))
+    config.pluginmanager.register(counted)
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
     )
@@ -75,6 +78,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     count = metafunc.config.getoption("--seeds") or (mark.args[0] if mark else 20)
     first = metafunc.config.getoption("--first-seed")
     metafunc.parametrize("seed", range(first, first + count), ids=lambda seed: f"seed={seed}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With workers, begin with what takes longest: the last one of them shall not be waited for by all others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def names_of(mark: pytest.Mark) -> list[str]:
@@ -92,18 +101,7 @@ def rounds(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> CrashTally:
     """Where the cases of the crash matrix are counted."""
-    return request.config.stash[TALLY]
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print how many cases the crash matrix had."""
-    lines = list(config.stash[TALLY].table())
-    if lines:
-        terminalreporter.section("cases of the crash matrix")
-        for line in lines:
-            terminalreporter.write_line(line)
+    return counted.of(request.config).crashes
 
 
 @pytest.hookimpl(wrapper=True)

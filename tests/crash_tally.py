@@ -7,7 +7,7 @@ its own counts, so that a change cannot make the matrix small without being seen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 KIND_WIDTH = 58
 
@@ -31,6 +31,15 @@ class CrashTally:
         """Fail if there are fewer cases of a kind than there have to be."""
         found = self.cases(target, kind)
         assert found >= floor, f"{target}: only {found} cases of {kind!r}, not {floor}"
+
+    def content(self) -> list[tuple[str, str, int]]:
+        """Return all counts, for `add` in another process."""
+        return [(target, kind, cases) for (target, kind), cases in self._counts.items()]
+
+    def add(self, content: Iterable[tuple[str, str, int]]) -> None:
+        """Add the counts of another process."""
+        for target, kind, cases in content:
+            self.count(target, kind, cases)
 
     def table(self) -> Iterator[str]:
         """Yield the lines of a table; none if nothing was counted."""

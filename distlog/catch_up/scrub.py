@@ -273,7 +273,9 @@ class Scrub:
                 break
         self.counters["repairs_failed"] += 1
         logger.warning(
-            "a damaged segment is not replaced yet path=%s problem=%s", target.path, problem
+            "a damaged segment is not replaced yet: start the other nodes, or mend what the problem names path=%s problem=%s",
+            target.path,
+            problem,
         )
 
     async def _replace(self, fetch: Fetch, target: _Target) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distlog.cli import health, leave, members, rejoin, wait, watching
-from distlog.cli.arguments import add_server_argument, count, seconds
+from distlog.cli.arguments import add_server_argument, count, seconds, server_addresses
 from distlog.cli.connecting import connected
 from distlog.cli.table import table
 from distlog.errors import DistlogError, MemberNotAdded
@@ -150,7 +150,7 @@ def run(namespace: argparse.Namespace) -> int:
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
     elif not nodes:
-        print("there is no cluster yet: the log of each node says whom it waits for")
+        print("\n".join(["there is no cluster yet:", *asyncio.run(why_none(namespace))]))
     else:
         print(as_text(nodes))
     return 0 if leader else 1
@@ -162,12 +162,13 @@ def as_text(nodes: list[dict[str, Any]]) -> str:
     tables = [
         table(node_columns(nodes), [node_cells(node, nodes) for node in nodes]),
         table(health.COLUMNS, [health.cells(node) for node in nodes]),
-        table(topic_columns(nodes), topic_rows(nodes)),
     ]
-    if problems := health.problem_rows(nodes):
-        tables.append(table(health.PROBLEM_COLUMNS, problems))
     if leading and leading["planned"]:
         tables.append(table(PLAN_COLUMNS, plan_rows(leading["planned"])))
+    if problems := health.problem_rows(nodes):
+        tables.append(table(health.PROBLEM_COLUMNS, problems))
+    # Last: there may be many.
+    tables.append(table(topic_columns(nodes), topic_rows(nodes)))
     return "\n\n".join(tables)
 
 
@@ -266,6 +267,19 @@ async def look(namespace: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     return nodes
+
+
+async def why_none(namespace: argparse.Namespace) -> list[str]:
+    """Return what the nodes at `--server` wait for, a line each."""
+    lines = []
+    async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
+        for address in server_addresses(namespace):
+            try:
+                status = await client.node_status(address)
+                lines.append(f"  {address} {status.node_id}: {status.problem or status.state}")
+            except DistlogError as error:
+                lines.append(f"  {address}: {error}")
+    return lines
 
 
 async def status_of(client: Client, server: Server) -> NodeStatus | None:

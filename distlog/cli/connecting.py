@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
 from distlog.cli.arguments import server_addresses
-from distlog.cli.terminal import print_note
-from distlog.errors import Unreachable
+from distlog.cli.terminal import print_note, print_waiting
+from distlog.errors import DistlogError, NoLeader, Unreachable
 
 if TYPE_CHECKING:
     from grpc import ChannelCredentials
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # How long a cluster that is just being started may take to answer at all.
 FIRST_CONTACT_TIMEOUT_S = 5.0
 FIRST_CONTACT_PAUSE_S = 0.2
+# After so long without success a command says what it waits for: an election is over by then.
+SILENCE_MAX_S = 3.0
+# Between two failures of one series at most: longer than an attempt and a pause.
+SERIES_GAP_S = 8.0
 
 
 @asynccontextmanager
@@ -40,11 +44,41 @@ async def connected(
     # Only now: a mistake in the flags is answered without loading gRPC.
     from distlog.client import Client
 
+    waiting = Waiting(asyncio.get_running_loop().time)
     async with Client(
-        addresses, timeout_s=timeout_s, random=Random(), credentials=credentials
+        addresses,
+        timeout_s=timeout_s,
+        random=Random(),
+        credentials=credentials,
+        on_retry=waiting.failed,
     ) as client:
         await reach(client, min(timeout_s, first_contact_timeout_s))
         yield client
+
+
+class Waiting:
+    """Says once what a command waits for that only seems to hang."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """now(): seconds on a clock that never goes back."""
+        self._now = now
+        # When the present series of failures began, and when the last one was.
+        self._began_at = self._failed_at = float("-inf")
+        self._is_said = False
+
+    def failed(self, error: DistlogError) -> None:
+        """Take note of a failure after which there may be another attempt."""
+        now = self._now()
+        if now - self._failed_at > SERIES_GAP_S:
+            self._began_at = now
+        self._failed_at = now
+        if now - self._began_at >= SILENCE_MAX_S and not self._is_said:
+            self._is_said = True
+            print_waiting(
+                f"for a leader: {error.problem}"
+                if isinstance(error, NoLeader)
+                else f"since {error}"
+            )
 
 
 def tls_credentials_of(namespace: argparse.Namespace) -> ChannelCredentials | None:

@@ -25,6 +25,13 @@ def print_note(text: str) -> None:
         write_line(sys.stderr, text)
 
 
+def print_waiting(text: str) -> None:
+    """Print one line to standard error that says what is waited for, also where no person reads it."""
+    # A line that shows progress may be there.
+    beginning = CLEAR_LINE if is_terminal(sys.stderr) else ""
+    write_line(sys.stderr, f"{beginning}distlog: waiting {' '.join(text.split())}")
+
+
 def write_line(stream: TextIO | None, text: str) -> None:
     # Where nobody listens there is nobody to tell that.
     if stream is not None:

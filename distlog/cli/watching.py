@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,8 +16,8 @@ from distlog.errors import ConfigurationInvalid, DistlogError
 Found = TypeVar("Found")
 
 INTERVAL_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 2.0, 0.5, 3600.0
-# To the upper left corner, and clear what is below.
-CLEAR = "\x1b[H\x1b[2J"
+# To the upper left corner; clear the rest of a line; clear what is below.
+HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def interval(text: str) -> float:
@@ -57,6 +58,15 @@ def run(
     return 0
 
 
+def fitting(text: str, width: int, height: int) -> list[str]:
+    """Return the lines of a text as far as a terminal has room for them, and how many more there are."""
+    lines = [line[:width] for line in text.splitlines()]
+    if len(lines) <= height:
+        return lines
+    kept = lines[: max(0, height - 1)]
+    return [*kept, f"... {len(lines) - len(kept)} more lines, without --watch"]
+
+
 async def _watch(
     interval_s: float, look: Callable[[], Awaitable[Found]], as_text: Callable[[Found], str]
 ) -> None:
@@ -66,5 +76,12 @@ async def _watch(
         except DistlogError as error:
             # What is watched may be gone for a while: that is when somebody watches.
             text = str(error)
-        print(f"{CLEAR}{text}\n\nevery {interval_s:g} s; Ctrl-C ends it", flush=True)
+        size = shutil.get_terminal_size()
+        lines = [
+            *fitting(text, size.columns, size.lines - 3),
+            "",
+            f"every {interval_s:g} s; Ctrl-C ends it",
+        ]
+        # Line over line: a screen that is cleared before flickers.
+        print(HOME + f"{CLEAR_LINE}\n".join(lines) + CLEAR_BELOW, end="", flush=True)
         await asyncio.sleep(interval_s)

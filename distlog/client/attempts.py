@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from random import Random
 
 import grpc
@@ -53,6 +54,7 @@ READ_ELSEWHERE = (*RETRIED, CorruptBatch, CorruptIndex)
 # The pauses between attempts double from the first one to PAUSE_FACTOR_MAX times that.
 PAUSE_FIRST_S = 0.05
 PAUSE_FACTOR_MAX = 20
+OnRetry = Callable[[DistlogError], None]
 # How gRPC itself words that a message is over the limit of one of the two ends.
 TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 # gRPC prefixes the reason with every address that it tried.
@@ -131,9 +133,13 @@ class Backoff:
     Without a generator they are not shortened; many clients that lost the same node then return at the same moments.
     """
 
-    def __init__(self, first_s: float, random: Random | None) -> None:
+    def __init__(
+        self, first_s: float, random: Random | None, on_retry: OnRetry | None = None
+    ) -> None:
+        """on_retry(error): is told why another attempt may follow."""
         self._first_s = first_s
         self._random = random
+        self._on_retry = on_retry
         self._failure_count = 0
 
     def reset(self) -> None:
@@ -142,6 +148,8 @@ class Backoff:
 
     def next_pause_s(self, error: DistlogError) -> float:
         """Return how long to wait after `error`, the failure of the attempt just made."""
+        if self._on_retry is not None:
+            self._on_retry(error)
         # 2**5 is past the longest pause; a larger exponent would only be a larger number.
         pause_s = self._first_s * min(PAUSE_FACTOR_MAX, 1 << min(self._failure_count, 5))
         self._failure_count += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc.aio
 
@@ -23,6 +23,7 @@ from distlog.client.attempts import (
     AMBIGUOUS,
     PAUSE_FIRST_S,
     Deadline,
+    OnRetry,
     read_error,
     write_error,
 )
@@ -31,6 +32,7 @@ from distlog.client.produce_stream import ANSWER_TIMEOUT_S
 from distlog.client.producer import Producer
 from distlog.client.routing import ASK_TIMEOUT_S, ATTEMPT_TIMEOUT_S, Node, Routing
 from distlog.client.topics import Topics
+from distlog.client.traced import tracer_of
 from distlog.client.unary import UnaryProducer, open_identity
 from distlog.client.values import (
     Headers,
@@ -46,6 +48,9 @@ from distlog.client.values import (
 )
 from distlog.client.window import BATCH_RECORD_COUNT, BATCH_SIZE, MEMORY_SIZE, batch_limits
 from distlog.errors import MemberNotFound
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 # How long a call, a producer or a consumer bears that the cluster does not answer.  An election takes about a second, a
 # restart some more.
@@ -68,20 +73,29 @@ class Client:
         retry_pause_s: float = PAUSE_FIRST_S,
         random: Random | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        tracer_provider: TracerProvider | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         """addresses: host:port of one node or more (a text may name several, with commas); the others are found.
 
         timeout_s: the deadline of each call.  retry_pause_s: the pause after a first failure; they double up to twenty
         times it.  random: spreads the retries of many clients; without it they are not spread.
         credentials: for nodes with certificates: what `tls_credentials` makes of the files; None: nothing is encrypted.
+        tracer_provider: of OpenTelemetry; None: that of the program, if it has set one before.
+        on_retry(error): is told why an attempt failed that another one may follow, for who waits and wants to know for what.
         Raises InvalidRequest for no address.
         """
         if isinstance(addresses, str):
             addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         self._routing = Routing(
-            addresses, retry_pause_s=retry_pause_s, random=random, credentials=credentials
+            addresses,
+            retry_pause_s=retry_pause_s,
+            random=random,
+            credentials=credentials,
+            on_retry=on_retry,
         )
-        self._unary = UnaryProducer(self._routing)
+        self._tracer = tracer_of(tracer_provider)
+        self._unary = UnaryProducer(self._routing, self._tracer)
         self._topics = Topics(self._routing)
         self._timeout_s = timeout_s
         # Made here and perhaps still open: their tasks and streams must not outlive the connections.
@@ -155,6 +169,7 @@ class Client:
             answer_timeout_s=answer_timeout_s,
             linger_s=linger_s,
             limits=limits,
+            tracer=self._tracer,
         )
         self._keep(producer)
         return producer

@@ -83,6 +83,8 @@ class ProduceStream:
                     await self._linger.wait()
                     continue
                 self._patience.watch()
+                if block.span is not None:
+                    block.span.event("sent", {"server.address": self._address})
                 await self._call.write(block.request)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
             # The call is over; the reader is told why.

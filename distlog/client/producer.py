@@ -39,6 +39,7 @@ from distlog.errors import (
     ProducerStopped,
     RecordTooLarge,
 )
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Producer:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         linger_s: float = 0.0,
         limits: BatchLimits | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.topic = topic
         self.producer_id = producer_id
@@ -76,7 +78,7 @@ class Producer:
         self._delivery_timeout_s = delivery_timeout_s
         self._answer_timeout_s = min(answer_timeout_s, delivery_timeout_s)
         self._limits = limits or BatchLimits()
-        self._window = Window(topic, producer_id, epoch, self._limits)
+        self._window = Window(topic, producer_id, epoch, self._limits, tracer)
         # Of the first and the last acknowledged record, None before there is one.
         self.first_offset: int | None = None
         self.last_offset: int | None = None
@@ -257,7 +259,10 @@ class Producer:
             return
         self._window.restart(may_be_written=True)
         if not task.cancelled():
-            logger.error("producer failed", exc_info=task.exception())
+            logger.error(
+                "the producer failed by a mistake of ours: please report it",
+                exc_info=task.exception(),
+            )
             self._stop(OutcomeUnknown(cause=f"the producer failed: {task.exception()!r}"))
         elif len(self._window):
             self._stop(ProducerStopped(cause="it was closed"))
@@ -346,6 +351,8 @@ class Producer:
                 outcome: DistlogError = OutcomeUnknown(cause=str(error))
             else:
                 outcome = error if index == 0 else ProducerStopped(cause=str(error))
+            if block.span is not None:
+                block.span.end(outcome.reason)
             for future in block.futures():
                 if not future.done():
                     future.set_exception(outcome)

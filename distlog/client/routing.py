@@ -25,6 +25,7 @@ from distlog.client.attempts import (
     RETRIED,
     Backoff,
     Deadline,
+    OnRetry,
     read_error,
     write_error,
 )
@@ -46,8 +47,10 @@ CONNECT_TIMEOUT_S = 2.0
 # How long one attempt of a unary call may take; the commit of a healthy cluster takes milliseconds.
 ATTEMPT_TIMEOUT_S = 5.0
 MESSAGE_SIZE_MAX = 64 << 20
-# Between two looks at who the nodes are, of a client that is in use.
-LOOK_INTERVAL_S = 0.8
+# Between two looks at who the nodes are: of a client that is in use, and the most of one that is not.
+LOOK_INTERVAL_S, LOOK_INTERVAL_MAX_S = 0.8, 30.0
+# When nobody has looked for so long, whoever uses the client looks first: another cluster may be at these addresses by now.
+LOOK_AGE_MAX_S = 4.0
 PRODUCE_BATCH, CONSUME_BATCH = "/log.v1.Log/ProduceBatch", "/log.v1.Log/ConsumeBatch"
 CHANNEL_OPTIONS = (
     # A call is repeated by the rules of this package, which know what may have been written, and by nothing else.
@@ -115,8 +118,12 @@ class Routing:
         retry_pause_s: float,
         random: Random | None,
         credentials: grpc.ChannelCredentials | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
-        """addresses: host:port of at least one node; the others are learned from it.  credentials: as for `Node`."""
+        """addresses: host:port of at least one node; the others are learned from it.  credentials: as for `Node`.
+
+        on_retry: as for `Backoff`.
+        """
         if not addresses or len(addresses) > ADDRESS_COUNT_MAX:
             raise InvalidRequest("addresses", f"1 to {ADDRESS_COUNT_MAX} of HOST:PORT are needed")
         self._given = tuple(dict.fromkeys(addresses))
@@ -131,8 +138,15 @@ class Routing:
         self._retry_pause_s = retry_pause_s
         self._random = random
         self._credentials = credentials
+        self._on_retry = on_retry
         # Looks at who the nodes are, from the first use on.
         self._looking: asyncio.Task[None] | None = None
+        # Set by whoever uses a node.
+        self._use = asyncio.Event()
+        # Why the node that was asked last is not ready, as it said; "": it is.
+        self._node_problem = ""
+        # When a node said last that it is of this cluster, on the loop's clock.
+        self._verified_at = float("-inf")
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -141,8 +155,12 @@ class Routing:
 
     def node(self, address: str) -> Node:
         """Return the connection to `address`, which is made when it is first used."""
+        self._use.set()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_for_ever())
+        return self._connection(address)
+
+    def _connection(self, address: str) -> Node:
         if address not in self._nodes:
             self._nodes[address] = Node(address, self._credentials)
         return self._nodes[address]
@@ -152,12 +170,13 @@ class Routing:
 
         Raises InvalidRequest if it is of another one, Unreachable, or what it refuses with.
         """
-        if address not in self._verified:
+        age_s = asyncio.get_running_loop().time() - self._verified_at
+        if address not in self._verified or age_s > LOOK_AGE_MAX_S:
             await self.servers(address)
         return self.node(address)
 
     def backoff(self) -> Backoff:
-        return Backoff(self._retry_pause_s, self._random)
+        return Backoff(self._retry_pause_s, self._random, self._on_retry)
 
     async def close(self) -> None:
         if self._looking is not None:
@@ -168,10 +187,20 @@ class Routing:
     # --- Who the nodes are ---
 
     async def _look_for_ever(self) -> None:
-        """Keep the announced addresses as new as the cluster's configuration, so that there is somewhere to go whoever is replaced."""
+        """Keep the announced addresses as new as the cluster's configuration, so that there is somewhere to go whoever is replaced.
+
+        The looks of a client that nobody uses come more and more seldom: many of them must not be a load.
+        """
         is_leader_silent = False
+        idle_s = 0.0
         for turn in itertools.count():
             await asyncio.sleep(LOOK_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(idle_s):
+                    await self._use.wait()
+            longer_s = min(2 * idle_s + LOOK_INTERVAL_S, LOOK_INTERVAL_MAX_S - LOOK_INTERVAL_S)
+            idle_s = 0.0 if self._use.is_set() else longer_s
+            self._use.clear()
             addresses = self._announced or self._given
             # The leader has the newest configuration; one that is silent may not be the leader any more.
             address = "" if is_leader_silent else self._leader_address
@@ -202,6 +231,8 @@ class Routing:
             if not self._leader_address:
                 nodes = "1 node" if len(answers) == 1 else f"{len(answers)} nodes"
                 problem = f"{nodes} answered and none knows one"
+                if self._node_problem:
+                    problem += f"; one of them says: {self._node_problem}"
                 raise NoLeader(problem=problem, retry_delay_s=self._retry_pause_s)
         return await self.verified_node(self._leader_address)
 
@@ -262,17 +293,19 @@ class Routing:
         Raises InvalidRequest if it is of another cluster, Unreachable, or what it refuses with.
         """
         try:
-            answer = await self.node(address).log.GetServers(
+            answer = await self._connection(address).log.GetServers(
                 log_pb2.GetServersRequest(), timeout=ASK_TIMEOUT_S
             )
         except grpc.aio.AioRpcError as error:
             raise read_error(error, address) from None
         self._verify(address, answer.cluster_id)
+        self._node_problem = answer.problem
         return servers_of(answer)
 
     def _verify(self, address: str, cluster_id: str) -> None:
         # A node that belongs to none yet, or is of a version that does not say, is taken as it is.
         self._cluster_id = self._cluster_id or cluster_id
+        self._verified_at = asyncio.get_running_loop().time()
         if cluster_id not in ("", self._cluster_id):
             self._verified.discard(address)
             raise InvalidRequest(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import Deadline
 from distlog.client.routing import ATTEMPT_TIMEOUT_S, Node, Routing
+from distlog.client.traced import attempt, begin_send, sent
 from distlog.client.values import DEFAULT_TOPIC
 from distlog.errors import (
     DistlogError,
@@ -22,6 +23,7 @@ from distlog.errors import (
     ProducerFenced,
     ProducerUnknown,
 )
+from distlog.tracing.spans import NO_TRACER, Span, Tracer
 
 IDENTITY_COUNT_MAX = 16
 # The cluster remembers sequences of at most 1,000 topics of a producer.
@@ -43,8 +45,9 @@ class Identity:
 class UnaryProducer:
     """A pool of identities; at most IDENTITY_COUNT_MAX calls run at the same time, the others wait for their turn."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, routing: Routing, tracer: Tracer = NO_TRACER) -> None:
         self._routing = routing
+        self._tracer = tracer
         self._idle: list[Identity] = []
         self._turns = asyncio.Semaphore(IDENTITY_COUNT_MAX)
 
@@ -53,19 +56,32 @@ class UnaryProducer:
 
         Raises OutcomeUnknown if the record may be in the log at the deadline; after anything else it is not.
         """
+        if self._tracer.is_on:
+            span = begin_send(self._tracer, request.topic, self._tracer.parent_here())
+            if span is not None:
+                return await sent(span, self._produce(request, deadline, span))
+        return await self._produce(request, deadline, None)
+
+    async def _produce(
+        self, request: log_pb2.ProduceRequest, deadline: Deadline, span: Span | None
+    ) -> int:
         async with self._turns:
             if self._idle:
                 try:
-                    return await self._deliver(self._idle.pop(), request, deadline)
+                    return await self._deliver(self._idle.pop(), request, deadline, span)
                 except ProducerUnknown:
                     # It expired while it was not used.  Nothing of this call was written: an identity rests only when
                     # the outcome of everything before is known.
                     self._idle.clear()
-            identity = await open_identity(self._routing, 0, deadline)
-            return await self._deliver(identity, request, deadline)
+            identity = await open_identity(self._routing, 0, deadline, span)
+            return await self._deliver(identity, request, deadline, span)
 
     async def _deliver(
-        self, identity: Identity, request: log_pb2.ProduceRequest, deadline: Deadline
+        self,
+        identity: Identity,
+        request: log_pb2.ProduceRequest,
+        deadline: Deadline,
+        span: Span | None,
     ) -> int:
         request.producer_id = identity.producer_id
         request.producer_epoch = identity.epoch
@@ -75,7 +91,9 @@ class UnaryProducer:
 
         async def call(node: Node) -> log_pb2.ProduceResponse:
             timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
-            answer: log_pb2.ProduceResponse = await node.log.Produce(request, timeout=timeout_s)
+            answer: log_pb2.ProduceResponse = await attempt(
+                span, node, "Produce", request, timeout_s
+            )
             return answer
 
         try:
@@ -90,8 +108,12 @@ class UnaryProducer:
         return answer.offset
 
 
-async def open_identity(routing: Routing, producer_id: int, deadline: Deadline) -> Identity:
+async def open_identity(
+    routing: Routing, producer_id: int, deadline: Deadline, span: Span | None = None
+) -> Identity:
     """Get a producer id from the cluster, or the next epoch of `producer_id` if that is not 0.
+
+    span: what it is a part of, if that is traced.
 
     Repeating it is safe: at worst an id or an epoch is never used.  Raises Unreachable and NoLeader at the deadline.
     """
@@ -99,8 +121,8 @@ async def open_identity(routing: Routing, producer_id: int, deadline: Deadline) 
     async def call(node: Node) -> log_pb2.OpenProducerResponse:
         timeout_s = min(ATTEMPT_TIMEOUT_S, deadline.remaining_s())
         request = log_pb2.OpenProducerRequest(producer_id=producer_id)
-        answer: log_pb2.OpenProducerResponse = await node.log.OpenProducer(
-            request, timeout=timeout_s
+        answer: log_pb2.OpenProducerResponse = await attempt(
+            span, node, "OpenProducer", request, timeout_s
         )
         return answer
 

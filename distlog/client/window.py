@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from distlog.api import large_field
 from distlog.api.log.v1 import log_pb2
 from distlog.block import PREFIX_SIZE, Block
+from distlog.client.traced import begin_send
 from distlog.errors import InvalidRequest
+from distlog.tracing.spans import NO_TRACER, Span, Tracer
 
 # What the server remembers of a producer and takes on a stream: one more in flight could not be told from a repeat.
 IN_FLIGHT_COUNT_MAX = 16
@@ -71,6 +73,8 @@ class OpenBlock:
     waiters: list[tuple[int, asyncio.Future[int]]] = field(default_factory=list)
     # Of the frames.
     size: int = 0
+    # From its first record on; None: it is not traced.
+    span: Span | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +92,7 @@ class PendingBlock:
     whole: asyncio.Future[range] | None = None
     # Whether it was on a stream that ended without saying what became of it.
     may_be_written: bool = False
+    span: Span | None = None
 
     def futures(self) -> Iterator[asyncio.Future[int] | asyncio.Future[range]]:
         """Yield everybody who waits for it."""
@@ -98,6 +103,9 @@ class PendingBlock:
 
     def settle(self, base_offset: int) -> None:
         """Tell everybody who waits where the records are."""
+        if self.span is not None:
+            self.span.note({"distlog.offset": base_offset})
+            self.span.end()
         for place, future in self.waiters:
             if not future.done():
                 future.set_result(base_offset + place)
@@ -118,7 +126,10 @@ class Window:
         producer_id: int = 0,
         epoch: int = 0,
         limits: BatchLimits | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
+        self._topic = topic
+        self._tracer = tracer
         self._request = log_pb2.ProduceBatchRequest(
             topic=topic, producer_id=producer_id, producer_epoch=epoch
         )
@@ -166,6 +177,8 @@ class Window:
         ):
             self.cut()
             block, is_new = self._open, True
+        if is_new and self._tracer.is_on:
+            block.span = self._begin_span()
         if waiter is not None:
             block.waiters.append((len(block.records), waiter))
         block.attributes = attributes
@@ -191,7 +204,11 @@ class Window:
         cost = block.size + RECORD_COST * len(records)
         self._cost += cost
         self.record_count += len(records)
-        self._append(block, cost, (), waiter)
+        span = self._begin_span() if self._tracer.is_on else None
+        self._append(block, cost, (), waiter, span)
+
+    def _begin_span(self) -> Span | None:
+        return begin_send(self._tracer, self._topic, self._tracer.parent_here())
 
     def cut(self) -> bool:
         """Give the open block its sequence and its bytes; return whether there was one."""
@@ -201,7 +218,7 @@ class Window:
         self._open = OpenBlock()
         block = Block.from_records(opened.records, opened.attributes)
         cost = opened.size + RECORD_COST * len(opened.records)
-        self._append(block, cost, opened.waiters, None)
+        self._append(block, cost, opened.waiters, None, opened.span)
         return True
 
     def _append(
@@ -210,11 +227,18 @@ class Window:
         cost: int,
         waiters: Sequence[tuple[int, asyncio.Future[int]]],
         whole: asyncio.Future[range] | None,
+        span: Span | None,
     ) -> None:
         self._request.sequence = self.next_sequence
+        if self._tracer.is_on:
+            self._request.traceparent = "" if span is None else span.traceparent
+            if span is not None:
+                span.note({"messaging.batch.message_count": block.record_count})
         request = large_field.join(self._request.SerializeToString(), BLOCK_FIELD, *block.parts())
         self._blocks.append(
-            PendingBlock(self.next_sequence, request, block.record_count, cost, waiters, whole)
+            PendingBlock(
+                self.next_sequence, request, block.record_count, cost, waiters, whole, span=span
+            )
         )
         self.next_sequence += 1
 

@@ -170,7 +170,10 @@ class Checkpoints:
             await ports.worker.submit(write_checkpoint, ports.disk, ports.path, image)
         except (StorageFull, DescriptorsExhausted) as error:
             # The older checkpoint is untouched, so nothing is in doubt; the journal grows meanwhile.
-            logger.warning("checkpoint not written, trying again later problem=%s", error)
+            logger.warning(
+                "checkpoint not written, trying again later: free space on the disk, or raise the limit of open files problem=%s",
+                error,
+            )
             self._journal_size_then = self._journal.size
             return
         if self._is_closed:

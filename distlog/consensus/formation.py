@@ -38,6 +38,9 @@ OLD_COPY = (
     "remove the member (distlog cluster remove), and start it with an empty data directory and --join"
 )
 NO_MEMBER = "it is not one of the nodes named in --peers, no member, and does not ask to --join"
+WAITS = "this node waits to join a cluster"
+# Who has just become a member, or is about to, is refused so by those that have not heard of it yet.
+PASSING = (NO_MEMBER, WAITS)
 
 
 class Formation:
@@ -114,7 +117,7 @@ class Formation:
                 f"this node waits for {expect} nodes with --expect {expect} to form a cluster, and that one was started without: it joins "
                 "when there is one"
             )
-        return "this node waits to join a cluster"
+        return WAITS
 
     def _judge_unformed(self, hello: Hello) -> str:
         if hello.node_id not in self._voters:

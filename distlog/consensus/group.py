@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -23,13 +24,14 @@ from distlog.consensus import messages
 from distlog.consensus.checkpoint import CheckpointImage
 from distlog.consensus.checkpoints import CheckpointPorts, Checkpoints
 from distlog.consensus.configuration import Configuration
+from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.inbox import Inbox
 from distlog.consensus.journal import Journal
 from distlog.consensus.journal_sync import JournalSync
 from distlog.consensus.journal_view import RestorePoint
 from distlog.consensus.library import Done, RaftSettings
 from distlog.consensus.membership import Membership
-from distlog.consensus.messages import RAFT_MESSAGES, Message
+from distlog.consensus.messages import RAFT_MESSAGES, AppendReply, Message
 from distlog.consensus.raft import Raft
 from distlog.consensus.reads import ReadIndex
 from distlog.consensus.rules import Rules, complete_rules
@@ -42,6 +44,7 @@ from distlog.errors import LeadershipNotTransferred, PeerRefused
 from distlog.runtime import Clock, Worker
 from distlog.storage.disk import Disk
 from distlog.storage.reserve import Reserve
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class GroupPorts:
     refuse: Callable[[str, PeerRefused], None]
     # The group cannot go on; called once.
     failed: Callable[[BaseException], None]
+    tracer: Tracer = NO_TRACER
 
 
 class Group:
@@ -114,6 +118,8 @@ class Group:
         self._ports = ports
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        # A step is for all: it does not run as a part of the call that kicked it, which has variables of its own.
+        self._context = copy_context()
         # Called before each tick: (payload, done) of the entries to propose.
         self.take_proposals: Callable[[], Sequence[tuple[bytes, Done]]] = lambda: ()
         # Called after each step that applied something, and whenever role, term or leader changed.
@@ -121,6 +127,7 @@ class Group:
         self.leadership_changed: Callable[[], None] = lambda: None
         # Called a few times in a second, whatever happens or does not.
         self.ticked: Callable[[], None] = lambda: None
+        self.traces = EntryTraces(ports.tracer)
         self.space = Space(ports.reserve, lambda: len(state_machine.topics()))
         self._rules = rules(self._transmit, settings.raft.in_flight_size_max)
         if image is not None:
@@ -183,6 +190,7 @@ class Group:
             rules=self._rules,
             space=self.space,
             apply=self._apply,
+            traces=self.traces,
         )
 
     def _watch_space(self) -> SpaceWatch:
@@ -306,7 +314,10 @@ class Group:
         try:
             self._hand_over(self.raft.voters - self.raft.followers.with_space)
         except LeadershipNotTransferred as error:
-            logger.warning("no other node can lead while this one's disk is full problem=%s", error)
+            logger.warning(
+                "no other node can lead while this one's disk is full: free space here, or start a node that has some problem=%s",
+                error,
+            )
 
     # --- Events --------------------------------------------------------------------------------
 
@@ -338,7 +349,7 @@ class Group:
         """Have a step soon; any number of kicks before it are one."""
         if self._step_due_at is None and not self._stopped:
             self._step_due_at = self._ports.clock.monotonic()
-            self._loop.call_soon(self._step)
+            self._loop.call_soon(self._step, context=self._context)
 
     # --- The step ------------------------------------------------------------------------------
 
@@ -431,6 +442,8 @@ class Group:
     def _transmit(self, node_id: str, message: Message) -> None:
         if not self._stopped:
             self._ports.transmit(node_id, messages.encode_in_parts(message))
+            if self.traces.is_following and isinstance(message, AppendReply):
+                self.traces.replied(node_id, message)
 
     def _apply(self, raft_index: int, term: int, payload: bytes) -> Any:
         return self.state_machine.apply_payload(raft_index, term, payload)

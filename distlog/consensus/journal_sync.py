@@ -111,7 +111,11 @@ class JournalSync:
     def _write_later(self, error: DistlogError) -> None:
         # Nothing that waits for this write is promised to anybody.
         if not self.lacks_space:
-            logger.warning("the journal waits for what it needs problem=%s", error)
+            logger.warning(
+                "the journal cannot be written: free space on its disk, or raise the limit of open files, and it goes on by itself "
+                "problem=%s",
+                error,
+            )
         self.lacks_space = True
         self._loop.call_later(SPACE_RETRY_DELAY_S, self._guarded, self._write_again)
         # What other tickets wrote does not wait with this one.

@@ -15,6 +15,7 @@ import msgspec
 
 from distlog.consensus.configuration import decode_configuration_entry, is_configuration
 from distlog.errors import EntryCorrupt, EntryUnknown, PeerRefused
+from distlog.tracing.spans import CONTEXT_SIZE
 
 # How far ahead of this node's own a peer's term may be.  No cluster holds so many elections while a node is away; terms that are used up
 # could not be given back, and with the last one no leader could follow.
@@ -23,6 +24,13 @@ TERM_JUMP_MAX = 1 << 32
 Unsigned = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # One entry: payload, raft_index, term.
 EntryTuple = tuple[bytes, Unsigned, Unsigned]
+# Traces in one message, and what is told of one: raft_index, and the context of a span that the entry's way through the receiver is
+# a part of.
+TRACE_COUNT_MAX = 16
+EntryTrace = tuple[
+    Unsigned,
+    Annotated[bytes, msgspec.Meta(min_length=CONTEXT_SIZE, max_length=CONTEXT_SIZE)],
+]
 
 
 class AppendEntries(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -37,6 +45,8 @@ class AppendEntries(msgspec.Struct, array_like=True, tag=1, gc=False):
     # Every voter has every entry below this one in its fsynced journal: the receiver may forget them.
     retain_from: Unsigned
     entries: list[EntryTuple] = []
+    # Of entries in it, where somebody records them: for who looks at traces, and for nothing else.
+    traces: Annotated[list[EntryTrace], msgspec.Meta(max_length=TRACE_COUNT_MAX)] = []
 
 
 class AppendReply(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -189,15 +199,16 @@ def encode_in_parts(message: Message) -> Sequence[bytes]:
         len(entry[0]) >= PART_SIZE_MIN for entry in message.entries
     ):
         return (_encoder.encode(message),)
-    # The entries are what the message ends with: an array of entries, each an array of three, in msgpack.
+    # Only the traces are behind the entries: an array of entries, each an array of three, in msgpack.
     head = _encoder.encode(msgspec.structs.replace(message, entries=[]))
-    assert head.endswith(NO_ENTRIES), "the entries are the last field"
+    tail = _encoder.encode(message.traces)
+    assert head.endswith(NO_ENTRIES + tail), "the traces follow the entries"
     parts: list[bytes] = []
-    between = head[: -len(NO_ENTRIES)] + ARRAY32.pack(0xDD, len(message.entries))
+    between = head[: -len(NO_ENTRIES + tail)] + ARRAY32.pack(0xDD, len(message.entries))
     for payload, raft_index, term in message.entries:
         parts += (between + ENTRY_OF_THREE + BIN32.pack(0xC6, len(payload)), payload)
         between = _encoder.encode(raft_index) + _encoder.encode(term)
-    parts.append(between)
+    parts.append(between + tail)
     return parts
 
 
@@ -231,6 +242,8 @@ def _check_entries(message: AppendEntries, sender: str) -> None:
         term = entry_term
         if is_configuration(payload):
             _check_configuration(payload, raft_index, sender)
+    if any(not message.previous_index < traced <= index for traced, _ in message.traces):
+        raise PeerRefused(peer=sender, problem="a trace of an entry that it did not send")
     if term > message.sender_term or message.number < 0 or message.previous_index < 1:
         raise PeerRefused(peer=sender, problem="an AppendEntries with impossible numbers")
 

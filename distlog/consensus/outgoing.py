@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.followers import Followers
 from distlog.consensus.held_back import HeldBack
 from distlog.consensus.journal import Journal
@@ -40,6 +41,8 @@ class Outgoing:
         self._replicas = replicas
         self._followers = followers
         self._retain_from = retain_from
+        # What is told of the traces of entries.
+        self.traces = EntryTraces()
         # AppendEntries sent by this process to anybody.
         self.sent_count = 0
         self.held_back = HeldBack(
@@ -75,6 +78,8 @@ class Outgoing:
         if not self._rules.send_window.admit(voter, append, is_full=voter in self._followers.full):
             self.held_back.pause(voter)
             return False
+        if self.traces.is_following:
+            append.traces = self.traces.sending(voter, append.entries)
         self.send(voter, append)
         return True
 

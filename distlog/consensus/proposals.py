@@ -24,6 +24,7 @@ from distlog.consensus.commands import (
     command_size,
     encode_entry,
 )
+from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.library import Done
 from distlog.consensus.reads import no_leader
 from distlog.consensus.results import AppendResult, Result
@@ -36,6 +37,7 @@ from distlog.consensus.space import (
 from distlog.consensus.state_machine import StateMachine
 from distlog.errors import DistlogError, OutcomeUnknown, Overloaded
 from distlog.runtime import Clock
+from distlog.tracing.spans import SERVED, Span
 
 # What waits at a step is packed into entries of about this size: one large entry would delay what comes after it.
 ENTRY_SIZE_TARGET = 1 << 20
@@ -59,9 +61,20 @@ class Proposal:
     command: Command
     size: int
     waiters: list[asyncio.Future[Any]] = field(default_factory=list)
+    # Of the request that it came with, and of the proposal; None: they are not traced.
+    request_span: Span | None = None
+    span: Span | None = None
+
+    def trace(self, request_span: Span | None) -> None:
+        """Have it be a part of the request that is served now, if that is traced."""
+        if request_span is not None:
+            self.request_span = request_span
+            self.span = request_span.child("propose")
 
     def settle(self, result: Result) -> None:
         """Give the result, or the error, to all who wait."""
+        if self.span is not None:
+            self._end_span(self.span, result)
         for waiter in self.waiters:
             if waiter.done():
                 continue
@@ -70,6 +83,15 @@ class Proposal:
             else:
                 waiter.set_result(result)
         self.waiters.clear()
+
+    def _end_span(self, span: Span, result: Result) -> None:
+        self.span = None
+        if isinstance(result, DistlogError):
+            span.end(result.reason)
+        else:
+            span.end()
+            if self.request_span is not None:
+                self.request_span.then("acknowledge")
 
 
 class Proposals:
@@ -82,8 +104,10 @@ class Proposals:
         space: Space,
         size_max: int,
         kick: Callable[[], None],
+        traces: EntryTraces | None = None,
     ) -> None:
         """size_max: bytes that may be on their way; kick() has the group take a step soon."""
+        self._traces = traces or EntryTraces()
         self._clock = clock
         self._space = space
         self.size_max = size_max
@@ -141,6 +165,8 @@ class Proposals:
             return future
         admitted.waiters.append(future)
         if admitted is proposal:
+            if self._traces.is_on:
+                proposal.trace(SERVED.get())
             self._waiting.append(proposal)
             self._waiting_size += size
             self._size += size
@@ -197,6 +223,10 @@ class Proposals:
         number = self._entry_count
         self._proposed[number] = proposals
         payload = encode_entry([proposal.command for proposal in proposals], timestamp_ms)
+        if self._traces.is_on:
+            spans = [proposal.span for proposal in proposals if proposal.span is not None]
+            if spans:
+                self._traces.proposed(payload, spans)
         self.counts.add(len(proposals))
         self.sizes.add(len(payload))
         began_at = self._clock.monotonic()

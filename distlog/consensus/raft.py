@@ -12,6 +12,7 @@ from typing import Any
 
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.elections import Elections
+from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.followers import Followers
 from distlog.consensus.following import Following
 from distlog.consensus.journal import Journal
@@ -56,6 +57,7 @@ class Raft:
         rules: Rules,
         space: Space,
         apply: Callable[[int, int, bytes], Any],
+        traces: EntryTraces | None = None,
     ) -> None:
         """configuration: that of the restore point, or what the cluster was formed with; the journal may hold newer ones.
 
@@ -65,9 +67,9 @@ class Raft:
         """
         self.journal = journal
         self._settings = settings
-        self._rules = rules
-        self._space = space
+        self._rules, self._space = rules, space
         self._apply = apply
+        self._traces = traces or EntryTraces()
         self.configurations = log = rules.configuration_log
         log.begin(configuration)
         self.replicas = replicas = Replicas(node_id, directory_id, rules)
@@ -100,6 +102,7 @@ class Raft:
         self.outgoing = Outgoing(
             self._library, journal, rules, replicas, followers, settings, lambda: self.retain_from
         )
+        self.outgoing.traces = self._traces
         self._elections = Elections(
             replicas=replicas,
             journal=journal,
@@ -322,6 +325,8 @@ class Raft:
         self._library.enter()
         # A voter that is alone was not ticked while its operations were not to be promised.
         self._stirred = self._stirred or not self.voters
+        if self._traces.is_following:
+            self._traces.synced(self.journal.promisable_index)
         self._rules.persistence_gate.release(self.journal.promisable_sequence)
         for voter, reply in self._rules.commit_gate.release(self.journal.promisable_index):
             if self.is_leader and reply.sender_term == self.term:
@@ -335,6 +340,8 @@ class Raft:
         self._library.enter()
         for part in (self.outgoing.held_back, self.followers, self._rules):
             part.drop(node_id)
+        if self._traces.is_following:
+            self._traces.disconnected(node_id)
         self._library.forget_match(node_id)
         self.replicas.disconnect(node_id)
         if node_id == self._library.leader_id:
@@ -359,6 +366,8 @@ class Raft:
             raise ConsensusViolated(f"{sender} leads term {self.term}, and so does this node")
         if not self.catch_up_target:
             self.catch_up_target = message.commit_index
+        if message.traces and self._traces.is_on:
+            self._traces.received(sender, message)
         admitted = self._following.admit(message, self.last_applied)
         self._library.deliver(sender, admitted)
         self._following.done()
@@ -382,6 +391,8 @@ class Raft:
         )
         if reply.success:
             self._rules.send_window.acknowledged(sender, reply.next_index)
+            if self._traces.is_following:
+                self._traces.acknowledged(sender, reply.next_index)
             self._matched_at(sender, reply.next_index - 1)
         elif reply.reset:
             reply = self.followers.refused(sender, reply, self.journal.first_index)
@@ -449,6 +460,8 @@ class Raft:
     def take_proposals(self) -> list[ProposedEntry]:
         """Return what waits to be proposed, once."""
         proposals, self._proposals = self._proposals, []
+        if self._traces.is_following and self.is_leader:
+            self._traces.numbered(proposals, self.journal.last_index + 1, self.term)
         return proposals
 
     def apply_from_library(self, payload: bytes) -> Any:
@@ -456,12 +469,18 @@ class Raft:
         raft_index = self.last_applied + 1
         term = self.journal.term_at(raft_index)
         assert term is not None, "an entry is applied while the journal has it"
-        result = self._apply(raft_index, term, payload)
+        if self._traces.is_following:
+            with self._traces.applying(raft_index, term):
+                result = self._apply(raft_index, term, payload)
+        else:
+            result = self._apply(raft_index, term, payload)
         self._space.applied(raft_index)
         return result
 
     def state_changed(self) -> None:
         self._rules.clear()
+        if self._traces.is_following:
+            self._traces.role_changed()
         self.followers.clear()
         self._elections.wait_for_leader()
         self.outgoing.held_back.clear()

@@ -122,12 +122,9 @@ class ReplicatedLog:
     def attach(self, group: Group) -> None:
         """The cluster is formed, or this node has another state: serve `group`, which has not started yet."""
         self._attached, self._detached_because = group, ""
+        size_max = self._settings.proposals_size_max
         self.proposals = Proposals(
-            group.state_machine,
-            self._clock,
-            group.space,
-            self._settings.proposals_size_max,
-            group.kick,
+            group.state_machine, self._clock, group.space, size_max, group.kick, group.traces
         )
         group.take_proposals = self.proposals.take_entries
         self._trimmer = Trimmer(

@@ -138,7 +138,11 @@ class Trimmer:
             if topic is None or not self._is_leader():
                 continue
             if isinstance(start_offset, DistlogError):
-                logger.warning("not trimmed topic=%s problem=%s", topic.name, start_offset)
+                logger.warning(
+                    "a topic keeps more than its retention says: mend what the problem names, it is tried again topic=%s problem=%s",
+                    topic.name,
+                    start_offset,
+                )
             elif start_offset > topic.log.start_offset:
                 self._trim_topic(topic, start_offset)
 

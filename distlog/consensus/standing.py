@@ -3,7 +3,7 @@
     starting     its files are opened                            -> not ready
     forming      its cluster has not formed, or did not take it  -> not ready
     copying      it copies the state of another node             -> not ready
-    recovering   it has not applied yet what was committed when it came back      -> not ready
+    recovering   it has not applied yet what was committed when it came back, or began to lead        -> not ready
     leaderless   it hears no leader, or leads and hears no majority               -> not ready
     removed      it is no member any more                        -> not ready
     stopping     it has been told to stop                        -> not ready
@@ -50,17 +50,22 @@ def standing_of(
         return _not_ready("removed", "this node is no member of its cluster any more")
     if copy is not None:
         return _not_ready("copying", _copying(copy))
+    if raft.is_leader and raft.last_applied < raft.commit_index and not raft.is_ready_leader:
+        return _not_ready("recovering", _applied(raft.last_applied, raft.commit_index))
     if not raft.is_led:
         return _not_ready("leaderless", _leaderless(group))
     if not raft.has_caught_up:
-        done, target = raft.last_applied, raft.catch_up_target
-        return _not_ready("recovering", f"{done} of {target} entries are applied")
+        return _not_ready("recovering", _applied(raft.last_applied, raft.catch_up_target))
     problem = "it takes no writes: its disk is full" if group.space.is_full else ""
     return Standing("leading" if raft.is_leader else "following", True, problem)
 
 
 def _not_ready(state: str, problem: str) -> Standing:
     return Standing(state, False, problem)
+
+
+def _applied(done: int, target: int) -> str:
+    return f"{done} of {target} entries are applied"
 
 
 def _copying(copy: CopyStatus) -> str:

@@ -202,6 +202,10 @@ class DnsDiscovery(Viewing):
     def _complain(self, problem: str) -> bool:
         """Log what is wrong, once; "": nothing is.  Returns False."""
         if problem and problem != self._problem:
-            logger.warning("looking for nodes by name name=%s problem=%s", self._name, problem)
+            logger.warning(
+                "no node is found by its name: see that the name of --discovery is right and resolves here name=%s problem=%s",
+                self._name,
+                problem,
+            )
         self._problem = problem
         return False

@@ -155,7 +155,11 @@ class View:
         for node_id, problem in found.items():
             if now - self._said_at.get(node_id, -REPEAT_S) >= REPEAT_S:
                 self._said_at[node_id] = now
-                logger.error("two nodes have one id node_id=%s problem=%s", node_id, problem)
+                logger.error(
+                    "two nodes have one id: stop the one that was not meant node_id=%s problem=%s",
+                    node_id,
+                    problem,
+                )
         is_new = self._conflicts.keys() != found.keys()
         self._conflicts = dict(found)
         self._said_at = {each: at for each, at in self._said_at.items() if each in found}

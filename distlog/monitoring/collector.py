@@ -32,11 +32,12 @@ from distlog.monitoring import metrics
 from distlog.node import Node
 from distlog.server.calls import Calls
 from distlog.server.limits import ServerLimits
+from distlog.tracing.counts import SpanCounts
 
 # Topics with a label of their own: the oldest, so that a new one changes no series.
 TOPIC_COUNT_MAX = 100
 # So many others are looked at each time that somebody asks.
-LOOK_COUNT = 1000
+LOOK_COUNT = 250
 # The label of all others together: no name of a topic.
 OTHERS = "*"
 PEER_COUNTED = {"bytes_sent", "bytes_received", "frames_sent", "frames_received"}
@@ -53,6 +54,10 @@ class Served(Protocol):
     def limits(self) -> ServerLimits: ...
     @property
     def tail_count(self) -> int: ...
+    @property
+    def unread_size(self) -> int: ...
+    @property
+    def request_durations(self) -> Histogram: ...
 
 
 class Certificates(Protocol):
@@ -101,6 +106,8 @@ class Sources:
     log: LogMemory
     started_at_s: float
     defences: Defences
+    # None: nothing is traced.
+    spans: SpanCounts | None = None
 
 
 class Samples:
@@ -157,6 +164,8 @@ class NodeCollector(Collector):
         samples = Samples()
         _node(samples, self._sources)
         _defences(samples, self._sources.defences)
+        if self._sources.spans is not None:
+            _spans(samples, self._sources.spans)
         _calls(samples, self._sources.served)
         _peers(samples, self._sources.node)
         _disk(samples, self._sources.node)
@@ -182,8 +191,8 @@ def _node(samples: Samples, sources: Sources) -> None:
     samples.put("ready", standing.is_ready)
     for state in STATES:
         samples.put("state", state == standing.state, state)
-    for level, count in sources.log.counts.items():
-        samples.put("log_messages_total", count, level)
+    for (package, level), count in list(sources.log.counts.items()):
+        samples.put("log_messages_total", count, package, level)
 
 
 def _defences(samples: Samples, defences: Defences) -> None:
@@ -205,18 +214,29 @@ def _defences(samples: Samples, defences: Defences) -> None:
             samples.put("audit_lines_total", count, outcome)
 
 
+def _spans(samples: Samples, counts: SpanCounts) -> None:
+    samples.put("spans_total", counts.exported, "exported")
+    samples.put("spans_total", counts.dropped, "dropped")
+    samples.put("spans_total", counts.failed, "failed")
+    samples.put("spans_waiting", counts.waiting)
+    samples.put("spans_waiting_max", counts.waiting_max)
+
+
 def _calls(samples: Samples, listener: Served) -> None:
     for method, ended in listener.calls.ended.items():
         for code, count in ended.codes.items():
             samples.put("calls_total", count, method, code)
         if ended.durations.count:
             samples.put("call_duration_seconds", ended.durations, method)
+    samples.put("stream_request_duration_seconds", listener.request_durations)
     for reason, count in listener.calls.refused.items():
         samples.put("refusals_total", count, reason)
     samples.put("calls_running", listener.calls.running_count)
     samples.put("calls_max", listener.limits.call_count_max)
     samples.put("tails_open", listener.tail_count)
     samples.put("tails_max", listener.limits.tail_count_max)
+    samples.put("unread_bytes", listener.unread_size)
+    samples.put("unread_max_bytes", listener.limits.unread_size_max)
 
 
 def _records(samples: Samples, node: Node, state_machine: StateMachine) -> None:

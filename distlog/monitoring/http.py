@@ -120,7 +120,9 @@ class HttpServer:
             try:
                 page = make()
             except Exception:
-                logger.exception("a page could not be made, please report it path=%s", path)
+                logger.exception(
+                    "a page could not be made: please report it, with the lines below path=%s", path
+                )
                 return text_page("internal error: the log of the node has the details", 500)
             self._made[path] = (now, page)
         return page

@@ -68,7 +68,9 @@ CHAPTERS = (
             ),
             _counter(
                 "log_messages",
-                "Lines that the node has logged. Every warning and every error says what to do.",
+                "Lines that the node has logged, by the part of distlog that they are of. Every warning and every error says what to do, "
+                "and is counted whether --log-level lets it through or not.",
+                "package",
                 "level",
             ),
         ),
@@ -111,6 +113,19 @@ CHAPTERS = (
         ),
     ),
     Chapter(
+        "Traces",
+        (
+            _counter(
+                "spans",
+                "Spans that have ended, by what became of them: exported; dropped, since the queue was full; failed, since the "
+                "exporter could not send them. Absent, as the other two, where nothing is traced.",
+                "outcome",
+            ),
+            _gauge("spans_waiting", "Spans that wait for their exporter, or are being sent."),
+            _gauge("spans_waiting_max", "The limit of spans_waiting."),
+        ),
+    ),
+    Chapter(
         "Calls of clients",
         (
             _counter(
@@ -122,6 +137,11 @@ CHAPTERS = (
             _histogram(
                 "call_duration_seconds", "How long calls took that have one answer.", "method"
             ),
+            _histogram(
+                "stream_request_duration_seconds",
+                "How long the requests of streams to produce took, of which each is a batch: from when one was read to when its answer was "
+                "written. Those that were refused are in refusals_total, too.",
+            ),
             _counter(
                 "refusals",
                 "Requests that were refused, by the reason of the error; those of a batch stream, which goes on, included.",
@@ -131,6 +151,13 @@ CHAPTERS = (
             _gauge("calls_max", "The limit of calls_running."),
             _gauge("tails_open", "Streams that follow a topic."),
             _gauge("tails_max", "The limit of tails_open."),
+            _gauge(
+                "unread_bytes", "Bytes that were read for consumers which have not taken them yet."
+            ),
+            _gauge(
+                "unread_max_bytes",
+                "The limit of unread_bytes. At it tails wait, and are ended after a while: OVERLOADED.",
+            ),
             _gauge("tails_waiting", "Reads that wait at the end of a topic for it to grow."),
         ),
     ),

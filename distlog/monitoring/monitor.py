@@ -19,6 +19,7 @@ from distlog.monitoring.pages import GUARDED, pages_of
 from distlog.node import Node
 from distlog.runtime import Clock, Network
 from distlog.server.about import About
+from distlog.tracing.counts import SpanCounts
 
 
 class Monitor:
@@ -34,11 +35,13 @@ class Monitor:
         with_process: bool = True,
         defences: Defences | None = None,
         is_open: bool = False,
+        spans: SpanCounts | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         """with_process: whether the node is its process, whose memory and time are shown.
 
         defences: what is counted of who is kept out.  is_open: strangers are shown everything also where connections are encrypted.
+        spans: None: nothing is traced.
         """
         self._node = node
         self._log = log
@@ -51,6 +54,7 @@ class Monitor:
             log=log,
             started_at_s=clock.wall_ms() / 1000,
             defences=defences or Defences(),
+            spans=spans,
         )
         self.registry.register(NodeCollector(sources))
         if with_process:

@@ -36,8 +36,11 @@ class PeerNetwork:
         events: PeerEvents,
         is_expected: Callable[[Hello], PeerRefused | None],
         limits: PeerLimits = DEFAULT_LIMITS,
+        passing: tuple[str, ...] = (),
     ) -> None:
         """Prepare; `start` begins.
+
+        passing: how refusals end that pass by themselves as a rule: they get a line in the log when they last.
 
         `identity` is asked for every greeting.  `peers` says where to dial whom; this node itself may be among them.
         `is_expected` says why a node is not welcome; it is asked before `hello_received`, and again after it.
@@ -54,6 +57,7 @@ class PeerNetwork:
             events=events,
             is_expected=is_expected,
             limits=limits,
+            passing=passing,
         )
         # The table of the switchboard itself: one look-up per frame sent.
         self._open = self._switchboard.open

@@ -74,6 +74,7 @@ class Switchboard:
         events: PeerEvents,
         is_expected: Callable[[Hello], PeerRefused | None],
         limits: PeerLimits,
+        passing: tuple[str, ...],
     ) -> None:
         self._network = network
         self._random = random
@@ -82,7 +83,7 @@ class Switchboard:
         self._events = events
         self._is_expected = is_expected
         self._limits = limits
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, passing)
         # Set by `start`: an owner that is still being made cannot say who it is.
         self._own_id = ""
         # Tells the greetings of this process from those of an earlier one on the same data directory.
@@ -182,7 +183,12 @@ class Switchboard:
             stream.silent_beat_count = 0 if stream.heard else stream.silent_beat_count + 1
             if stream.silent_beat_count >= BEAT_COUNT:
                 self.counters["connections_silent"] += 1
-                self._complain(logging.WARNING, "peer silent", stream, "connection given up")
+                self._complain(
+                    logging.WARNING,
+                    "peer silent: see whether its machine and the network are well",
+                    stream,
+                    "connection given up",
+                )
                 self.drop(stream)
             elif stream.has_queued:
                 # What is in no hurry is a sign of life as well.
@@ -268,7 +274,12 @@ class Switchboard:
             self.drop(stream)
         elif isinstance(event, Violated):
             self.counters["protocol_violations"] += 1
-            self._complain(logging.WARNING, "peer broke the protocol", stream, event.problem)
+            self._complain(
+                logging.WARNING,
+                "peer broke the protocol: see who is at that address",
+                stream,
+                event.problem,
+            )
             self.drop(stream)
 
     def stream_lost(self, stream: Stream, problem: str) -> None:
@@ -389,7 +400,12 @@ class Switchboard:
 
     def _handshake_expired(self, stream: Stream) -> None:
         self.counters["handshakes_expired"] += 1
-        self._complain(logging.WARNING, "peer handshake not finished in time", stream, "given up")
+        self._complain(
+            logging.WARNING,
+            "peer handshake not finished in time: see who is at that address",
+            stream,
+            "given up",
+        )
         self.drop(stream)
 
     # --- the end of a stream --------------------------------------------------------------------
@@ -461,7 +477,12 @@ class Switchboard:
 
     def _dial_failed(self, node_id: str, problem: str) -> None:
         self.counters["dials_failed"] += 1
-        self._complaints.log(logging.WARNING, "peer not reached", node_id, problem)
+        self._complaints.log(
+            logging.WARNING,
+            "peer not reached: see that it runs, and that the network lets this node through",
+            node_id,
+            problem,
+        )
 
     def _complain(self, level: int, event: str, stream: Stream, problem: str) -> None:
         peer = self._peer_of(stream)

@@ -132,7 +132,10 @@ class AuditLog:
         self.written_count += count
         if self._has_failed:
             self._has_failed = False
-            logger.warning("the audit log is written again lost_lines=%d", self.lost_count)
+            logger.warning(
+                "the audit log is written again: lines are missing in it, and the disk needs a look lost_lines=%d",
+                self.lost_count,
+            )
 
 
 class _Bound:

@@ -109,7 +109,9 @@ class ModelDecider:
             # Of a matcher of the operator's anything can be expected.  What it cannot decide is not allowed.
             if not self._has_failed:
                 self._has_failed = True
-                logger.exception("the model of --acl-model fails for some calls, which are denied")
+                logger.exception(
+                    "the model of --acl-model fails for some calls, which are denied: mend its matchers"
+                )
             return False
 
     def topics(self, subject: str, action: Action) -> Iterator[str]:

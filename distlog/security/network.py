@@ -61,8 +61,8 @@ FAILURES = (*dict.fromkeys(word for word, _ in REASONS.values()), CLOSED, LATE, 
 # What asyncio and uvloop say then, as an error that anything else could be.
 HANDSHAKE_TIMEOUT = "SSL handshake is taking longer than"
 # What the log says of a port where it failed.
-PEER_COMPLAINT = "peer not secured address=%s problem=%s"
-HTTP_COMPLAINT = "connection for monitoring not secured address=%s problem=%s"
+PEER = "peer"
+HTTP = "connection for monitoring"
 
 
 class TlsNetwork:
@@ -75,16 +75,16 @@ class TlsNetwork:
         clock: Clock,
         *,
         peer_name: str = ANY,
-        complaint: str = PEER_COMPLAINT,
+        what: str = PEER,
     ) -> None:
         """context(is_dialling): what the next connection is secured with.
 
-        peer_name: what certificates of nodes must say (peer_name.py).  complaint: what the log says of who is not secured.
+        peer_name: what certificates of nodes must say (peer_name.py).  what: how the log calls who connects.
         """
         self._inner = inner
         self._context = context
         self._peer_name = peer_name
-        self._complaint = complaint
+        self._what = what
         self._clock = clock
         # Of connections that came in, the oldest first.
         self._arriving: dict[_Arriving, None] = {}
@@ -180,7 +180,7 @@ class TlsNetwork:
         now_s = self._clock.monotonic()
         if now_s - self._complained_at_s >= COMPLAINT_INTERVAL_S:
             self._complained_at_s = now_s
-            logger.log(level, self._complaint, address, problem)
+            logger.log(level, "%s not secured address=%s problem=%s", self._what, address, problem)
 
 
 async def _shaken(

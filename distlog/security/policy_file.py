@@ -54,7 +54,9 @@ class PolicyFile:
             )
             return
         if decider.is_empty:
-            logger.warning("the policy file has no rule any more: everybody may do everything")
+            logger.warning(
+                "the policy file has no rule any more: everybody may do everything until it has one"
+            )
         authorizer.replace(decider)
         logger.info("the policy file was read again path=%s", self._policy_path)
 

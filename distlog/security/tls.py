@@ -95,7 +95,7 @@ class Credentials:
         except ConfigurationInvalid as error:
             self.refused_count += 1
             logger.error(
-                "the certificates stay as they were, since the new ones are not good problem=%s valid_s=%d",
+                "the certificates stay as they were, since the new ones are not good: mend them problem=%s valid_s=%d",
                 error,
                 self.seconds_until_expiry(),
             )

@@ -28,6 +28,8 @@ from distlog.measures import DURATIONS_S, Histogram
 from distlog.server.gate import CANCELLED, DONE, Access, Gate
 from distlog.server.permissions import NEEDS, On
 from distlog.server.records import check_topic
+from distlog.server.traced import begin_call, end_call, is_traced
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +62,17 @@ class Calls:
     """Makes handlers out of services, and knows how a call may end."""
 
     def __init__(
-        self, random_bytes: Callable[[int], bytes], now: Callable[[], float], gate: Gate
+        self,
+        random_bytes: Callable[[int], bytes],
+        now: Callable[[], float],
+        gate: Gate,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """now(): a clock in seconds that never goes back.  gate: what each call passes before its handler runs."""
         self._random_bytes = random_bytes
         self._now = now
         self._gate = gate
+        self._tracer = tracer
         # By the full name of the method: log.v1.Log.Produce.
         self.ended: dict[str, Ended] = {}
         # Once true, calls are refused before their handler runs.
@@ -132,8 +139,10 @@ class Calls:
     ) -> Handler:
         need = NEEDS[method.full_name]
         ended = self.ended[method.full_name] = Ended(is_stream=method.server_streaming)
+        traced = is_traced(self._tracer, method)
 
         async def guarded(data: Any, context: Any) -> Any:
+            span = begin_call(self._tracer, method, context) if traced else None
             self.running_count += 1
             # The code is for who counts, the outcome for who audits.
             began_at, code = self._now(), CODE_CANCELLED
@@ -167,6 +176,8 @@ class Calls:
                 code, outcome = CODES[type(refusal)].name, refusal.reason
             finally:
                 ended.add(code, self._now() - began_at)
+                if span is not None:
+                    end_call(span, code)
                 self.running_count -= 1
                 if self.stopping and not self.running_count:
                     self._drained.set()
@@ -183,7 +194,11 @@ class Calls:
 
     def _incident(self, method: str) -> InternalError:
         incident_id = self._random_bytes(INCIDENT_ID_SIZE).hex()
-        logger.exception("internal error incident_id=%s method=%s", incident_id, method)
+        logger.exception(
+            "internal error: please report it, with the lines below incident_id=%s method=%s",
+            incident_id,
+            method,
+        )
         return InternalError(incident_id=incident_id)
 
 

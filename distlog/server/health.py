@@ -49,7 +49,7 @@ class Health:
 
     async def check(self, request: health_pb2.HealthCheckRequest, context: Any) -> Any:
         """Return the state of a service now; NOT_FOUND for one that is not known, as the protocol has it."""
-        state = self._state(request.service)
+        state = self.state(request.service)
         if state == SERVICE_UNKNOWN:
             text = f"known services: {ALIVE!r}, {READY!r}, {LEADER!r}"
             await context.abort(grpc.StatusCode.NOT_FOUND, text)
@@ -61,7 +61,7 @@ class Health:
         async with self._streams.open():
             while True:
                 changed = self._changed
-                state = self._state(request.service)
+                state = self.state(request.service)
                 if state != sent:
                     await context.write(health_pb2.HealthCheckResponse(status=state))
                     sent = state
@@ -73,18 +73,19 @@ class Health:
         """Return the states of all services."""
         return health_pb2.HealthListResponse(
             statuses={
-                service: health_pb2.HealthCheckResponse(status=self._state(service))
+                service: health_pb2.HealthCheckResponse(status=self.state(service))
                 for service in (ALIVE, READY, LEADER)
             }
         )
 
-    def _state(self, service: str) -> Any:
+    def state(self, service: str) -> Any:
+        """Return the state of a service now."""
         if service == ALIVE:
             return SERVING
         if service == READY:
             serving = self._log.standing().is_ready
         elif service == LEADER:
-            serving = self._log.is_leader
+            serving = self._log.is_leader and self._log.standing().is_ready
         else:
             return SERVICE_UNKNOWN
         return SERVING if serving and not self._stopping else NOT_SERVING

@@ -21,6 +21,7 @@ from distlog.addresses import address_text
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
+from distlog.measures import Histogram
 from distlog.security.authorizer import Authorizer
 from distlog.server.about import NOTHING_KNOWN, About
 from distlog.server.calls import Calls
@@ -32,6 +33,7 @@ from distlog.server.log_service import LogService
 from distlog.server.open_streams import OpenStreams
 from distlog.server.policy_calls import PolicyCalls
 from distlog.server.served_log import ServedLog
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 LOG = log_pb2.DESCRIPTOR.services_by_name["Log"]
 CLUSTER = log_pb2.DESCRIPTOR.services_by_name["Cluster"]
@@ -65,6 +67,7 @@ class Listener:
         itself: Callable[[], Member | None] = lambda: None,
         view: Callable[[], Sight] = lambda: NOTHING_SEEN,
         about: Callable[[], About] = lambda: NOTHING_KNOWN,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """Prepare to listen; must be called with the loop running.
 
@@ -73,7 +76,7 @@ class Listener:
         gate: who may do what; None: everybody may do everything.
         credentials: with what connections are encrypted, and clients trusted; None: they are not.
         itself(): how this node sees itself; None: it has only begun to start.  view(): the others as well.
-        about(): of its process.
+        about(): of its process.  tracer: records what becomes of calls.
         """
         self._host = host
         self._port = port
@@ -82,9 +85,13 @@ class Listener:
         self.limits = limits or ServerLimits()
         self._streams = OpenStreams(self.limits.tail_count_max)
         self._gate = gate or Gate(Authorizer.open_to_all(), NoAudit(), random_bytes)
-        self.calls = Calls(random_bytes, now, self._gate)
+        self._tracer = tracer
+        self.calls = Calls(random_bytes, now, self._gate, tracer)
         self._itself, self._view, self._about = itself, view, about
         self._health = Health(log, self._streams)
+        self._service = LogService(
+            log, self.limits, self._streams, self.calls.refused, self._tracer
+        )
         self._server = grpc.aio.server(
             handlers=self._handlers(log),
             options=server_options(self.limits),
@@ -134,15 +141,24 @@ class Listener:
         """How many tails are open."""
         return self._streams.tail_count
 
+    @property
+    def unread_size(self) -> int:
+        """Bytes that were read for consumers that have not taken them."""
+        return self._service.unread_size
+
+    @property
+    def request_durations(self) -> Histogram:
+        """How long the requests of streams to produce took."""
+        return self._streams.request_durations
+
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.
-        service = LogService(log, self.limits, self._streams, self.calls.refused)
         policy = PolicyCalls(log, self.limits, self._gate.authorizer)
         cluster = ClusterService(
             log, self.limits, __version__, policy, self._itself, self._view, self._about
         )
         return [
-            self.calls.handlers(LOG, service),
+            self.calls.handlers(LOG, self._service),
             self.calls.handlers(CLUSTER, cluster),
             self.calls.handlers(HEALTH, self._health, while_stopping=True),
             reflection_handlers(),

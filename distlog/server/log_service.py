@@ -19,7 +19,9 @@ from distlog.server.produce_stream import ProduceStream
 from distlog.server.records import block_of, check_topic, responses_from, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.served_log import ServedLog
+from distlog.server.traced import note_topic
 from distlog.server.unread import Unread
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 CONSISTENCIES = {
     log_pb2.CONSISTENCY_LINEARIZABLE: Consistency.LINEARIZABLE,
@@ -38,13 +40,20 @@ class LogService:
         limits: ServerLimits,
         streams: OpenStreams,
         refused: Counter[str] | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """refused: counts, by the reason of the error, what is refused without ending a call."""
         self._log = log
         self._limits = limits
+        self._tracer = tracer
         self._streams = streams
         self._unread = Unread(limits)
         self._refused: Counter[str] = Counter() if refused is None else refused
+
+    @property
+    def unread_size(self) -> int:
+        """Bytes that were read for consumers that have not taken them."""
+        return self._unread.size
 
     async def produce(
         self, request: log_pb2.ProduceRequest, context: Any
@@ -53,6 +62,8 @@ class LogService:
         check_topic(request.topic)
         block = block_of(request, self._limits.record_size_max)
         stamp = stamp_of(request)
+        if self._tracer.is_on:
+            note_topic(request.topic, 1)
         try:
             future = self._log.propose_append(request.topic, block, stamp)
         except DistlogError as error:
@@ -76,7 +87,10 @@ class LogService:
 
     async def produce_stream(self, access: Access, context: Any) -> None:
         """Append records in order, pipelined."""
-        await ProduceStream(self._log, self._limits, self._streams, access, context).run()
+        stream = ProduceStream(
+            self._log, self._limits, self._streams, access, context, self._tracer
+        )
+        await stream.run()
 
     async def consume_stream(self, request: log_pb2.ConsumeRequest, context: Any) -> None:
         """Send records from an offset on, for ever."""
@@ -94,7 +108,7 @@ class LogService:
     async def produce_batch(self, access: Access, context: Any) -> None:
         """Append blocks in order, pipelined, each with an answer of its own."""
         stream = ProduceBatch(
-            self._log, self._limits, self._streams, self._refused, access, context
+            self._log, self._limits, self._streams, self._refused, access, context, self._tracer
         )
         await stream.run()
 
@@ -116,9 +130,10 @@ class LogService:
         self, request: log_pb2.GetServersRequest, context: Any
     ) -> log_pb2.GetServersResponse:
         """Return the nodes of the cluster, without asking them."""
-        status = self._log.status(with_topics=False)
+        status, standing = self._log.status(with_topics=False), self._log.standing()
         return log_pb2.GetServersResponse(
             cluster_id=status.cluster_id,
+            problem="" if standing.is_ready else standing.problem,
             servers=[
                 log_pb2.Server(
                     id=member.node_id,

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import Overloaded, ShuttingDown
+from distlog.measures import DURATIONS_S, Histogram
 
 
 class OpenStreams:
@@ -20,6 +21,8 @@ class OpenStreams:
     def __init__(self, tail_count_max: int) -> None:
         self._tail_count_max = tail_count_max
         self.tail_count = 0
+        # Of the requests of all streams that have many: from when one was read to when its answer was written.
+        self.request_durations = Histogram(DURATIONS_S)
         self._scopes: set[asyncio.Timeout] = set()
         self._ended = False
 

@@ -15,6 +15,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from distlog.api import large_field
@@ -33,9 +34,12 @@ from distlog.server.records import check_block, check_topic, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.request_stream import RequestStream
 from distlog.server.served_log import ServedLog
+from distlog.server.traced import OK, PRODUCE_BATCH, RequestSpans
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 # A block that was proposed, or why it was not.
 Taken = asyncio.Future[AppendResult] | DistlogError
+NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 BLOCK_FIELD = log_pb2.ProduceBatchRequest.BLOCK_FIELD_NUMBER
 
 
@@ -50,6 +54,7 @@ class ProduceBatch:
         refused: Counter[str],
         access: Access,
         context: Any,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """refused: counts the refusals by the reason of their error."""
         self._log = log
@@ -60,15 +65,23 @@ class ProduceBatch:
         self._stream: RequestStream[Taken] = RequestStream(streams, access, context)
         # Refused blocks count until they are answered, too: a client that does not read its answers must not fill the queue.
         self._in_flight = InFlight(limits)
+        # None: nothing is traced.
+        self._spans = RequestSpans(tracer, PRODUCE_BATCH, context) if tracer.is_on else None
 
     async def run(self) -> None:
         """Serve the stream to its end.  Raises the error that it ends with."""
-        await self._stream.run(self._take, self._answer)
+        try:
+            await self._stream.run(self._take, self._answer)
+        finally:
+            if self._spans is not None:
+                self._spans.close()
 
     async def _take(self, data: bytes) -> tuple[Taken, int]:
         size = len(data)
         await self._in_flight.room_for(size)
         self._in_flight.add(size)
+        if self._spans is not None:
+            self._spans.taken()
         outcome = self._propose(data)
         if isinstance(outcome, DistlogError):
             outcome = await proven(self._log, outcome, self._limits)
@@ -82,13 +95,18 @@ class ProduceBatch:
             block = Block.decode(encoded)
             producer = stamp_of(request)
             check_block(block, self._limits)
+            if self._spans is not None:
+                self._spans.begin(request.topic, block.record_count, request.traceparent)
             return self._log.propose_append(request.topic, block, producer)
         except DistlogError as error:
             return error
 
     async def _answer(self, outcome: Taken, size: int) -> None:
-        await self._context.write(await self._response(outcome))
+        response = await self._response(outcome)
+        await self._context.write(response)
         self._in_flight.remove(size)
+        if self._spans is not None:
+            self._spans.answered(code_of(response))
 
     async def _response(self, outcome: Taken) -> log_pb2.ProduceBatchResponse:
         if isinstance(outcome, DistlogError):
@@ -109,6 +127,11 @@ class ProduceBatch:
             raise error
         self._refused[error.reason] += 1
         return log_pb2.ProduceBatchResponse(error=message_of(error))
+
+
+def code_of(response: log_pb2.ProduceBatchResponse) -> str:
+    """Return the name of the code that a response has in it."""
+    return NAMES[response.error.code] if response.HasField("error") else OK
 
 
 def parse_request(data: bytes) -> tuple[log_pb2.ProduceBatchRequest, memoryview]:

@@ -28,6 +28,8 @@ from distlog.server.records import block_of, check_topic, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.request_stream import RequestStream
 from distlog.server.served_log import ServedLog
+from distlog.server.traced import PRODUCE_STREAM, RequestSpans
+from distlog.tracing.spans import NO_TRACER, Tracer
 
 
 class ProduceStream:
@@ -40,6 +42,7 @@ class ProduceStream:
         streams: OpenStreams,
         access: Access,
         context: Any,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._log = log
         self._limits = limits
@@ -49,10 +52,16 @@ class ProduceStream:
             streams, access, context
         )
         self._in_flight = InFlight(limits)
+        # None: nothing is traced.
+        self._spans = RequestSpans(tracer, PRODUCE_STREAM, context) if tracer.is_on else None
 
     async def run(self) -> None:
         """Serve the stream to its end.  Raises the error that it ends with."""
-        await self._stream.run(self._propose, self._answer)
+        try:
+            await self._stream.run(self._propose, self._answer)
+        finally:
+            if self._spans is not None:
+                self._spans.close()
 
     async def _propose(self, data: bytes) -> tuple[asyncio.Future[AppendResult], int]:
         request = parse(log_pb2.ProduceRequest, data)
@@ -61,6 +70,9 @@ class ProduceStream:
         block = block_of(request, self._limits.record_size_max)
         producer = stamp_of(request)
         await self._in_flight.room_for(block.size)
+        if self._spans is not None:
+            self._spans.taken()
+            self._spans.begin(request.topic, 1)
         try:
             future = self._log.propose_append(request.topic, block, producer)
         except DistlogError as error:
@@ -74,3 +86,5 @@ class ProduceStream:
             log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
         )
         self._in_flight.remove(size)
+        if self._spans is not None:
+            self._spans.answered()

@@ -29,7 +29,9 @@ class RequestStream(Generic[Outcome]):
         self._streams = streams
         self._access = access
         self._context = context
-        self._queue: asyncio.Queue[tuple[Outcome, int] | Exception | None] = asyncio.Queue()
+        self._now = asyncio.get_running_loop().time
+        # What a request became, its size, and when it was read.
+        self._queue: asyncio.Queue[tuple[Outcome, int, float] | Exception | None] = asyncio.Queue()
 
     async def run(
         self,
@@ -56,7 +58,8 @@ class RequestStream(Generic[Outcome]):
         try:
             async with self._access.watched(), self._streams.open():
                 while (data := await self._context.read()) is not grpc.aio.EOF:
-                    self._queue.put_nowait(await take(data))
+                    read_at = self._now()
+                    self._queue.put_nowait((*await take(data), read_at))
         except (DistlogError, grpc.aio.BaseError) as error:
             end = error
         self._queue.put_nowait(end)
@@ -65,7 +68,9 @@ class RequestStream(Generic[Outcome]):
         """Answer all; return what the stream ends with.  Never raises, as the task group would wrap it."""
         try:
             while isinstance(taken := await self._queue.get(), tuple):
-                await answer(*taken)
+                outcome, size, read_at = taken
+                await answer(outcome, size)
+                self._streams.request_durations.add(self._now() - read_at)
         except Exception as error:
             return error
         return taken

@@ -34,6 +34,7 @@ CONSENSUS = (
     "distlog.storage",
     "distlog.peer",
     "distlog.security.policy",
+    "distlog.tracing.spans",
 )
 GRPC = ("grpc", "google.protobuf", "google.rpc")
 
@@ -43,8 +44,29 @@ LAYERS = (
     Layer("distlog.errors", ("distlog.error_class",), never=NO_LOOP),
     # Counts and distributions, to be kept where they are measured.
     Layer("distlog.measures", never=NO_LOOP),
+    # What is called to have something traced: every layer may, and records nothing unless it is told otherwise.
+    Layer("distlog.tracing", never=NO_LOOP),
+    # The API of OpenTelemetry; and the SDK, an extra that only a process which exports traces loads.
+    Layer(
+        "distlog.tracing.recording",
+        ("distlog.tracing",),
+        ("opentelemetry.context", "opentelemetry.trace"),
+        NO_LOOP,
+    ),
+    Layer(
+        "distlog.tracing.export_queue",
+        ("distlog.runtime", "distlog.tracing"),
+        ("opentelemetry.context", "opentelemetry.sdk"),
+    ),
+    Layer(
+        "distlog.tracing.exporting",
+        ("distlog.runtime", "distlog.tracing"),
+        ("opentelemetry.sdk", "opentelemetry.exporter"),
+        NO_LOOP,
+    ),
+    Layer("distlog.tracing.process", ("distlog.runtime", "distlog.tracing"), (), NO_LOOP),
     # The log of the process.
-    Layer("distlog.logs", never=NO_LOOP),
+    Layer("distlog.logs", ("distlog.tracing.spans",), never=NO_LOOP),
     Layer("distlog.addresses", never=NO_LOOP),
     Layer("distlog.block", ("distlog.errors",), ("numpy", "google_crc32c"), NO_LOOP),
     Layer("distlog.runtime", ("distlog.storage",)),
@@ -174,12 +196,24 @@ LAYERS = (
             "distlog.security.policy",
             "distlog.security.policy_file",
             "distlog.security.subject",
+            "distlog.tracing.spans",
         ),
         (*GRPC, "grpc_health", "grpc_reflection", "grpc_status"),
     ),
     # Copying files between nodes: above consensus, whose state is copied, and below the node.
     Layer("distlog.catch_up", (*CONSENSUS, "distlog.consensus"), ("msgspec", "google_crc32c")),
-    Layer("distlog.client", (*VALUES, "distlog.runtime", "distlog.api"), GRPC),
+    Layer(
+        "distlog.client",
+        (*VALUES, "distlog.runtime", "distlog.api", "distlog.tracing.spans"),
+        # The latter as a type.
+        (*GRPC, "opentelemetry.trace"),
+    ),
+    # Only whoever records traces loads what does.
+    Layer(
+        "distlog.client.traced",
+        ("distlog.errors", "distlog.client", "distlog.tracing"),
+        ("grpc", "opentelemetry.trace"),
+    ),
     # Only whoever has certificates loads what reads them.
     Layer(
         "distlog.client.tls", ("distlog.errors", "distlog.runtime", "distlog.security"), ("grpc",)
@@ -192,9 +226,9 @@ LAYERS = (
     ),
     Layer("distlog.config", ("distlog.errors", "distlog.addresses", "distlog.discovery.backend")),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
+    Layer("distlog.membership.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
     Layer(
-        "distlog.meeting",
+        "distlog.membership.meeting",
         ("distlog.errors", "distlog.addresses", "distlog.peer", "distlog.discovery.view"),
     ),
     *(
@@ -206,34 +240,14 @@ LAYERS = (
                 "distlog.catch_up",
                 "distlog.discovery",
                 "distlog.programs",
-                "distlog.joining",
+                "distlog.membership.joining",
                 *above,
             ),
         )
         for name, above in (
             ("distlog.node_settings", ()),
-            ("distlog.neighbours", ("distlog.node_settings",)),
-            ("distlog.finding", ("distlog.node_settings", "distlog.neighbours")),
-            (
-                "distlog.arrival",
-                (
-                    "distlog.node_settings",
-                    "distlog.neighbours",
-                    "distlog.finding",
-                    "distlog.meeting",
-                ),
-            ),
-            ("distlog.departure", ("distlog.node_settings", "distlog.finding")),
-            (
-                "distlog.node",
-                (
-                    "distlog.departure",
-                    "distlog.node_settings",
-                    "distlog.neighbours",
-                    "distlog.finding",
-                    "distlog.arrival",
-                ),
-            ),
+            ("distlog.membership", ("distlog.node_settings",)),
+            ("distlog.node", ("distlog.node_settings", "distlog.membership")),
         )
     ),
     # What machines ask a node: it looks into all of it, and nothing of it looks back.
@@ -247,6 +261,7 @@ LAYERS = (
             "distlog.server",
             "distlog.logs",
             "distlog.node",
+            "distlog.tracing.counts",
         ),
         ("prometheus_client",),
     ),
@@ -270,6 +285,7 @@ LAYERS = (
             "distlog.node",
             "distlog.node_settings",
             "distlog.security",
+            "distlog.tracing.process",
         ),
         ("uvloop", "grpc"),
     ),

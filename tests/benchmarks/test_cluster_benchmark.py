@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cluster_bench
-from benchmarks.cluster_bench import MARKS
+from benchmarks.cluster_bench import MARKS, QUICK
+from benchmarks.cluster_loads import Loads
 from benchmarks.cluster_targets import (
     COSTS,
     LIMITS,
@@ -21,6 +22,7 @@ from benchmarks.cluster_targets import (
     verdict_of,
 )
 from benchmarks.limits import bare_server, measure_limits
+from benchmarks.observed import FIGURES, WAYS, Way, observed_cluster, unwatched
 from benchmarks.pages import PAGE, write_page
 
 BY_NAME = {target.name: target for target in TARGETS}
@@ -83,6 +85,13 @@ def test_every_figure_of_the_page_can_be_measured() -> None:
     compared = [what for what in ("history", "topics") if what in named]
     named |= {f"{with_it}{what}_node_us" for what in compared for with_it in ("", "no_")}
     named |= {f"memory_{half}_mb" for half in ("half", "all") if half in named}
+    if "observed" in named:
+        named |= {
+            f"{name}_{each}"
+            for way in WAYS
+            for name in (way.name, unwatched(way.name))
+            for each in FIGURES
+        }
     criteria = [each for target in TARGETS for each in target.criteria] + [*COSTS, *LIMITS]
     keys = {key for each in criteria for key in (each.key, each.limit_key) if key}
     assert keys - named == set()
@@ -155,3 +164,14 @@ def test_a_cluster_is_started_measured_and_removed(
     assert set(result["measured"]) >= {"tail_p99_ms", "idle_percent", "empty_p50_ms"}
     assert "produce_per_s" not in result["measured"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[-1]], ids=lambda way: way.name)
+def test_nodes_that_are_looked_at_are_measured_and_really_are_looked_at(
+    way: Way, tmp_path: Path
+) -> None:
+    # Each ends with an error if nobody was shown anything.
+    with observed_cluster(tmp_path, way) as cluster:
+        measured = Loads(cluster, tmp_path, QUICK).observed("topic", way.name)
+    assert set(measured) == {f"{way.name}_{figure}" for figure in FIGURES}
+    assert all(value > 0 for value in measured.values())

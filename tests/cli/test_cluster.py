@@ -207,7 +207,8 @@ def test_the_target_is_set_and_what_is_planned_is_shown_with_what_it_waits_for()
                 log_pb2.PlannedChange(change="promote", node_id="n4", why="it has all"),
             ]
             finished = await distlog("cluster", "status", "--server", server)
-            assert finished.output.decode().splitlines()[-3:] == [
+            *_, planned, _topics = finished.output.decode().split("\n\n")
+            assert planned.splitlines() == [
                 "MEMBER  PLANNED  BECAUSE     WAITS FOR",
                 "n3      remove   it failed   its place",
                 "n4      promote  it has all  nothing: it is next",
@@ -348,8 +349,15 @@ def test_the_exit_code_says_whether_there_is_a_leader() -> None:
             assert (finished.code, finished.error) == (1, "")
             assert b"HIGH WATERMARK n3" in finished.output
             cluster.is_formed = False
-            finished = await distlog("cluster", "status", "--server", server)
+            cluster.problem = "the cluster is not formed yet: waiting for n9"
+            cluster.nodes[1].is_down = True
+            finished = await distlog("cluster", "status", "--server", ",".join(cluster.addresses))
             assert (finished.code, finished.error) == (1, "")
-            assert b"there is no cluster yet: the log of each node says" in finished.output
+            first, *lines = finished.output.decode().splitlines()
+            assert first == "there is no cluster yet:"
+            addresses = cluster.addresses
+            assert lines[0] == f"  {addresses[0]} n1: {cluster.problem}"
+            assert lines[1].startswith(f"  {addresses[1]}: no answer from {addresses[1]}")
+            assert len(lines) == 3
 
     run(scenario())

@@ -80,6 +80,8 @@ class FakeCluster:
         # Whether the nodes belong to a cluster, and which one they say it is.
         self.is_formed = True
         self.cluster_id = ""
+        # Why the nodes are not ready, as they say.
+        self.problem = ""
         self.target = 0
         self.planned: list[log_pb2.PlannedChange] = []
         # Who was told to leave.

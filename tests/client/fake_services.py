@@ -147,6 +147,7 @@ class FakeLogService(log_pb2_grpc.LogServicer):
             named = self._node.delusion
         return log_pb2.GetServersResponse(
             cluster_id=self._cluster.cluster_id,
+            problem=self._cluster.problem,
             servers=[
                 log_pb2.Server(
                     id=node.node_id,
@@ -229,6 +230,7 @@ class FakeClusterService(log_pb2_grpc.ClusterServicer):
         is_leader = leader is not None and self._cluster.nodes[leader] is self._node
         return log_pb2.StatusResponse(
             node_id=self._node.node_id,
+            problem=self._cluster.problem,
             cluster_id="c1",
             role="leader" if is_leader else "follower",
             term=self._cluster.term,

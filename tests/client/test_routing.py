@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from distlog.client import Client, Server
+from distlog.client import Client, Server, routing
 from distlog.client.answers import merged
 from distlog.client.attempts import PAUSE_FACTOR_MAX, Backoff, read_error, write_error
 from distlog.errors import (
@@ -95,6 +95,49 @@ def test_a_client_notices_that_another_cluster_is_at_its_addresses() -> None:
                 with pytest.raises(InvalidRequest, match=f"belongs to cluster {'b' * 16}"):
                     await call
             assert "Produce" not in node.calls
+
+    run(scenario())
+
+
+def test_nobody_writes_to_another_cluster_that_took_the_addresses_while_the_client_was_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "LOOK_INTERVAL_S", 1000.0)
+    monkeypatch.setattr(routing, "LOOK_AGE_MAX_S", 0.0)
+
+    async def scenario() -> None:
+        async with FakeCluster(node_count=1) as cluster, client_of(cluster) as client:
+            cluster.cluster_id = "a" * 16
+            await client.produce(b"a")
+            cluster.cluster_id = "b" * 16
+            with pytest.raises(InvalidRequest, match=f"belongs to cluster {'b' * 16}"):
+                await client.produce(b"b")
+            assert cluster.log == [b"a"]
+
+    run(scenario())
+
+
+def test_the_looks_of_a_client_that_nobody_uses_come_more_and_more_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routing, "LOOK_INTERVAL_S", 0.01)
+
+    async def scenario() -> None:
+        async with FakeCluster(node_count=1) as cluster, client_of(cluster) as client:
+            await client.produce(b"a")
+            node, loop = cluster.nodes[0], asyncio.get_running_loop()
+
+            async def look_s() -> float:
+                began_at = loop.time()
+                node.calls.clear()
+                await node.called("GetServers")
+                return loop.time() - began_at
+
+            pauses = [await look_s() for _ in range(8)]
+            # Twice as long each time.
+            assert pauses[-1] > 0.6
+            await client.produce(b"b")
+            assert await look_s() < 0.6
 
     run(scenario())
 
@@ -188,6 +231,11 @@ def test_without_a_leader_the_deadline_ends_it_and_nothing_is_written() -> None:
                 await client.produce(b"a")
             with pytest.raises(NoLeader):
                 await client.describe_topic()
+            cluster.problem = "no majority: start n3"
+            with pytest.raises(
+                NoLeader, match="knows one; one of them says: no majority: start n3"
+            ):
+                await client.produce(b"a")
             assert cluster.log == []
 
     run(scenario())

@@ -19,6 +19,7 @@ from distlog.node import Node
 from distlog.node_settings import NodePorts, NodeSettings
 from distlog.runtime import Network
 from distlog.storage.simulated_disk import SimulatedDisk
+from distlog.tracing.spans import NO_TRACER, Tracer
 from tests.simulation.simulated_network import SimulatedNetwork
 from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
 
@@ -91,8 +92,9 @@ class NodeCluster:
         reserve_size: int = RESERVE_SIZE,
         replicated_log: ReplicatedLogSettings = ReplicatedLogSettings(),  # noqa: B008 (frozen)
         host: Callable[[SimulatedNetwork, str], Network] = SimulatedNetwork.host,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
-        """host(network, name) returns the network as a node sees it."""
+        """host(network, name) returns the network as a node sees it.  tracer: of all nodes together."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         self.loop = loop
@@ -102,6 +104,7 @@ class NodeCluster:
         self._reserve_size = reserve_size
         self._replicated_log = replicated_log
         self._host = host
+        self._tracer = tracer
         self.places = {name: Place(name) for name in NAMES}
 
     def __getitem__(self, name: str) -> Place:
@@ -139,6 +142,7 @@ class NodeCluster:
             random=Random(self.random.getrandbits(64)),
             network=self._host(self.network, place.name),
             make_worker=lambda _name: SteadyWorker(place),
+            tracer=self._tracer,
         )
 
     @property

@@ -12,6 +12,7 @@ import pytest
 
 from distlog.consensus import messages
 from distlog.consensus.messages import (
+    TRACE_COUNT_MAX,
     AppendEntries,
     AppendReply,
     CheckpointNeeded,
@@ -32,6 +33,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "format-peer.md"
 ALL = [
     AppendEntries(3, 7, 5, 4, 2, 1, [(b"\x01", 5, 3), (b"d" * 40, 6, 3)]),
     AppendEntries(3, 8, 5, 6, 3, 1),
+    AppendEntries(3, 9, 5, 4, 2, 1, [(b"\x01", 5, 3)], [(5, b"t" * 24 + b"\x01")] * 2),
     AppendReply(3, 7, 7, True, False),
     VoteRequest(4, 6, 3),
     VoteReply(4),
@@ -68,7 +70,8 @@ LARGE = bytes(range(256)) * (messages.PART_SIZE_MIN // 256)
     ids=["none", "small", "large", "both", "many"],
 )
 def test_large_entries_travel_as_they_are(entries: list[messages.EntryTuple]) -> None:
-    message = AppendEntries(1 << 50, 7, 5, 4, 2, 1, entries)
+    traces = [(raft_index, bytes(25)) for _, raft_index, _ in entries[:TRACE_COUNT_MAX]]
+    message = AppendEntries(1 << 50, 7, 5, 4, 2, 1, entries, traces)
     parts = messages.encode_in_parts(message)
     assert messages.decode(b"".join(parts), "n2") == message
     for payload in (entry[0] for entry in entries if len(entry[0]) >= messages.PART_SIZE_MIN):
@@ -101,6 +104,58 @@ def test_entries_that_do_not_follow_each_other_are_refused(
     payload = messages.encode(AppendEntries(3, 7, 5, 4, 2, 1, entries))
     with pytest.raises(PeerRefused):
         messages.decode(payload, "n2")
+
+
+@pytest.mark.parametrize(
+    "traces",
+    [
+        [(5, bytes(24))],
+        [(5, bytes(26))],
+        [(5, "t" * 25)],
+        [(4, bytes(25))],
+        [(7, bytes(25))],
+        [(5, bytes(25))] * (TRACE_COUNT_MAX + 1),
+        [(5, bytes(25), 1)],
+        [5],
+        None,
+    ],
+    ids=[
+        *(
+            "short",
+            "long",
+            "text",
+            "before",
+            "behind",
+            "too many",
+            "three fields",
+            "no array",
+            "nil",
+        ),
+    ],
+)
+def test_traces_that_are_none_or_of_entries_that_are_not_there_are_refused(traces: object) -> None:
+    entries = [(b"x", 5, 3), (b"x", 6, 3)]
+    payload = msgspec.msgpack.encode([1, 3, 7, 5, 4, 2, 1, entries, traces])
+    with pytest.raises(PeerRefused):
+        messages.decode(payload, "n2")
+
+
+def test_a_build_that_knows_no_traces_is_understood_and_understands_what_it_is_sent() -> None:
+    class Older(msgspec.Struct, array_like=True, tag=1):
+        sender_term: int
+        number: int
+        commit_index: int
+        previous_index: int
+        previous_term: int
+        retain_from: int
+        entries: list[messages.EntryTuple] = []
+
+    entries: list[messages.EntryTuple] = [(b"x", 5, 3), (b"y", 6, 3)]
+    older = Older(3, 7, 5, 4, 2, 1, entries)
+    newer = AppendEntries(3, 7, 5, 4, 2, 1, entries)
+    assert messages.decode(msgspec.msgpack.encode(older), "n2") == newer
+    newer.traces = [(5, bytes(25)), (6, bytes(25))]
+    assert msgspec.msgpack.decode(messages.encode(newer), type=Older) == older
 
 
 def test_mutated_messages_are_refused_or_are_messages() -> None:

@@ -99,6 +99,9 @@ def alive(backend: DnsDiscovery) -> list[str]:
     ]
 
 
+SAID = "no node is found by its name: see that the name of --discovery is right and resolves here name=distlog.example"
+
+
 def test_a_name_server_that_is_away_changes_nothing_but_the_age(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -120,8 +123,8 @@ def test_a_name_server_that_is_away_changes_nothing_but_the_age(
     with caplog.at_level(logging.WARNING, "distlog.discovery"):
         told(story)
     assert [each.getMessage() for each in caplog.records] == [
-        "looking for nodes by name name=distlog.example problem=the name cannot be resolved: no answer",
-        "looking for nodes by name name=distlog.example problem=the name cannot be resolved: no such name",
+        f"{SAID} problem=the name cannot be resolved: no answer",
+        f"{SAID} problem=the name cannot be resolved: no such name",
     ]
 
 

@@ -135,6 +135,14 @@ def rebase(fields: dict[str, Any], source: Random, target: Target) -> None:
     fields["entries"] = [
         (entry[0], previous + place, term) for place, entry in enumerate(fields["entries"], 1)
     ]
+    if fields["entries"] and source.random() < 0.3:
+        # At most one is of an entry that is not there.
+        indexes = [each[1] for each in fields["entries"]] * 8 + [source.choice(EDGES)]
+        count = source.choice([1, 2, messages.TRACE_COUNT_MAX, messages.TRACE_COUNT_MAX + 1])
+        fields["traces"] = [
+            (source.choice(indexes), source.choice([bytes(25), source.randbytes(25)]))
+            for _ in range(count)
+        ]
     if fields["entries"] and source.random() < 0.2:
         payload, raft_index, entry_term = fields["entries"][0]
         fields["entries"][0] = (mutated(payload, source) or b"?", raft_index, entry_term)

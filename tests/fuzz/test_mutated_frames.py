@@ -255,7 +255,10 @@ def test_mutated_frames_close_the_connection_and_change_nothing(
     print(dict(outcomes))
     assert outcomes["closed"] > FRAMES_PER_SEED // 10
     reasons = [record.getMessage() for record in caplog.records]
-    assert any("peer broke the protocol peer=n2 problem=" in reason for reason in reasons)
+    assert any(
+        reason.startswith("peer broke the protocol: ") and "peer=n2 problem=" in reason
+        for reason in reasons
+    )
     assert any("peer refused peer=n2 problem=" in reason for reason in reasons)
 
 

@@ -35,6 +35,7 @@ from distlog.storage.simulated_disk import SimulatedDisk
 from tests.consensus.nodes import NAMES, PEER_PORT
 from tests.fuzz.recording import Recording
 from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
+from tests.tracing.fake_spans import FakeTracer
 
 VICTIM, HOSTILE, HONEST = NAMES
 RESERVE_SIZE = 256 << 10
@@ -165,6 +166,7 @@ class Victim:
             random=Random(seed),
             network=self._board,
             make_worker=lambda _name: PromptWorker(),
+            tracer=FakeTracer(),
         )
         self.node = Node(settings, ports)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -12,13 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from distlog.api.log.v1 import log_pb2
 from distlog.logs import LogMemory
+from distlog.measures import DURATIONS_S, Histogram
 from distlog.monitoring.http import Page
 from distlog.monitoring.monitor import Monitor
 from distlog.monitoring.pages import livez, readyz, status
 from distlog.security.authorizer import Authorizer
 from distlog.server.calls import Calls
 from distlog.server.gate import Gate, NoAudit
+from distlog.server.health import ALIVE, LEADER, READY, SERVING, Health
 from distlog.server.limits import ServerLimits
+from distlog.server.open_streams import OpenStreams
 from tests.consensus.nodes import NodeCluster, on_virtual_time
 from tests.simulation.virtual_loop import VirtualClock
 
@@ -34,6 +37,8 @@ class Served:
     calls: Calls
     limits: ServerLimits
     tail_count: int = 0
+    unread_size: int = 0
+    request_durations: Histogram = field(default_factory=lambda: Histogram(DURATIONS_S))
 
 
 class Monitored:
@@ -44,6 +49,9 @@ class Monitored:
         self.place = cluster[name]
         self.log = LogMemory()
         gate = Gate(Authorizer.open_to_all(), NoAudit(), Random(1).randbytes)
+        self.health = Health(self.place.log, OpenStreams(1))
+        # What a client is told by gRPC and a probe by HTTP in each state that was seen.
+        self.seen: dict[str, set[tuple[str, ...]]] = {}
         self.served = Served(Calls(Random(1).randbytes, cluster.loop.time, gate), ServerLimits())
         self.monitor = Monitor(
             self.place.node,
@@ -70,7 +78,14 @@ class Monitored:
         return None
 
     def readyz(self) -> tuple[int, str]:
-        return _words(readyz(self.monitor))
+        answer = readyz(self.monitor)
+        services = [self.health.state(service) == SERVING for service in (ALIVE, READY, LEADER)]
+        told = (
+            *(str(livez(self.monitor).status), str(answer.status)),
+            *("yes" if is_serving else "no" for is_serving in services),
+        )
+        self.seen.setdefault(self.monitor.standing().state, set()).add(told)
+        return _words(answer)
 
     def livez(self) -> tuple[int, str]:
         return _words(livez(self.monitor))

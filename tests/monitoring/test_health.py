@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,13 +181,65 @@ ROWS: dict[str, Callable[[NodeCluster, dict[str, Monitored]], Awaitable[None]]] 
 }
 
 
+def table() -> dict[str, tuple[str, ...]]:
+    """Return what the page says is answered in each state: by HTTP two codes, by gRPC yes or no for three services."""
+    lines = PAGE.read_text("utf-8").partition("| state |")[2].partition("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines[2:]]
+    return {row[0]: tuple(row[1:6]) for row in rows}
+
+
 @pytest.mark.parametrize("row", ROWS)
-def test_health_is_true_in_every_state(row: str) -> None:
+def test_health_is_true_in_every_state(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Monitored] = []
+    made_as_ever = Monitored.__init__
+
+    def noted(self: Monitored, *arguments: Any) -> None:
+        made_as_ever(self, *arguments)
+        made.append(self)
+
+    monkeypatch.setattr(Monitored, "__init__", noted)
     monitored(ROWS[row], formed=row != "forming")
+    told: set[tuple[str, ...]] = set()
+    for node in made:
+        for state in row.partition(", with")[0].split(" or "):
+            told |= node.seen.get(state, set())
+    if row == "failed":
+        # It has the state that it had, and its process ends at once.
+        told = set().union(*(each for node in made for each in node.seen.values()))
+        assert {each[:2] for each in told} == {table()[row][:2]}
+    elif "full disk" in row:
+        # Whoever leads does so for a moment more.
+        assert {each[:4] for each in told} == {table()[row][:4]}
+    else:
+        assert told == {table()[row]}
 
 
 def test_the_page_has_a_row_for_each_state_and_each_row_a_test() -> None:
-    table = PAGE.read_text("utf-8").partition("| state |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| ([a-z, ]+?) \|", table, re.MULTILINE)
-    assert rows == list(ROWS)
-    assert set(STATES) <= set(rows)
+    assert list(table()) == list(ROWS)
+    assert set(STATES) <= set(table())
+
+
+def test_a_new_leader_that_has_much_to_apply_says_how_far_it_is() -> None:
+    async def body(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
+        leader = leader_of(nodes)
+        assert leader.readyz() == (200, "ready: leading")
+        group = leader.place.group
+        library = group.raft._library
+
+        class Behind:
+            """The library of a leader that has committed what it has not applied."""
+
+            commit_index = library.commit_index
+            last_applied = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(library, name)
+
+        group.raft._library = Behind()
+        words = f"not ready: recovering: 0 of {library.commit_index} entries are applied"
+        assert leader.readyz() == (503, words)
+        Behind.last_applied = Behind.commit_index = 0
+        assert "leaderless: it leads, and is not ready yet" in leader.readyz()[1]
+        group.raft._library = library
+
+    monitored(body)

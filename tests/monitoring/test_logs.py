@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,11 +17,15 @@ import pytest
 from distlog.logs import (
     KEPT_MAX,
     LEVELS,
+    OTHER,
+    PACKAGES,
+    SEVERE_LEVELS,
     TEXT_SIZE_MAX,
     JsonLines,
     LogMemory,
     TextLines,
     configure_logging,
+    package_of,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +71,7 @@ def test_a_line_is_text_on_a_terminal_and_json_in_a_pipe_unless_it_is_said(
         assert found["event"] == "a disk is slow path=data\nn1"
     else:
         assert "WARNING distlog.node a disk is slow" in line
-    assert memory.counts["warning"] == 1
+    assert memory.counts["node", "warning"] == 1
 
 
 @pytest.mark.usefixtures("logging_restored")
@@ -81,6 +88,30 @@ def test_a_package_has_a_level_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert words == ["one", "four"]
 
 
+@pytest.mark.usefixtures("logging_restored")
+def test_a_warning_is_counted_and_kept_also_where_it_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stdout", output)
+    memory = configure_logging("error", {"distlog.peer": "critical"}, "text")
+    logging.getLogger("distlog.node").warning("one")
+    logging.getLogger("distlog.peer").error("two")
+    logging.getLogger("asyncio").info("three")
+    assert output.getvalue() == ""
+    assert [line.text for line in memory.last] == ["one", "two"]
+    counts = {key: count for key, count in memory.counts.items() if count}
+    assert counts == {("node", "warning"): 1, ("peer", "error"): 1}
+
+
+def test_a_first_warning_is_one_more_than_none_in_every_package() -> None:
+    memory = LogMemory()
+    assert set(memory.counts) == {(each, level) for each in PACKAGES for level in SEVERE_LEVELS}
+    assert set(memory.counts.values()) == {0}
+    assert package_of("distlog.consensus.group") == "consensus"
+    assert package_of("distlog") == package_of("distlog.new.thing") == package_of("grpc") == OTHER
+
+
 @pytest.mark.parametrize("form", [TextLines(), JsonLines()])
 def test_an_event_is_one_line_whatever_is_in_it(form: logging.Formatter) -> None:
     record = logging.LogRecord("distlog.x", logging.INFO, "p", 1, "a\nb\r\nc", (), None)
@@ -93,25 +124,77 @@ def test_every_line_is_counted_and_the_last_warnings_are_kept_not_more_and_not_l
         for level in (logging.INFO, logging.WARNING):
             text = f"{number} " + "x" * 2 * TEXT_SIZE_MAX
             memory.emit(logging.LogRecord("distlog.x", level, "p", 1, text, (), None))
-    assert memory.counts["info"] == memory.counts["warning"] == KEPT_MAX + 5
-    assert list(memory.counts) == list(LEVELS)
+    counts = {key: count for key, count in memory.counts.items() if count}
+    assert counts == {(OTHER, "info"): KEPT_MAX + 5, (OTHER, "warning"): KEPT_MAX + 5}
     assert len(memory.last) == KEPT_MAX
     assert memory.last[-1].text.startswith(f"{KEPT_MAX + 4} x")
     assert all(len(line.text) == TEXT_SIZE_MAX for line in memory.last)
 
 
-def test_no_module_logs_a_text_that_is_made_up_at_run_time() -> None:
-    """The text of an event is constant, so that it can be searched for; what changes are its fields."""
+@cache
+def logged() -> list[tuple[str, str, ast.Call]]:
+    """Return each call that logs, with where it is, and its level."""
     found = []
     for path in sorted(ROOT.glob("distlog/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            is_logged = (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id == "logger"
-                and node.func.attr in ("debug", "info", "warning", "error", "critical")
-            )
-            if is_logged and isinstance(node.args[0], ast.JoinedStr):  # type: ignore[attr-defined]
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")  # type: ignore[attr-defined]
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            on, method = node.func.value, node.func.attr
+            if isinstance(on, ast.Name) and on.id == "logger" and method in (*LEVELS, *OTHERS):
+                level = "error" if method == "exception" else method
+                found.append((f"{path.relative_to(ROOT)}:{node.lineno}", level, node))
+            elif method == "_complain" and "switchboard" in path.name:
+                found.append((f"{path.relative_to(ROOT)}:{node.lineno}", "log", node))
+    return found
+
+
+# Ways to log that are no levels.
+OTHERS = ("exception", "log")
+# Their second field says what to do: the reason of a refusal always does.
+REASON_SAYS = ("this node was refused by a peer", "peer refused", "%s not secured")
+# Are given what to do, or the whole event.
+PASSED_ON = (
+    "%s peer=%s problem=%s",
+    "a segment is damaged, %s problem=%s",
+    "%s; until then the file counts here",
+)
+
+
+def text_of(place: str, call: ast.Call, level: str) -> str:
+    """Return the text that a call logs; constants are looked up in their module."""
+    argument = call.args[1 if level == "log" else 0]
+    if isinstance(argument, ast.Constant):
+        return str(argument.value)
+    module = importlib.import_module(place.partition(".py")[0].replace("/", "."))
+    return str(eval(ast.unparse(argument), {"self": None, **vars(module)}))
+
+
+def test_no_module_logs_a_text_that_is_made_up_at_run_time() -> None:
+    """The text of an event is constant, so that it can be searched for; what changes are its fields."""
+    texts = [call.args[1 if level == "log" else 0] for _, level, call in logged()]
+    assert not [each for each in texts if isinstance(each, ast.JoinedStr)]
+    assert len(texts) > 80
+
+
+def test_every_part_that_logs_is_counted_by_its_name() -> None:
+    assert [place for place, _, _ in logged() if package_of(module_of(place)) == OTHER] == []
+
+
+def module_of(place: str) -> str:
+    return place.partition(".py")[0].replace("/", ".")
+
+
+def test_every_warning_and_every_error_says_what_to_do() -> None:
+    found = []
+    for place, level, call in logged():
+        may_warn = "INFO" not in ast.unparse(call.args[0]) or "WARNING" in ast.unparse(call.args[0])
+        if level not in (*SEVERE_LEVELS, "log") or (level == "log" and not may_warn):
+            continue
+        text = text_of(place, call, level)
+        # Before the fields.
+        words = re.split(r" \w+=%|: %", text)[0]
+        if text in PASSED_ON or words in REASON_SAYS:
+            continue
+        if not re.search(r": \w+ \w+", words):
+            found.append(f"{place}: {text}")
     assert found == []

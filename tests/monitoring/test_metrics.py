@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from distlog.block import Block
 from distlog.measures import Histogram
-from distlog.monitoring.collector import TOPIC_COUNT_MAX
+from distlog.monitoring.collector import LOOK_COUNT, OTHERS, TOPIC_COUNT_MAX, Samples, Topics
 from distlog.monitoring.metrics import COUNTER, GAUGE, HISTOGRAM, METRICS, Metric
 from distlog.server.calls import Ended
 from distlog.storage.segment_files import SegmentLimits
@@ -16,7 +17,7 @@ from tests.consensus.nodes import NodeCluster
 from tests.monitoring.document import PAGE, written
 from tests.monitoring.nodes import Monitored, monitored
 
-# Those that a node on virtual time has not: it has no process of its own, no certificate, and nobody who decides.
+# Those that a node on virtual time has not: it has no process of its own, no certificate, nobody who decides, and exports no spans.
 DEFENCES = {
     "distlog_certificate_expiry_timestamp_seconds",
     "distlog_certificate_authority_expiry_timestamp_seconds",
@@ -26,7 +27,9 @@ DEFENCES = {
     "distlog_authorization_decisions_total",
     "distlog_audit_lines_total",
 }
-ELSEWHERE = {name for name in METRICS if name.startswith("distlog_process_")} | DEFENCES
+ELSEWHERE = DEFENCES | {
+    name for name in METRICS if name.startswith(("distlog_process_", "distlog_spans"))
+}
 UNITS = {"seconds", "bytes"}
 OTHER_UNITS = re.compile(r"_(ms|us|milliseconds|minutes|kb|kib|mib|gib|percent)(_|$)")
 
@@ -115,6 +118,37 @@ def test_topics_beyond_the_limit_have_no_label_of_their_own_and_are_added_up() -
         assert leader.status()["topic_count"] == len(names) + 1
 
     monitored(body)
+
+
+class Kept:
+    """A topic that takes ten bytes, and notes that somebody looked."""
+
+    def __init__(self, number: int, looked_at: list[int]) -> None:
+        self.name = f"t{number}"
+        self.log = self
+        self.start_offset, self.next_offset = 0, 2
+        self._number = number
+        self._looked_at = looked_at
+
+    @property
+    def size(self) -> int:
+        self._looked_at.append(self._number)
+        return 10
+
+
+def test_a_scrape_looks_at_some_of_many_topics_and_shows_all_others_when_it_has_seen_them() -> None:
+    looked_at: list[int] = []
+    count = TOPIC_COUNT_MAX + 2 * LOOK_COUNT + 1
+    topics: Any = [Kept(number, looked_at) for number in range(count)]
+    shown = Topics()
+    for scrape in range(1, 5):
+        looked_at.clear()
+        samples = Samples()
+        shown.put(samples, topics)
+        assert len(looked_at) <= TOPIC_COUNT_MAX + LOOK_COUNT
+        sizes = {labels[0]: value for labels, value in samples.values["distlog_topic_size_bytes"]}
+        assert sizes.get(OTHERS) == (None if scrape < 3 else 10 * (count - TOPIC_COUNT_MAX))
+        assert len(sizes) == TOPIC_COUNT_MAX + (scrape >= 3)
 
 
 def test_the_loss_of_a_follower_shows_as_its_lag_and_a_missing_connection() -> None:

@@ -79,6 +79,26 @@ def test_a_complaint_is_logged_once_a_minute_and_its_kind_once_a_second(
     assert logged(123.1, "one"), "it has been fine in between"
 
 
+def test_what_passes_as_a_rule_is_logged_when_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
+    clock = SetClock()
+    complaints = Complaints(clock, ("not known yet", "waits"))
+
+    def logged(now: float, problem: str = "10.0.0.2: not known yet") -> bool:
+        caplog.clear()
+        clock.now = now
+        complaints.log(logging.ERROR, "refused", "n2", problem)
+        return bool(caplog.records)
+
+    assert not any(logged(now) for now in (0.0, 1.0, 4.9))
+    assert logged(4.9, "10.0.0.2: wiped")
+    assert logged(6.0)
+    complaints.forget("n2")
+    assert not logged(8.0), "it has been fine in between"
+    assert not logged(12.0)
+    assert logged(13.0, "10.0.0.2: waits")
+    assert not logged(30.0), "that is another time"
+
+
 def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     clock = SetClock()
     complaints = Complaints(clock)

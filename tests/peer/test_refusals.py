@@ -175,7 +175,7 @@ def test_garbage_on_the_port_is_hung_up_on_without_an_answer(
         await world.loop.until(lambda: second.owner.payloads("n1") == [b"unimpressed"])
 
     simulate(main)
-    assert "peer broke the protocol peer=? problem=stranger:" in told(caplog, logging.WARNING)
+    assert "see who is at that address peer=? problem=stranger:" in told(caplog, logging.WARNING)
 
 
 def test_who_does_not_finish_the_handshake_in_time_is_hung_up_on() -> None:

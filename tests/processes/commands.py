@@ -17,6 +17,7 @@ class Finished:
 
     status: int
     output: bytes
+    # Without what it waited for, which a busy machine has it say.
     errors: str
 
     @property
@@ -25,6 +26,12 @@ class Finished:
         lines = self.errors.splitlines()
         assert len(lines) == 1, self.errors
         return lines[0]
+
+
+def without_waiting(errors: str) -> str:
+    """Return what a command wrote to its error stream without the line that says what it waits for."""
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("distlog: waiting "))
 
 
 class Command:
@@ -58,7 +65,7 @@ class Command:
         assert self._process.returncode is not None
         text = errors.decode("utf-8", "replace")
         assert "Traceback" not in text, text
-        return Finished(self._process.returncode, output, text)
+        return Finished(self._process.returncode, output, without_waiting(text))
 
 
 @asynccontextmanager

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import counted
 from tests.processes.file_systems import FileSystems, require_root
 from tests.processes.process_cluster import NODE_IDS, ProcessCluster
 
 OUTPUT_SHOWN_MAX = 4000
-figures_key = pytest.StashKey[list[str]]()
 shared_key = pytest.StashKey[ProcessCluster]()
 clusters_key = pytest.StashKey[list[ProcessCluster]]()
 
@@ -49,7 +49,7 @@ def check_no_traceback(cluster: ProcessCluster) -> None:
         assert "Traceback" not in node.says(), node.says()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ProcessCluster]:
@@ -93,12 +93,4 @@ def pytest_runtest_makereport(
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say a measured figure in the summary of the run; nothing depends on it."""
-    figures: list[str] = request.config.stash.setdefault(figures_key, [])
-    return figures.append
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for figure in config.stash.get(figures_key, []):
-        terminalreporter.write_line(f"figure: {figure}")
+    return counted.of(request.config).figures.append

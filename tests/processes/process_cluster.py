@@ -36,6 +36,8 @@ TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 2.0
 POLL_INTERVAL_S = 0.02
+# By host.  Two nodes of one in a thousand clusters were given one port, and the second ended at its start, as it should.
+GIVEN_PORTS: dict[str, set[int]] = {}
 CHANNEL_OPTIONS = (
     # Otherwise a channel inherits the back-off of another test's connection to a dead node.
     ("grpc.use_local_subchannel_pool", 1),
@@ -50,7 +52,7 @@ def environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DISTLOG_", "GRPC_"))
+        if not name.startswith(("DISTLOG_", "GRPC_", "OTEL_"))
     }
     # Nodes beside each other would want the same port for monitoring; what a test reads of a log is text.
     ours = {"DISTLOG_HTTP_LISTEN": "none", "DISTLOG_LOG_FORMAT": "text"}
@@ -71,15 +73,22 @@ def random_host() -> str:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Return ports of `host` that nothing listens on."""
-    with_sockets = [socket.socket() for _ in range(count)]
+    """Return ports of `host` that nothing listens on, and that this did not return before: whose they are may not listen yet."""
+    given = GIVEN_PORTS.setdefault(host, set())
+    sockets: list[socket.socket] = []
+    ports: list[int] = []
     try:
-        for each in with_sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in with_sockets]
+        while len(ports) < count:
+            sockets.append(socket.socket())
+            sockets[-1].bind((host, 0))
+            port = int(sockets[-1].getsockname()[1])
+            if port not in given:
+                ports.append(port)
     finally:
-        for each in with_sockets:
+        for each in sockets:
             each.close()
+    given.update(ports)
+    return ports
 
 
 async def until(
@@ -118,8 +127,9 @@ class NodeProcess:
         # Everything that its processes said, in order.
         self.output = output
         self.arguments: list[str] = []
-        # A command that starts it, as prlimit(1) with other limits.
+        # A command that starts it, as prlimit(1) with other limits; and variables that it is started with.
         self.prefix: tuple[str, ...] = ()
+        self.variables: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def place(self, directory: Path) -> None:
@@ -168,7 +178,7 @@ class NodeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment() | self.variables,
             )
 
     def kill(self) -> None:
@@ -224,6 +234,11 @@ class NodeProcess:
         assert self._process is not None, f"{self.node_id} does not run"
         process, self._process = self._process, None
         return process
+
+    def end(self) -> None:
+        """End its process, if it has one, without waiting for that."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """Leave no process behind, in whatever state it is."""
@@ -302,7 +317,9 @@ class ProcessCluster:
         return [node for node in self if node.is_running]
 
     def close(self) -> None:
-        """Leave no process behind."""
+        """Leave no process behind: all are ended before one is waited for, which somebody may interrupt."""
+        for node in self:
+            node.end()
         for node in self:
             node.close()
 

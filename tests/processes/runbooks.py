@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from tests.processes.commands import Finished, run
+from tests.processes.commands import Finished, run, without_waiting
 from tests.processes.conftest import MakeCluster
 from tests.processes.process_cluster import DISTLOG, TIMEOUT_S, ProcessCluster, environment
 from tests.processes.test_membership import all_vote, come_by
@@ -122,6 +122,12 @@ class Steps:
         return finished
 
 
+def node_lines(shown: bytes) -> dict[str, str]:
+    """Return the rows of the first table of `distlog cluster status`, by node id."""
+    _, *rows = shown.decode().partition("\n\n")[0].splitlines()
+    return {row.split()[0]: row for row in rows}
+
+
 def _named(places: Mapping[str, str]) -> dict[str, str]:
     """Return places by what the page calls them: HOST_PORT is how a name of Python has HOST:PORT."""
     return {name.replace("HOST_", "HOST:"): value for name, value in places.items()}
@@ -150,7 +156,7 @@ async def run_at_terminal(arguments: Sequence[str], typed: str) -> Finished:
         os.close(person)
         os.close(terminal)
     assert process.returncode is not None
-    return Finished(process.returncode, output, errors.decode("utf-8", "replace"))
+    return Finished(process.returncode, output, without_waiting(errors.decode("utf-8", "replace")))
 
 
 def follows(

@@ -35,7 +35,7 @@ def test_a_node_that_is_told_of_no_member_finds_one_by_a_name_and_joins(
         cluster.start("n2", "n3")
 
         async def say_that_they_wait() -> bool:
-            said = "looking for nodes by name name="
+            said = "no node is found by its name"
             return all(said in cluster[node_id].says() for node_id in ("n2", "n3"))
 
         await until(say_that_they_wait, "they wait for the first")
@@ -71,6 +71,7 @@ def test_every_node_and_a_client_in_use_know_of_a_change_within_a_second(
                     return any([await listed(asked) for asked in up])
 
                 async def by_all() -> bool:
+                    await client.produce(b"in use")
                     is_listed = all([await listed(asked) for asked in up])
                     return is_listed and wanted == set(client._routing._announced)
 

@@ -43,10 +43,13 @@ def make_growing(make_cluster: Callable[..., ProcessCluster]) -> MakeGrowing:
 
 
 async def members(cluster: ProcessCluster, *, voters: bool) -> list[str]:
-    leader = await cluster.leader_of_any()
-    status = await cluster.status(leader)
-    assert status is not None
-    return [member.node_id for member in status.members if member.learner is not voters]
+    async def known() -> list[str] | None:
+        status = await cluster.status(await cluster.leader_of_any())
+        if status is None:
+            return None
+        return [member.node_id for member in status.members if member.learner is not voters]
+
+    return await until(known, "the leader names the members", describe=cluster.describe)
 
 
 async def all_vote(cluster: ProcessCluster, *node_ids: str) -> None:

@@ -173,9 +173,10 @@ def test_every_panel_of_the_dashboard_has_data(
         async with Client(cluster.addresses) as client, asyncio.TaskGroup() as tasks:
 
             async def write_and_read() -> None:
+                producer = await client.open_producer()
                 while not is_over:
-                    offset = await client.produce(b"x" * 1000)
-                    await client.read(offset)
+                    await (await producer.produce(b"x" * 1000))
+                    await client.read(await client.produce(b"x" * 1000))
 
             tasks.create_task(write_and_read())
 

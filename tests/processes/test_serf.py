@@ -62,7 +62,7 @@ def test_nodes_find_each_other_by_their_agents_and_again_when_all_have_moved(
         cluster, key = make_growing(THREE), key_file(tmp_path)
         with_agents(cluster, key)
         cluster.start("n2", "n3")
-        await until_said(cluster["n2"], "looking for members to join problem=none was found yet")
+        await until_said(cluster["n2"], "problem=none was found yet")
         cluster.start("n1")
         await all_vote(cluster, *THREE)
         agents = [agent_of(node) for node in cluster]

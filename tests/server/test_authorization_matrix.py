@@ -6,7 +6,7 @@ The table is written by hand, from what the page about authorization promises.  
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.api.status import DETAILS_KEY, error_from_message, error_from_status
 from distlog.block import Block
 from distlog.errors import DistlogError, NotAuthorized
-from distlog.security.policy import Membership, Permission
+from distlog.security.policy import Membership, Permission, Rule
 from distlog.server.listen import CLUSTER, HEALTH, LOG, REFLECTION
 from distlog.server.permissions import NEEDS
 from tests.server.secured import Secured, secured
@@ -284,9 +284,12 @@ def test_parity_b12_a_subject_without_permission_may_neither_produce_nor_consume
     asyncio.run(run())
 
 
-def test_parity_b13_health_says_serving_also_to_a_subject_without_permission() -> None:
+@pytest.mark.parametrize("rules", [(), POLICY], ids=["without a policy", "with one"])
+def test_parity_b13_health_says_serving_also_to_a_subject_without_permission(
+    rules: Sequence[Rule],
+) -> None:
     async def run() -> None:
-        async with asyncio.timeout(30), secured(POLICY) as server:
+        async with asyncio.timeout(30), secured(rules) as server:
             answer = await outcome(server.channel("nobody"), "Check", "")
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -62,6 +62,9 @@ def test_each_block_becomes_one_batch_with_the_offsets_of_its_answer() -> None:
         assert await answers(stream) == [(0, 3), (3, 1), (4, 2)]
         assert await stream.code() == grpc.StatusCode.OK
         assert stored(server) == [[b"a", b"", b"ccc"], [b"d"], [b"e", b"f"]]
+        # Three requests were measured, and each of them took some time.
+        assert server.listener.request_durations.count == 3
+        assert server.listener.request_durations.total > 0
 
     serve(body)
 

@@ -349,7 +349,8 @@ def test_a_mistake_of_ours_is_an_incident_that_the_log_explains(
         serve(body)
     (record,) = caplog.records
     assert (
-        record.getMessage() == "internal error incident_id=001122334455 method=log.v1.Log.Produce"
+        record.getMessage()
+        == "internal error: please report it, with the lines below incident_id=001122334455 method=log.v1.Log.Produce"
     )
     assert record.exc_info is not None
     assert record.exc_info[1] is failure
@@ -368,6 +369,10 @@ def test_get_servers_lists_the_members_with_the_leader_marked() -> None:
         ]
         # Every client asks often, and there may be ten thousand topics.
         assert server.fake.described_count == 0
+        assert response.problem == ""
+        server.fake.is_leader = server.fake.has_leader = False
+        response = await server.log.GetServers(log_pb2.GetServersRequest())
+        assert response.problem == "no leader is heard: an election is under way"
 
     serve(body)
 

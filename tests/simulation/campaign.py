@@ -13,92 +13,22 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 
 from tests.simulation.schedule import Run, simulate
-
-# What is counted, and how much of it a hundred schedules have at least.
-FLOORS = {
-    "crashes": 300,
-    "elections": 280,
-    "truncations": 12,
-    "partitions": 80,
-    "pauses": 60,
-    "lost pages": 20_000,
-    "full disks": 70,
-    "transfers": 20,
-    "joins begun": 10,
-    "removals": 2,
-    "replacements": 2,
-    "acknowledged": 38_000,
-    "virtual seconds": 550,
-}
-# Counted, without a floor.
-OTHERS = (
-    "runs",
-    "starts",
-    "stops",
-    "power cuts of all",
-    "connections broken",
-    "clock jumps",
-    "slow disks",
-    "duplicates answered",
-    "unknown",
-    "refused",
-    "reads",
-    "reads refused",
-    "topic calls",
-    "changes refused",
-)
-# Fewer schedules than this prove nothing about the mixture.
-FLOORS_FROM = 50
+from tests.simulation.summary import FLOORS, Summary
 
 
-def start_pool() -> ProcessPoolExecutor:
-    """Return a process for each core."""
+def start_pool(count: int | None = None) -> ProcessPoolExecutor:
+    """Return so many processes, or one for each core."""
     # Not forked: whoever starts them may have threads.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(os.cpu_count(), mp_context=context)
+    return ProcessPoolExecutor(count or os.cpu_count(), mp_context=context)
 
 
 def submit(pool: ProcessPoolExecutor, seeds: Iterable[int]) -> dict[int, Future[Run]]:
     return {seed: pool.submit(simulate, seed) for seed in seeds}
-
-
-class Summary:
-    """The sum of many runs."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.failed: list[Run] = []
-
-    def add(self, run: Run) -> None:
-        self.counts.update(run.counts)
-        if run.failures:
-            self.failed.append(run)
-
-    def table(self) -> Iterator[str]:
-        """Yield lines for a terminal and for docs/simulation.md."""
-        runs = max(1, self.counts["runs"])
-        yield "| | in all | in a schedule |"
-        yield "|---|---|---|"
-        for name in ("runs", *FLOORS, *OTHERS[1:]):
-            count = self.counts[name]
-            yield f"| {name} | {count:,} | {count / runs:.1f} |"
-        yield f"| schedules with a violation | {len(self.failed)} | |"
-
-    def below_floors(self) -> list[str]:
-        """Return what there was too little of."""
-        runs = self.counts["runs"]
-        if runs < FLOORS_FROM:
-            return []
-        return [
-            f"only {self.counts[name]} {name} in {runs} schedules, expected {floor * runs // 100}"
-            for name, floor in FLOORS.items()
-            if self.counts[name] < floor * runs // 100
-        ]
 
 
 def describe(run: Run) -> str:
@@ -121,7 +51,7 @@ def run_campaign(seeds: range) -> int:
     print("\n".join(summary.table()))
     below = summary.below_floors()
     print("\n".join(below))
-    return 1 if summary.failed or below else 0
+    return 1 if summary.failed_count or below else 0
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from distlog.consensus.journal import Journal
 from distlog.storage.log import Log, StoredBatch
 from distlog.storage.segment_files import SegmentLimits
 from distlog.storage.simulated_disk import SimulatedDisk
-from tests.simulation.campaign import FLOORS, FLOORS_FROM, Summary
 from tests.simulation.history import History
 from tests.simulation.schedule import TOPICS_PATH, Run, file_differences
+from tests.simulation.summary import FLOORS, FLOORS_FROM, Summary
 from tests.simulation.watch import Watch
 
 

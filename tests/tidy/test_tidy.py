@@ -35,8 +35,9 @@ TEXT = (
 )
 
 
-# Made by the tools, and not kept.
-MADE = {".git", ".venv", "build", "dist", "data", "__pycache__"}
+# Made by the tools, and not kept.  (Also while the tests are collected: several workers must find the same ones.)
+CACHES = {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "distlog.egg-info"}
+MADE = {".git", ".venv", "build", "dist", "data", "__pycache__", *CACHES}
 
 
 def sources() -> list[Source]:

@@ -55,12 +55,16 @@ SETTLED_AFTER_S = 30.0
 # Between two looks whether it answers; one that does not at so many looks in a row is killed.
 LOOK_INTERVAL_S = 10.0
 SILENT_LOOKS_MAX = 3
+AGAIN = "starting the Serf agent again: look at its output if that goes on in_s=%.1f count=%d problem=%s"
 
 
 def log_mistake(task: asyncio.Task[None]) -> None:
     """Log why a task has ended that never should."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("discovery by Serf has ended by a mistake of ours", exc_info=error)
+        logger.critical(
+            "discovery by Serf has ended by a mistake of ours: restart the node, and report it",
+            exc_info=error,
+        )
 
 
 class Agent(Protocol):
@@ -109,7 +113,10 @@ class ExternalAgent:
         try:
             client = await SerfClient.open(self._network, self._address)
         except (AgentUnreachable, AgentSilent) as problem:
-            logger.warning("going on without the Serf agent, until it answers: %s", problem)
+            logger.warning(
+                "going on without the Serf agent until it answers: start it, or mend --discovery problem=%s",
+                problem,
+            )
             return
         client.close()
 
@@ -210,7 +217,7 @@ class ManagedAgent:
                 await self._begin()
                 break
             except AgentFailed as problem:
-                logger.warning("starting the Serf agent again in_s=%.1f: %s", delay_s, problem)
+                logger.warning(AGAIN, delay_s, self.restart_count, problem)
             await asyncio.sleep(delay_s)
         else:
             await self._begin()
@@ -224,7 +231,10 @@ class ManagedAgent:
             try:
                 self._write_configuration(self._address)
             except OSError as error:
-                logger.warning("the file of the Serf agent cannot be written: %s", error)
+                logger.warning(
+                    "the file of the Serf agent cannot be written: free space, or mend its directory problem=%s",
+                    error,
+                )
 
     def keep_peers(self, addresses: Sequence[str]) -> None:
         peers = tuple(addresses[:PEER_COUNT_MAX])
@@ -235,7 +245,10 @@ class ManagedAgent:
         try:
             self._programs.write_secret(self._peers_path, json.dumps(peers).encode())
         except OSError as error:
-            logger.warning("the peers of the Serf agent cannot be written down: %s", error)
+            logger.warning(
+                "the peers of the Serf agent cannot be written down: free space, or mend its directory problem=%s",
+                error,
+            )
 
     def _read_peers(self) -> tuple[str, ...]:
         """Return what the last run of the node wrote.  Whatever else is in the file is worth no more than a file that is not there."""
@@ -365,7 +378,7 @@ class ManagedAgent:
             delay_s = min(2 * delay_s, BACKOFF_MAX_S)
             self.restart_count += 1
             logger.warning(
-                "starting the Serf agent again in_s=%.1f count=%d: %s",
+                AGAIN,
                 jittered_s,
                 self.restart_count,
                 problem,
@@ -388,7 +401,10 @@ class ManagedAgent:
             try:
                 self._programs.limit_output(self.output_path)
             except OSError as error:
-                logger.warning("the output of the Serf agent cannot be shortened: %s", error)
+                logger.warning(
+                    "the output of the Serf agent cannot be shortened: free space, or mend its directory problem=%s",
+                    error,
+                )
             if silent_count >= SILENT_LOOKS_MAX:
                 # Others still see it alive: only this node can tell.
                 running.kill()

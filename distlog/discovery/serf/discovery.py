@@ -129,7 +129,11 @@ class SerfDiscovery(Viewing):
             async with asyncio.timeout(timeout_s):
                 await self._say_last_words(state)
         except (DistlogError, TimeoutError) as error:
-            logger.warning("the Serf agent was not told state=%s: %s", state.value, error)
+            logger.warning(
+                "the Serf agent was not told, and the others see this node fail: nothing is to be done state=%s problem=%s",
+                state.value,
+                error,
+            )
         await self._agent.close()
 
     async def _say_last_words(self, state: NodeState) -> None:
@@ -243,7 +247,10 @@ class SerfDiscovery(Viewing):
     def _complain(self, problem: BaseException) -> None:
         """Log what is wrong, once."""
         if str(problem) != self._problem:
-            logger.warning("the view of the nodes stays as it is: %s", problem)
+            logger.warning(
+                "the view of the nodes stays as it is: look after the Serf agent problem=%s",
+                problem,
+            )
         self._problem = str(problem)
 
     # --- Errands ---------------------------------------------------------------------------------
@@ -261,7 +268,10 @@ class SerfDiscovery(Viewing):
                 # The connection is as good as before, and the next look finds again what is to be done.
                 if self._clock.monotonic() - complained_at >= REPEAT_S:
                     complained_at = self._clock.monotonic()
-                    logger.warning("the Serf agent cannot do what it was asked for: %s", problem)
+                    logger.warning(
+                        "the Serf agent cannot do what it was asked for: look at its log problem=%s",
+                        problem,
+                    )
 
     async def _keep_tags(self, client: SerfClient) -> None:
         wanted = tags_of(self._own)

@@ -18,13 +18,15 @@ import pytest
 from distlog.discovery.serf.client import AgentAddress, SerfClient
 from distlog.discovery.serf.errors import AgentUnreachable
 from distlog.runtime import TcpNetwork
+from tests.processes.process_cluster import random_host
 
 PROGRAM = "serf"
 needs_serf = pytest.mark.skipif(
     shutil.which(PROGRAM) is None,
     reason="there is no Serf agent here: install the package serf to have this tested",
 )
-HOST = "127.0.0.1"
+# Of this process alone: what finds a free port here, and gives it to an agent a moment later, meets nobody else who does.
+HOST = random_host()
 POLL_INTERVAL_S = 0.02
 
 
@@ -64,10 +66,12 @@ async def until(
 class RealAgent:
     """A process that no node has started."""
 
-    def __init__(self, directory: Path, name: str, **configuration: object) -> None:
+    def __init__(
+        self, directory: Path, name: str, rpc_host: str = HOST, **configuration: object
+    ) -> None:
         self.name = name
         self.gossip = f"{HOST}:{free_port()}"
-        self.address = AgentAddress(HOST, free_port(), secrets.token_hex(8))
+        self.address = AgentAddress(rpc_host, free_port(rpc_host), secrets.token_hex(8))
         self.directory = directory / name
         self.directory.mkdir()
         self._configuration = configuration

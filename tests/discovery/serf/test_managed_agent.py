@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from distlog.discovery.serf.agent import RPC_HOST
 from distlog.discovery.serf.client import SerfClient
 from distlog.discovery.serf.discovery import SerfSettings
 from distlog.discovery.serf.errors import AgentFailed
@@ -265,7 +266,7 @@ def test_another_agent_at_the_port_of_the_rpc_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(nodes: Nodes) -> None:
-        with real_agent(tmp_path, "foreign") as foreign:
+        with real_agent(tmp_path, "foreign", rpc_host=RPC_HOST) as foreign:
             (await foreign.client()).close()
             n1 = nodes.make("n1")
             choose = n1.programs.free_port

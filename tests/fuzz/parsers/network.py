@@ -11,6 +11,7 @@ import msgpack
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.sdk.trace import TracerProvider
 
 from distlog import errors
 from distlog.addresses import host_and_port
@@ -44,6 +45,8 @@ from distlog.peer.limits import PeerLimits
 from distlog.server.calls import parse
 from distlog.server.produce_batch import parse_request
 from distlog.server.records import check_topic, structured_response
+from distlog.tracing.recording import tracer_of
+from distlog.tracing.spans import Kind
 from tests.fuzz.mutations import ROWS, reframed
 from tests.fuzz.parsers.files import GOLDEN, crc
 from tests.fuzz.parsers.parser import (
@@ -85,6 +88,12 @@ READERS: tuple[Callable[[object], object], ...] = (
     stats_of,
     coordinate_of,
 )
+TRACER = tracer_of(TracerProvider(shutdown_on_exit=False))
+TRACE_CONTEXTS = [
+    b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\nvendor=7,other@tenant=x",
+    bytes(range(1, 26)),
+]
 OWN = Description("n2", "d2", "h2:8401", "h2:8400", "c1", 3, "1.0")
 
 
@@ -254,6 +263,14 @@ def read_requests(data: bytes) -> object:
     return request
 
 
+def read_trace_context(data: bytes) -> object:
+    """Take what a call, a batch and a peer say that they are part of: nonsense is nothing, and raises nothing."""
+    header, _, state = data.decode("latin-1").partition("\n")
+    TRACER.parent_in([("traceparent", header), ("tracestate", state)])
+    TRACER.go_on(data, "fuzzed", Kind.SERVER, {})
+    return TRACER.begin("fuzzed", Kind.SERVER, TRACER.parent_of(header), {})
+
+
 def client_parsers() -> list[Parser[bytes]]:
     classes = requests()
     calls = [
@@ -300,6 +317,7 @@ def client_parsers() -> list[Parser[bytes]]:
             protobuf_field,
         ),
         Parser("error of a node", statuses, error_from_status, (), protobuf_field),
+        Parser("trace context", TRACE_CONTEXTS, read_trace_context, (), changed_bytes),
     ]
 
 

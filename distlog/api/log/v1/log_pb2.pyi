@@ -106,12 +106,14 @@ class GetServersRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServersResponse(_message.Message):
-    __slots__ = ("servers", "cluster_id")
+    __slots__ = ("servers", "cluster_id", "problem")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     cluster_id: str
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ...) -> None: ...
+    problem: str
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("id", "rpc_addr", "is_leader", "connected")
@@ -126,18 +128,20 @@ class Server(_message.Message):
     def __init__(self, id: _Optional[str] = ..., rpc_addr: _Optional[str] = ..., is_leader: _Optional[bool] = ..., connected: _Optional[bool] = ...) -> None: ...
 
 class ProduceBatchRequest(_message.Message):
-    __slots__ = ("topic", "block", "producer_id", "producer_epoch", "sequence")
+    __slots__ = ("topic", "block", "producer_id", "producer_epoch", "sequence", "traceparent")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     topic: str
     block: bytes
     producer_id: int
     producer_epoch: int
     sequence: int
-    def __init__(self, topic: _Optional[str] = ..., block: _Optional[bytes] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, topic: _Optional[str] = ..., block: _Optional[bytes] = ..., producer_id: _Optional[int] = ..., producer_epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ProduceBatchResponse(_message.Message):
     __slots__ = ("base_offset", "record_count", "duplicate", "error")

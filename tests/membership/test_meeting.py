@@ -11,7 +11,7 @@ import pytest
 
 from distlog.discovery.view import Description
 from distlog.errors import Unreachable
-from distlog.meeting import ANSWER_TIMEOUT_S, DELAY_MAX_S, Meeting
+from distlog.membership.meeting import ANSWER_TIMEOUT_S, DELAY_MAX_S, Meeting
 from tests.consensus.nodes import on_virtual_time
 from tests.simulation.virtual_loop import VirtualLoop
 
@@ -132,3 +132,10 @@ def test_what_is_wrong_is_said_once_and_what_is_only_early_never(
     assert len(told) == 2
     assert "address=h2:8400 problem=it expects another number" in told[0]
     assert "address=h4:8400 problem=no answer from h4:8400" in told[1]
+
+
+def test_a_node_that_is_started_a_moment_later_is_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    met({"h2": Unreachable("h2:8400", "refused")}, seconds=1.5)
+    assert not caplog.records

@@ -32,7 +32,7 @@ from distlog.discovery.view import (
     MemberStatus,
     Sight,
 )
-from distlog.neighbours import Neighbours
+from distlog.membership.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.frames import Channel
 from distlog.peer.network import PeerNetwork
@@ -255,7 +255,10 @@ class Finding:
         if problem != self._problem and not self._settings.join:
             self._problem = problem
             if problem:
-                logger.warning("looking for members to join problem=%s", problem)
+                logger.warning(
+                    "looking for members to join: start one, or mend --discovery problem=%s",
+                    problem,
+                )
         places = [host_and_port(each.client_address) for each in members]
         found = (place for place in places if place is not None)
         return list(dict.fromkeys((*self._settings.join, *found)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 3.0
 DELAY_MIN_S = 0.1
 DELAY_MAX_S = 3.0
+# The log says of a node that does not answer so often, which is after three seconds.
+SILENCES_MAX = 6
 # Asks the node at a client address who it is, and which run of it that is.
 AskNode = Callable[[tuple[str, int]], Awaitable[tuple[Description, int]]]
 
@@ -57,8 +60,9 @@ class Meeting:
         self._looked_around = looked_around
         # Where clients reach those of them that belong to a cluster.
         self.members: tuple[tuple[str, int], ...] = ()
-        # What was wrong with each address when the log said it last.
+        # What was wrong with each address when the log said it last, and how often it did not answer, one time after the other.
         self._problems: dict[tuple[str, int], str] = {}
+        self._silences: Counter[tuple[str, int]] = Counter()
 
     async def run(self) -> None:
         """Ask and dial until nobody is missing, or this task is cancelled."""
@@ -90,6 +94,7 @@ class Meeting:
 
     async def _ask(self, address: tuple[str, int]) -> Description | None:
         """Return who is at an address, if it is one of those that are looked for."""
+        self._silences[address] += 1
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 found, _ = await self._ask_node(address)
@@ -98,15 +103,20 @@ class Meeting:
         except TimeoutError:
             problem = "no answer in time"
         else:
+            self._silences[address] = SILENCES_MAX
             if found.node_id == self._own_id:
                 return None
             problem = self._judge(found)
             if problem is None:
                 self._problems.pop(address, None)
                 return found
-        if problem and self._problems.get(address) != problem:
-            self._problems[address] = problem
+        is_new = problem and self._problems.get(address) != problem
+        # Nodes that are started together do not answer each other at once.
+        if is_new and self._silences[address] >= SILENCES_MAX:
+            self._problems[address] = str(problem)
             logger.warning(
-                "looking for the other nodes address=%s:%d problem=%s", *address, problem
+                "a node that was named is not met: start it, or mend --join address=%s:%d problem=%s",
+                *address,
+                problem,
             )
         return None

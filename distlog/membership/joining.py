@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 3.0
 DELAY_MIN_S = 0.25
 DELAY_MAX_S = 5.0
+# So many rounds may fail before the log warns of it.
+PASSING_MAX = 3
 # Between two times that the members are greeted: the leader may have been another one.
 GREETING_DELAY_S = 1.0
 # While discovery has found no member yet.
@@ -70,8 +72,10 @@ class Joining:
                     break
                 delay_s = min(DELAY_MAX_S, DELAY_MIN_S * 2.0 ** min(failure_count, 10))
                 delay_s *= self._random.uniform(0.75, 1.0)
-                logger.warning(
-                    "cannot join yet, trying again address=%s:%d problem=%s delay_s=%.1f",
+                # Nodes that are started together do not answer each other at once.
+                logger.log(
+                    logging.WARNING if failure_count >= PASSING_MAX else logging.INFO,
+                    "cannot join yet, trying again: start that node, or mend --join address=%s:%d problem=%s delay_s=%.1f",
                     host,
                     port,
                     problem,

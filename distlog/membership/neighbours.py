@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from distlog.addresses import address_text, host_and_port
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
-from distlog.consensus.formation import OLD_COPY, REMOVED, Formation
+from distlog.consensus.formation import OLD_COPY, PASSING, REMOVED, Formation
 from distlog.consensus.group import Group
 from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description
@@ -73,6 +73,7 @@ class Neighbours:
             events=events,
             limits=settings.peer_limits,
             is_expected=self.judge,
+            passing=PASSING,
         )
 
     async def listen(self) -> None:
@@ -246,7 +247,7 @@ class Neighbours:
             ):
                 self.peers.refuse(node_id, PeerRefused(peer=node_id, problem=REMOVED))
         if (own_id, self._directory_id) in committed.removed:
-            logger.error("this node is no member any more problem=%s", REMOVED)
+            logger.error("this node is no member any more: stop it problem=%s", REMOVED)
         members = committed.members
         for node_id in sorted(members.keys() - self._committed_members.keys() - {own_id}):
             # It waits for a hello that has it among the members.

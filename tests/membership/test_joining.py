@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distlog.errors import Unreachable
-from distlog.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining
+from distlog.membership.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining
 from tests.consensus.nodes import on_virtual_time
 from tests.simulation.virtual_loop import VirtualLoop
 
@@ -80,6 +80,10 @@ def test_it_tries_the_addresses_in_turn_and_waits_longer_each_time(
     assert "address=h1:8400" in told[0]
     assert "no answer from h1:8400" in told[0]
     assert "problem=no route" in told[1]
+    levels = [each.levelno for each in caplog.records]
+    # Nodes that are started together need some moments.
+    assert levels == sorted(levels)
+    assert (levels[0], levels[-1]) == (logging.INFO, logging.WARNING)
 
 
 def test_a_member_that_never_answers_does_not_hold_it_up() -> None:
@@ -91,6 +95,7 @@ def test_a_member_that_never_answers_does_not_hold_it_up() -> None:
 def test_a_node_that_is_a_cluster_by_itself_is_said_to_need_bootstrap(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     peers, _ = joined({"h1": {"n1": ""}}, "h1", seconds=1.0)
     assert peers.located == {}
     assert "start the first one with --bootstrap" in caplog.text
