@@ -25,18 +25,8 @@ SEVERE_LEVELS = LEVELS[2:]
 # The parts of distlog that log, and everything else.
 OTHER = "other"
 PACKAGES = (
-    *("arrival", "catch_up", "client", "consensus", "departure", "discovery", "finding", "joining"),
-    *(
-        "meeting",
-        "monitoring",
-        "neighbours",
-        "node",
-        "peer",
-        "security",
-        "serve",
-        "server",
-        "tracing",
-    ),
+    *("catch_up", "client", "consensus", "discovery", "membership", "monitoring", "node", "peer"),
+    *("security", "serve", "server", "tracing"),
     OTHER,
 )
 # Warnings and errors that are kept, and characters of each.

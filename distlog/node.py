@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from distlog.arrival import Arrival, make_agreement
 from distlog.catch_up.copying import Copied
 from distlog.catch_up.files import Files, FilesPorts
 from distlog.catch_up.switch import CopyIncomplete, open_state, put_in_place
@@ -28,14 +27,15 @@ from distlog.consensus.reconcile import Policy
 from distlog.consensus.recovery import Recovered
 from distlog.consensus.replicated_log import ReplicatedLog
 from distlog.consensus.rules import Rules, complete_rules
-from distlog.departure import Departure
 from distlog.errors import (
     DistlogError,
     PeerRefused,
     StorageFull,
 )
-from distlog.finding import Finding
-from distlog.neighbours import Neighbours
+from distlog.membership.arrival import Arrival, make_agreement
+from distlog.membership.departure import Departure
+from distlog.membership.finding import Finding
+from distlog.membership.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings, stored_configuration
 from distlog.peer.frames import Channel
 from distlog.peer.handshake import Hello

@@ -17,7 +17,7 @@ from distlog.discovery.dns import AskNode, Resolve
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid
-from distlog.joining import AskMembers
+from distlog.membership.joining import AskMembers
 from distlog.peer.limits import PeerLimits
 from distlog.programs import Programs
 from distlog.runtime import Clock, Network, Worker

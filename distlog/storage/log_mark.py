@@ -25,6 +25,8 @@ _SLOT = struct.Struct("<8sQQQqQQI")
 _CRC = struct.Struct("<I")
 _SLOT_SIZE = 64
 _MAGIC = b"DLOGMARK"
+# None that was counted up to here, one at a time, is ever reached: behind it there would be no next one.
+_SEQUENCE_MAX = 1 << 62
 
 
 class LogMark(NamedTuple):
@@ -164,6 +166,6 @@ def _decode_slot(data: bytes) -> tuple[LogMark, int] | None:
     ):
         return None
     magic, sequence, start, end, timestamp_ms, base, position, _ = _SLOT.unpack_from(data)
-    if magic != _MAGIC:
+    if magic != _MAGIC or sequence > _SEQUENCE_MAX:
         return None
     return LogMark(start, end, timestamp_ms, base, position), sequence

@@ -226,9 +226,9 @@ LAYERS = (
     ),
     Layer("distlog.config", ("distlog.errors", "distlog.addresses", "distlog.discovery.backend")),
     # The composition root of everything but gRPC and the process: on ports only, so the simulation runs it.
-    Layer("distlog.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
+    Layer("distlog.membership.joining", ("distlog.errors", "distlog.addresses", "distlog.peer")),
     Layer(
-        "distlog.meeting",
+        "distlog.membership.meeting",
         ("distlog.errors", "distlog.addresses", "distlog.peer", "distlog.discovery.view"),
     ),
     *(
@@ -240,34 +240,14 @@ LAYERS = (
                 "distlog.catch_up",
                 "distlog.discovery",
                 "distlog.programs",
-                "distlog.joining",
+                "distlog.membership.joining",
                 *above,
             ),
         )
         for name, above in (
             ("distlog.node_settings", ()),
-            ("distlog.neighbours", ("distlog.node_settings",)),
-            ("distlog.finding", ("distlog.node_settings", "distlog.neighbours")),
-            (
-                "distlog.arrival",
-                (
-                    "distlog.node_settings",
-                    "distlog.neighbours",
-                    "distlog.finding",
-                    "distlog.meeting",
-                ),
-            ),
-            ("distlog.departure", ("distlog.node_settings", "distlog.finding")),
-            (
-                "distlog.node",
-                (
-                    "distlog.departure",
-                    "distlog.node_settings",
-                    "distlog.neighbours",
-                    "distlog.finding",
-                    "distlog.arrival",
-                ),
-            ),
+            ("distlog.membership", ("distlog.node_settings",)),
+            ("distlog.node", ("distlog.node_settings", "distlog.membership")),
         )
     ),
     # What machines ask a node: it looks into all of it, and nothing of it looks back.

@@ -15,7 +15,8 @@ from distlog.config.load import load
 from distlog.consensus import messages
 from distlog.errors import ConfigurationInvalid, DataDirectoryUnusable, PeerRefused
 from distlog.storage.data_directory import DataDirectory
-from tests.fuzz.parsers.files import disk_with
+from distlog.storage.log_mark import LogMark, MarkFile
+from tests.fuzz.parsers.files import disk_with, sealed_rows
 
 NESTED = b"\x91" * 100_000
 LONG_NUMBER = "9" * 5000
@@ -57,6 +58,16 @@ def test_a_file_with_settings_that_no_setting_can_have_is_refused_in_words(
     file.write_text(text)
     with pytest.raises(ConfigurationInvalid):
         load({"config": str(file)}, {})
+
+
+def test_a_mark_of_a_log_with_no_next_one_is_a_damaged_one() -> None:
+    slot = sealed_rows(64)(b"DLOGMARK" + b"\xff" * 8 + bytes(48))
+    disk = disk_with({"/log/synced": slot})
+    found = MarkFile.open(disk, "/log")
+    assert found is not None
+    assert found.mark is None
+    assert "no mark that can be read" in found.problem
+    found.write(LogMark(0, 1, 0, 0, 9))
 
 
 def test_a_number_that_is_too_long_to_be_read_is_refused_in_the_words_of_its_kind() -> None:

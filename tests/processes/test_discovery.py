@@ -71,6 +71,7 @@ def test_every_node_and_a_client_in_use_know_of_a_change_within_a_second(
                     return any([await listed(asked) for asked in up])
 
                 async def by_all() -> bool:
+                    await client.produce(b"in use")
                     is_listed = all([await listed(asked) for asked in up])
                     return is_listed and wanted == set(client._routing._announced)
 

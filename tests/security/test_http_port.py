@@ -17,7 +17,7 @@ from distlog.monitoring.pages import GUARDED
 from distlog.runtime import SystemClock, TcpNetwork
 from distlog.security import network as tls_network
 from distlog.security.certificates import TlsPaths
-from distlog.security.network import HTTP_COMPLAINT, TlsNetwork
+from distlog.security.network import HTTP, TlsNetwork
 from distlog.security.tls import Credentials
 from tests.security.authorities import Pki
 
@@ -82,7 +82,7 @@ def monitored(
             TcpNetwork(),
             lambda _: credentials.http_context(),
             SystemClock(),
-            complaint=HTTP_COMPLAINT,
+            what=HTTP,
         )
         pages = dict.fromkeys(("/livez", "/readyz", *sorted(GUARDED)), lambda: text_page("fine"))
         server = HttpServer(pages, SystemClock(), guarded=guarded)

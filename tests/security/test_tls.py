@@ -181,6 +181,8 @@ def test_every_context_wants_tls_1_3_and_holds_who_shows_a_certificate_to_it(
     for context, verify_mode in contexts.items():
         assert context.verify_mode is verify_mode
         assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+        if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+            assert context.num_tickets == 0, "who resumes a session shows no certificate"
 
 
 def test_a_node_does_not_start_with_bad_certificates(tmp_path: Path) -> None:

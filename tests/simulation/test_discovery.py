@@ -95,7 +95,7 @@ def test_gossip_of_which_a_third_is_lost_changes_nothing_for_writes_and_blames_n
     async def story(cluster: SimulatedCluster) -> None:
         log = await led(cluster)
         await all_see(cluster, *cluster.names)
-        term, load = log.status().term, Load(cluster)
+        term, load = log.status().term, Load(cluster, pause_s=0.05)
         working = asyncio.ensure_future(load.run())
         for machine in cluster.machines.values():
             lose_gossip(machine, 0.35)

@@ -28,10 +28,11 @@ AWAY_S = 5.0
 
 
 class Load:
-    """A client that appends without a pause, and goes where it is sent; it never repeats what may have been written."""
+    """A client that appends one record after the other, and goes where it is sent; it never repeats what may have been written."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: SimulatedCluster, pause_s: float = 0.0) -> None:
+        """pause_s: between an acknowledgement and the next record; for a long time, in which few records show as much as many."""
+        self._cluster, self._pause_s = cluster, pause_s
         self._stopping = False
         self.acknowledged: list[bytes] = []
         self.refused: list[Exception] = []
@@ -66,6 +67,8 @@ class Load:
                 self.acknowledged.append(record)
                 number += 1
                 self.gap_s = max(self.gap_s, loop.time() - last)
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)
                 last = loop.time()
 
     async def stop(self, task: asyncio.Future[None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from distlog.discovery.view import Description
 from distlog.errors import Unreachable
-from distlog.meeting import ANSWER_TIMEOUT_S, DELAY_MAX_S, Meeting
+from distlog.membership.meeting import ANSWER_TIMEOUT_S, DELAY_MAX_S, Meeting
 from tests.consensus.nodes import on_virtual_time
 from tests.simulation.virtual_loop import VirtualLoop
 

@@ -32,7 +32,7 @@ from distlog.discovery.view import (
     MemberStatus,
     Sight,
 )
-from distlog.neighbours import Neighbours
+from distlog.membership.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings
 from distlog.peer.frames import Channel
 from distlog.peer.network import PeerNetwork

@@ -10,8 +10,8 @@ import pytest
 
 from distlog.consensus.configuration import Configuration
 from distlog.consensus.reads import no_leader
-from distlog.departure import Departure
 from distlog.errors import MemberNotFound, OutcomeUnknown, Unreachable
+from distlog.membership.departure import Departure
 
 NODES = ("n1", "n2", "n3")
 UNKNOWN = OutcomeUnknown(cause="the connection broke")

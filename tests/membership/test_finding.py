@@ -13,7 +13,7 @@ import pytest
 from distlog.consensus.configuration import NOWHERE, Addresses, Configuration
 from distlog.discovery.backend import Backend
 from distlog.discovery.view import Description, Member, MemberStatus
-from distlog.finding import Finding
+from distlog.membership.finding import Finding
 from distlog.node_settings import DiscoverySettings, NodeSettings
 from tests.discovery.worlds import description_of
 

@@ -17,10 +17,10 @@ from typing import Any
 from distlog.consensus.agreement import Agreement, Proposal
 from distlog.consensus.formation import Formation
 from distlog.discovery.view import Description
-from distlog.finding import Finding
-from distlog.joining import Joining
-from distlog.meeting import Meeting
-from distlog.neighbours import Neighbours
+from distlog.membership.finding import Finding
+from distlog.membership.joining import Joining
+from distlog.membership.meeting import Meeting
+from distlog.membership.neighbours import Neighbours
 from distlog.node_settings import NodePorts, NodeSettings
 from distlog.storage.data_directory import DataDirectory
 

@@ -29,7 +29,7 @@ from distlog.errors import (
     ShuttingDown,
     Unreachable,
 )
-from distlog.finding import Finding
+from distlog.membership.finding import Finding
 from distlog.node_settings import MemberIdentity, NodePorts, NodeSettings
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distlog.errors import Unreachable
-from distlog.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining
+from distlog.membership.joining import DELAY_MAX_S, GREETING_DELAY_S, Joining
 from tests.consensus.nodes import on_virtual_time
 from tests.simulation.virtual_loop import VirtualLoop
 
