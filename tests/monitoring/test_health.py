@@ -14,6 +14,7 @@ import pytest
 from distlog.block import Block
 from distlog.consensus.views import STATES, CopyStatus
 from distlog.errors import DiskFailed, NoLeader
+from distlog.storage.segment_files import SegmentLimits
 from tests.consensus.nodes import NodeCluster
 from tests.monitoring.nodes import Monitored, monitored
 
@@ -115,6 +116,10 @@ async def copying(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
 
 async def starting(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
     (node, *_) = others(nodes, leader_of(nodes))
+    limits = SegmentLimits(store_size_max=4096, row_count_max=16)
+    for name in ("one", "two"):
+        await leader_of(nodes).place.log.create_topic(name, limits)
+    await cluster.loop.until(lambda: node.value("distlog_topics") == 3)
     await cluster.loop.until(lambda: node.readyz()[0] == 200)
     await node.place.node.stop()
     # Its disk takes its time.
@@ -127,7 +132,16 @@ async def starting(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
     assert again.livez() == ALIVE
     with pytest.raises(NoLeader, match="its files are opened"):
         await again.place.log.read("", 0, size_max=1)
+    shown, tell = [], again.place.node._tell
+
+    def noted(words: str) -> None:
+        tell(words)
+        shown.append(again.readyz()[1])
+
+    again.place.node._tell = noted  # type: ignore[method-assign]
     await begun
+    progress = [f"not ready: starting: {number} of 3 topics are opened" for number in range(3)]
+    assert [each for each in shown if "topics" in each] == progress
     assert "starting" not in again.readyz()[1]
     again.place.disk_delay_s = 0.001
     await cluster.loop.until(lambda: again.readyz()[0] == 200)
