@@ -309,7 +309,7 @@ class SimulatedRouting(Routing):
         super().__init__(addresses, retry_pause_s=0.02, random=random)
         self._host = network.host(client)
 
-    def node(self, address: str) -> Any:
+    def _connection(self, address: str) -> Any:
         known: dict[str, Any] = self._nodes
         if address not in known:
             known[address] = SimulatedNode(self._host, address)
