@@ -111,8 +111,9 @@ def test_who_is_no_peer_is_told_why_counted_logged_and_changes_nothing(
 
     besieged(main)
     told = [each.getMessage() for each in caplog.records if "peer refused" in each.getMessage()]
-    assert len(told) == 1, "the same complaint is not repeated"
-    assert words in told[0]
+    # Who is unknown may be known a moment later: that is logged when it lasts.
+    assert len(told) == ("node_id" not in changes or changes["node_id"] == "n1")
+    assert all(words in line for line in told)
 
 
 def refusal(wire: Wire) -> str:
