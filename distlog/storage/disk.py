@@ -188,7 +188,9 @@ class RealDisk:
         try:
             os.mkdir(path, 0o750)
         except OSError as error:
-            raise _refusal("make directory", path, error) from error
+            # Another node that starts at this moment may have the same parent, and has perhaps not synced it yet.
+            if not os.path.isdir(path):
+                raise _refusal("make directory", path, error) from error
         if durable:
             self.sync_directory(parent)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from threading import Barrier
 
 import pytest
 
@@ -102,6 +104,22 @@ def test_names_are_listed_sorted_renamed_over_and_removed(place: tuple[Disk, str
     disk.remove(f"{top}/b")
     assert not disk.exists(f"{top}/b")
     disk.sync_directory(top)
+
+
+def test_nodes_that_start_at_once_make_the_parent_of_their_directories_together(
+    tmp_path: Path,
+) -> None:
+    together = Barrier(4)
+
+    def make(number: int) -> None:
+        together.wait(10)
+        RealDisk().make_directory(f"{parent}/of/all/n{number}")
+
+    with ThreadPoolExecutor(4) as nodes:
+        for turn in range(50):
+            parent = tmp_path / str(turn)
+            list(nodes.map(make, range(4)))
+            assert len(list((parent / "of/all").iterdir())) == 4
 
 
 def test_directories_are_made_with_their_parents_and_removed_when_empty(
