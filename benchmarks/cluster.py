@@ -54,7 +54,7 @@ class BenchCluster:
         """
         self._certificates = root / "certificates" if with_tls else None
         if self._certificates is not None:
-            made = [sys.executable, *DISTLOG, "certs", str(self._certificates)]
+            made = [sys.executable, *DISTLOG, "certs", str(self._certificates), "--hosts", HOST]
             subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
         self._program = program
         ports = free_ports(3 * len(NAMES))
