@@ -12,6 +12,9 @@ import grpc
 import grpc.aio
 
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
+from distlog.client import Client, Rule
+from distlog.client.tls import tls_credentials
+from distlog.errors import OutcomeUnknown
 from tests.processes.commands import Finished, run
 from tests.processes.conftest import MakeCluster
 from tests.processes.process_cluster import (
@@ -19,10 +22,13 @@ from tests.processes.process_cluster import (
     CHANNEL_OPTIONS,
     NodeProcess,
     ProcessCluster,
+    tls_flags,
     until,
 )
 
 SUBJECTS = ("admin", "alice", "nobody")
+# Subjects that have their rules at a time while those change.
+KEPT_COUNT = 20
 
 
 class Certified:
@@ -37,27 +43,21 @@ class Certified:
         names = ("--clients", ",".join(SUBJECTS), "--nodes", ",".join(self.cluster.nodes))
         made = await run("certs", str(self._directory), *names, "--hosts", host)
         assert made.status == 0, made.errors
-        for node in self.cluster:
-            node.arguments += self.flags(node.node_id)
+        self.cluster.secure(self._directory, "admin")
 
-    def flags(self, name: str) -> list[str]:
-        at = self._directory
-        files = ("--tls-ca", at / "ca.pem", "--tls-cert", at / f"{name}.pem")
-        return [str(each) for each in (*files, "--tls-key", at / f"{name}.key")]
+    def client(self, subject: str) -> Client:
+        ca, cert, key = tls_flags(self._directory, subject)[1::2]
+        return Client(self.cluster.addresses, credentials=tls_credentials(ca, cert, key))
 
     async def say(self, subject: str, *arguments: str, given: bytes | None = None) -> Finished:
         """Run a command as a subject."""
         server = ("--server", self.cluster.addresses)
-        return await run(*arguments, *server, *self.flags(subject), given=given)
+        return await run(*arguments, *server, *tls_flags(self._directory, subject), given=given)
 
     async def code(self, node: NodeProcess, subject: str, topic: str) -> grpc.StatusCode:
         """Return what this very node says when a subject consumes."""
-        at = self._directory
-        credentials = grpc.ssl_channel_credentials(
-            (at / "ca.pem").read_bytes(),
-            (at / f"{subject}.key").read_bytes(),
-            (at / f"{subject}.pem").read_bytes(),
-        )
+        ca, cert, key = tls_flags(self._directory, subject)[1::2]
+        credentials = tls_credentials(ca, cert, key)
         async with grpc.aio.secure_channel(node.address, credentials, CHANNEL_OPTIONS) as channel:
             call: Any = log_pb2_grpc.LogStub(channel).Consume(
                 log_pb2.ConsumeRequest(topic=topic), timeout=CALL_TIMEOUT_S
@@ -122,6 +122,62 @@ def test_one_policy_for_all_nodes_at_once_and_after_a_restart(
         for node in cluster:
             check_audit(node.data_dir / "audit.log")
             assert " casbin" not in node.says()
+
+    asyncio.run(scenario())
+
+
+def test_rules_that_were_acknowledged_outlive_leaders_that_are_killed_while_they_change(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    """Of each change that was not acknowledged either all rules are there, on every node, or none."""
+
+    async def scenario() -> None:
+        cluster = make_cluster()
+        certified = Certified(cluster, tmp_path / "certs")
+        await certified.prepare()
+        await certified.start()
+        certain, doubtful = {Rule("admin", "*", "*")}, list[set[Rule]]()
+        is_over = asyncio.Event()
+
+        async def change() -> int:
+            count = 0
+            async with certified.client("admin") as client:
+                await client.change_policy(add=list(certain))
+                while not is_over.is_set():
+                    pair = {Rule(f"s{count}", "orders", each) for each in ("consume", "produce")}
+                    gone = {rule for rule in certain if rule.subject == f"s{count - KEPT_COUNT}"}
+                    certain.difference_update(gone)
+                    try:
+                        await client.change_policy(add=list(pair), remove=list(gone))
+                        certain.update(pair)
+                    except OutcomeUnknown:
+                        doubtful.extend((pair, gone))
+                    count += 1
+            return count
+
+        changing = asyncio.create_task(change())
+        for _ in range(3):
+            leader = cluster[await cluster.leader()]
+            await asyncio.wait([changing], timeout=0.7)
+            leader.kill()
+            leader.start()
+        is_over.set()
+        count = await changing
+        for node in cluster:
+            node.kill()
+        await certified.start()
+        async with certified.client("admin") as client:
+            rules = set(await client.policy())
+        print(
+            f"{count} pairs of rules, {len(doubtful)} changes in doubt, {len(rules)} rules at the end"
+        )
+        assert certain <= rules
+        found = rules - certain
+        assert all(each <= found or not each & found for each in doubtful)
+        assert found <= set().union(*doubtful)
+        assert count > KEPT_COUNT
+        listed = await certified.say("admin", "acl", "list")
+        assert len(listed.output.splitlines()) == len(rules)
 
     asyncio.run(scenario())
 

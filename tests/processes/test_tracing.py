@@ -19,6 +19,8 @@ from tests.processes.process_cluster import NODE_IDS, ProcessCluster, random_hos
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECRET = b"a value that nobody must see"
+# Less than an exporter waits for its collector by itself.
+STOP_TIMEOUT_S = 8.0
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 
 
@@ -29,8 +31,10 @@ class Collector:
         # (node, name of the span, trace id in hexadecimal), and all that came.
         self.spans: list[tuple[str, str, str]] = []
         self.bytes = b""
-        # What it answers.
+        # What it answers, and when: a collector that hangs does so at the end of the test.
         self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,6 +44,7 @@ class Collector:
                     body = gzip.decompress(body)
                 if collector.status == 200:
                     collector.take(body)
+                collector.answers.wait()
                 self.send_response(collector.status)
                 self.end_headers()
 
@@ -69,6 +74,7 @@ class Collector:
         return [name for node, name, _ in self.spans if node == node_id]
 
     def close(self) -> None:
+        self.answers.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -208,8 +214,9 @@ def test_the_sampler_s_part_of_all_traces_is_exported(
     asyncio.run(scenario())
 
 
-def test_a_collector_that_refuses_everything_disturbs_no_write_and_no_stop(
-    make_cluster: MakeCluster, collector: Collector
+@pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
+def test_a_collector_that_takes_nothing_disturbs_no_write_and_no_stop(
+    hangs: bool, make_cluster: MakeCluster, collector: Collector
 ) -> None:
     cluster = asked(
         make_cluster(("n1",)),
@@ -217,6 +224,8 @@ def test_a_collector_that_refuses_everything_disturbs_no_write_and_no_stop(
         OTEL_BSP_MAX_QUEUE_SIZE="64",
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE="8",
     )
+    if hangs:
+        collector.answers.clear()
     # It asks to be tried again, later.
     collector.status = 503
 
@@ -229,7 +238,7 @@ def test_a_collector_that_refuses_everything_disturbs_no_write_and_no_stop(
         assert counts['outcome="dropped"'] > 0
         assert counts['outcome="exported"'] == 0
         assert await values(cluster, "n1", "spans_waiting_max") == {"": 64}
-        await cluster.terminate()
+        assert await cluster["n1"].terminate(STOP_TIMEOUT_S) == 0
 
     asyncio.run(scenario())
 
