@@ -16,46 +16,29 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli.arguments import add_server_argument, seconds
+from distlog.cli.arguments import add_action
 from distlog.cli.connecting import connected
 from distlog.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
     from distlog.client import Client, Rule
 
-TIMEOUT_S = 30.0
 FILE_SIZE_MAX = 1 << 20
 NO_POLICY = "there is no policy: everybody may do everything"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="command", required=True, metavar="ACTION")
-    add = _add_action(actions, "add", "add rules; those that are there already change nothing")
+    add = add_action(actions, "add", "add rules; those that are there already change nothing")
     _add_rules(add)
-    remove = _add_action(actions, "remove", "take rules away")
+    remove = add_action(actions, "remove", "take rules away")
     _add_rules(remove)
     remove.add_argument(
         "--open",
         action="store_true",
         help="also the last ones, after which everybody may do everything",
     )
-    _add_action(actions, "list", "show the rules, as lines of a policy file")
-
-
-def _add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-    )
-    add_server_argument(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long (default %(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    add_action(actions, "list", "show the rules, as lines of a policy file")
 
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,8 @@ TLS_FILES = {
     "key": "its key, in PEM",
 }
 HELP_WIDTH = 100
+# Of what one action asks the cluster for, every try included.
+ACTION_TIMEOUT_S = 30.0
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -92,6 +94,30 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
 
 def tls_variable(name: str) -> str:
     return f"DISTLOG_TLS_{name.upper()}"
+
+
+def add_timeout_argument(
+    parser: argparse.ArgumentParser, default_s: float, meaning: str = "give up after this long"
+) -> None:
+    """Add `--timeout`, in seconds."""
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=default_s,
+        metavar="SECONDS",
+        help=f"{meaning} (default %(default)g)",
+    )
+
+
+def add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """Add an action that asks the cluster for something, and return its parser."""
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    add_server_argument(parser)
+    add_timeout_argument(parser, ACTION_TIMEOUT_S)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def server_addresses(namespace: argparse.Namespace) -> list[str]:

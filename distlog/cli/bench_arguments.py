@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from distlog.cli.arguments import add_server_argument, seconds
+from distlog.cli.arguments import add_server_argument, add_timeout_argument
 from distlog.cli.bench_loads import STAMP, Load
 from distlog.cli.bench_plot import INSTALL, SUFFIX
 from distlog.cli.topic import topic_name
@@ -137,13 +137,7 @@ def _add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParse
         metavar="SECONDS",
         help=f"before that count for nothing, up to {WARM_UP_MAX_S:g} (default %(default)g)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long without an answer (default %(default)g)",
-    )
+    add_timeout_argument(parser, TIMEOUT_S, "give up after this long without an answer")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--plot",

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distlog.cli import health, leave, members, rejoin, wait, watching
-from distlog.cli.arguments import add_server_argument, count, seconds, server_addresses
+from distlog.cli.arguments import (
+    add_server_argument,
+    add_timeout_argument,
+    count,
+    server_addresses,
+)
 from distlog.cli.connecting import connected
 from distlog.cli.table import table
 from distlog.errors import DistlogError, MemberNotAdded
@@ -70,7 +75,7 @@ def _add_changes(actions: Any) -> None:
     adding.add_argument(
         "--peer", metavar="HOST:PORT", required=True, help="where the node listens for the others"
     )
-    _add_timeout_argument(adding)
+    add_timeout_argument(adding, CHANGE_TIMEOUT_S)
     removing = actions.add_parser(
         "remove",
         help="remove a node, up or down",
@@ -84,7 +89,7 @@ def _add_changes(actions: Any) -> None:
         action="store_true",
         help="also if the voters that are up would be no majority of those that are left: no write succeeds then",
     )
-    _add_timeout_argument(removing)
+    add_timeout_argument(removing, CHANGE_TIMEOUT_S)
     leaving = actions.add_parser(
         "leave",
         help="have a node leave for good, and stop",
@@ -176,16 +181,6 @@ async def transfer_leadership(namespace: argparse.Namespace) -> str:
     """Return who leads now.  Raises LeadershipNotTransferred, and NoLeader or Unreachable if there is nobody to ask."""
     async with connected(namespace, timeout_s=TIMEOUT_S, first_contact_timeout_s=0) as client:
         return await client.transfer_leadership(namespace.to)
-
-
-def _add_timeout_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=CHANGE_TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long (default: %(default)g)",
-    )
 
 
 async def add_member(namespace: argparse.Namespace) -> None:

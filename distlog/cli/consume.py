@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from distlog.cli.arguments import add_server_argument, count, seconds
+from distlog.cli.arguments import add_server_argument, add_timeout_argument, count
 from distlog.cli.connecting import connected
 from distlog.cli.json_fields import text_fields
 from distlog.cli.units import MOMENT_WORDS, is_offset, moment_ms
@@ -47,12 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="raw",
         help="how a record is printed (default raw)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after no node could be read from for this long (default %(default)g)",
+    add_timeout_argument(
+        parser, TIMEOUT_S, "give up after no node could be read from for this long"
     )
 
 

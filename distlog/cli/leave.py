@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from distlog.cli.arguments import add_tls_arguments, seconds, server_addresses
+from distlog.cli.arguments import add_timeout_argument, add_tls_arguments, server_addresses
 from distlog.cli.connecting import connected
 from distlog.errors import ConfigurationInvalid
 
@@ -23,12 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="client address of the node that shall leave",
     )
     add_tls_arguments(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long; it is a member then as before (default: %(default)g)",
+    add_timeout_argument(
+        parser, TIMEOUT_S, "give up after this long; it is a member then as before"
     )
 
 

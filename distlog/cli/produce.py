@@ -18,7 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from distlog.cli.arguments import add_server_argument, seconds
+from distlog.cli.arguments import add_server_argument, add_timeout_argument
 from distlog.cli.connecting import connected
 from distlog.cli.lines import read_lines
 from distlog.cli.terminal import print_error, print_note, progress
@@ -59,13 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_server_argument(parser)
     parser.add_argument("--topic", default="", help="the topic to write to (default: default)")
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long without an acknowledgement (default %(default)g)",
-    )
+    add_timeout_argument(parser, TIMEOUT_S, "give up after this long without an acknowledgement")
     parser.add_argument("--json", action="store_true", help="print a summary as JSON at the end")
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distlog.cli.arguments import add_server_argument, seconds
+from distlog.cli.arguments import add_action
 from distlog.cli.connecting import connected
 from distlog.cli.table import table
 from distlog.cli.terminal import is_terminal, print_error, write_line
@@ -32,7 +32,6 @@ from distlog.errors import ConfigurationInvalid
 if TYPE_CHECKING:
     from distlog.client import Client, TopicRange
 
-TIMEOUT_S = 30.0
 NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 SEGMENT_SIZE_RANGE = range(4 << 10, (1 << 30) + 1)
 SEGMENT_RECORD_COUNT_RANGE = range(16, (16 << 20) + 1)
@@ -40,8 +39,8 @@ SEGMENT_RECORD_COUNT_RANGE = range(16, (16 << 20) + 1)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_action(actions, "list", "show every topic, its offsets, its size and what it keeps")
-    create = _add_action(actions, "create", "create an empty topic")
+    add_action(actions, "list", "show every topic, its offsets, its size and what it keeps")
+    create = add_action(actions, "create", "create an empty topic")
     _add_name(create)
     create.add_argument(
         "--segment-size",
@@ -58,12 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="records in one file, 16 to 16777216 (default 1048576)",
     )
     _add_retention(create, 0, (ALL, FOREVER))
-    describe = _add_action(actions, "describe", "show one topic")
+    describe = add_action(actions, "describe", "show one topic")
     _add_name(describe, optional=True)
-    configure = _add_action(actions, "configure", "change how much of a topic is kept")
+    configure = add_action(actions, "configure", "change how much of a topic is kept")
     _add_name(configure)
     _add_retention(configure, None, ("as it is", "as it is"))
-    trim = _add_action(actions, "trim", "forget the first records of a topic")
+    trim = add_action(actions, "trim", "forget the first records of a topic")
     _add_name(trim)
     trim.add_argument(
         "--before",
@@ -71,27 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OFFSET|end|TIME",
         help="the first offset that is kept, or the first time (2026-01-31T12:00:00Z)",
     )
-    delete = _add_action(actions, "delete", "delete a topic with all its records")
+    delete = add_action(actions, "delete", "delete a topic with all its records")
     _add_name(delete)
     delete.add_argument(
         "--yes", action="store_true", help="do not ask; needed where nobody can be asked"
     )
-
-
-def _add_action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-    )
-    add_server_argument(parser)
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long (default %(default)g)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

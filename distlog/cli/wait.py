@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distlog.cli.arguments import TLS_FILES, count, seconds, server_addresses, tls_variable
+from distlog.cli.arguments import (
+    TLS_FILES,
+    add_timeout_argument,
+    count,
+    server_addresses,
+    tls_variable,
+)
 from distlog.cli.connecting import tls_credentials_of
 from distlog.errors import DistlogError, NoLeader
 
@@ -36,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many nodes must agree on the leader (default: all that vote or are about to)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="give up after this long (default: %(default)g)",
-    )
+    add_timeout_argument(parser, TIMEOUT_S)
 
 
 def run(namespace: argparse.Namespace) -> int:
