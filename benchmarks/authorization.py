@@ -10,14 +10,10 @@ subject.  Policies have 10, 100 and 1,000 rules, of which five concern the subje
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
-from benchmarks.cluster import machine
-from benchmarks.figures import Figure, table
+from benchmarks.steps import Step, print_figures, us_each
 from distlog.security.authorizer import Authorizer
 from distlog.security.deciding import PolicyDecider
 from distlog.security.policy import Action, Membership, Permission, Policy, Rule
@@ -60,16 +56,7 @@ def policy(rule_count: int) -> Policy:
     return Policy((*own, *others))
 
 
-def us_each(calls: int, function: Callable[[], object]) -> float:
-    """Return microseconds of processor time for each of so many calls."""
-    begin = time.process_time_ns()
-    for _ in range(calls):
-        function()
-    return (time.process_time_ns() - begin) / 1000 / calls
-
-
-def measured(rule_count: int) -> Iterator[tuple[str, float, float | None]]:
-    """Yield name, microseconds and what they are to be at most, for one run."""
+def measured(rule_count: int) -> Iterator[Step]:
     authorizer = Authorizer(PolicyDecider(policy(rule_count)))
     gate = Gate(authorizer, NoAudit(), lambda size: bytes(size))
     need, context, numbers = NEEDS[METHOD], Context(), count()
@@ -97,30 +84,14 @@ def measured(rule_count: int) -> Iterator[tuple[str, float, float | None]]:
     yield f"change{of}", us_each(CHANGE_CALLS, change), None
 
 
-def figures(run_count: int) -> list[Figure]:
-    """Measure everything in turns."""
-    runs: dict[str, list[float]] = {}
-    limits: dict[str, float | None] = {}
-    for _ in range(run_count):
-        runs.setdefault("an empty function", []).append(us_each(REMEMBERED_CALLS, lambda: None))
-        for rule_count in RULE_COUNTS:
-            for name, value, at_most in measured(rule_count):
-                runs.setdefault(name, []).append(value)
-                limits[name] = at_most
-    return [Figure(name, "us", values, at_most=limits.get(name)) for name, values in runs.items()]
+def run() -> Iterator[Step]:
+    yield "an empty function", us_each(REMEMBERED_CALLS, lambda: None), None
+    for rule_count in RULE_COUNTS:
+        yield from measured(rule_count)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
-    namespace = parser.parse_args(arguments)
-    found = figures(namespace.runs)
-    if namespace.json:
-        fields = {"machine": machine(), "figures": [figure.as_dict() for figure in found]}
-        print(json.dumps(fields, indent=2))
-    else:
-        print(table(found))
+    print_figures(__doc__, run, arguments)
 
 
 if __name__ == "__main__":

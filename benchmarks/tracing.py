@@ -10,8 +10,6 @@ which competes with the event loop for the interpreter.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -20,9 +18,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio, Sampler
 
-from benchmarks.authorization import us_each
-from benchmarks.cluster import machine
-from benchmarks.figures import Figure, table
+from benchmarks.steps import Step, print_figures, us_each
 from distlog.api.log.v1 import log_pb2
 from distlog.consensus.entry_traces import EntryTraces
 from distlog.consensus.messages import AppendEntries, AppendReply
@@ -136,8 +132,7 @@ def followers_share(tracer: Tracer, sent: AppendEntries) -> Callable[[], None]:
     return share
 
 
-def measured() -> Iterator[tuple[str, float, float | None]]:
-    """Yield name, microseconds and what they are to be at most, for one run."""
+def measured() -> Iterator[Step]:
     yield "off", us_each(CALLS, off), OFF_AT_MOST_US
     hardly, _ = traced(ParentBasedTraceIdRatio(0))
     yield "not sampled", us_each(CALLS, call_of(hardly, Call(AGENT))), None
@@ -160,28 +155,8 @@ def measured() -> Iterator[tuple[str, float, float | None]]:
     yield "export of the leader's", us_each(10, export) / 50, None
 
 
-def figures(run_count: int) -> list[Figure]:
-    """Measure everything in turns."""
-    runs: dict[str, list[float]] = {}
-    limits: dict[str, float | None] = {}
-    for _ in range(run_count):
-        for name, value, at_most in measured():
-            runs.setdefault(name, []).append(value)
-            limits[name] = at_most
-    return [Figure(name, "us", values, at_most=limits[name]) for name, values in runs.items()]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
-    namespace = parser.parse_args(arguments)
-    found = figures(namespace.runs)
-    if namespace.json:
-        fields = {"machine": machine(), "figures": [figure.as_dict() for figure in found]}
-        print(json.dumps(fields, indent=2))
-    else:
-        print(table(found))
+    print_figures(__doc__, measured, arguments)
 
 
 if __name__ == "__main__":
