@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+PORT_MAX = 65535
 # Longer numbers are no ports, and some are too long to be read at all.
 PORT_LENGTH_MAX = 5
 
@@ -11,10 +12,16 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_address(text: str) -> tuple[str, int] | None:
+    """Return host, with its brackets, and port, 0 to 65535; None if that is no address."""
+    host, _, port = text.rpartition(":")
+    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
+    if not host or not is_number or int(port) > PORT_MAX:
+        return None
+    return host, int(port)
+
+
 def host_and_port(text: str) -> tuple[str, int] | None:
     """Return host and port of what a node says of itself; None if that is no address."""
-    host, colon, port = text.rpartition(":")
-    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
-    if not colon or not host or not is_number or not 0 < int(port) <= 65535:
-        return None
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    host, port = split_address(text) or ("", 0)
+    return (host.removeprefix("[").removesuffix("]"), port) if port else None

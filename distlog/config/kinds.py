@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from distlog.addresses import address_text
+from distlog.addresses import address_text, split_address
 from distlog.discovery.backend import Backend
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -24,8 +24,8 @@ PEER_NAME = re.compile(r"(URI|DNS|EMAIL|OU|CN):\S+")
 LOG_LEVELS_KNOWN = ("debug", "info", "warning", "error")
 LOGGER = re.compile(r"distlog(\.[a-z_]+)*")
 LOG_LEVELS_WANTED = "must be one of debug, info, warning, error, or with single packages as in info,distlog.peer=debug"
-# Digits of a port, and of any number: Python refuses to read much longer ones, in words that help nobody.
-PORT_LENGTH_MAX, NUMBER_LENGTH_MAX = 5, 30
+# Digits of a number: Python refuses to read much longer ones, in words that help nobody.
+NUMBER_LENGTH_MAX = 30
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -79,15 +79,15 @@ class Kind:
 
 def parse_address(text: object) -> Address:
     """Parse HOST:PORT ([HOST]:PORT for IPv6); port 0 lets the system choose."""
-    host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
-    is_number = len(port) <= PORT_LENGTH_MAX and port.isdecimal()
-    if not colon or not host or not is_number or not 0 <= int(port) <= 65535:
+    found = split_address(text) if isinstance(text, str) else None
+    if found is None:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8400")
+    host, port = found
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         raise ValueError("an IPv6 host needs brackets: [HOST]:PORT")
-    return Address(host, int(port))
+    return Address(host, port)
 
 
 def parse_node_id(text: object) -> str:
