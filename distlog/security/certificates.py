@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from distlog.errors import ConfigurationInvalid
-from distlog.security.files import FILE_SIZE_MAX, Files
+from distlog.security.files import Files, read_whole
 
 CERT, KEY, CA, PEER_CA = "--tls-cert", "--tls-key", "--tls-ca", "--tls-peer-ca"
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
@@ -163,13 +163,7 @@ def _text(attribute: x509.NameAttribute[str | bytes]) -> str:
 
 
 def _read(flag: str, path: str, files: Files, *, is_secret: bool = False) -> bytes:
-    try:
-        content = files.read(path)
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or "that is no path"
-        raise ConfigurationInvalid(flag, f"{path} cannot be read: {problem}") from None
-    if len(content.data) > FILE_SIZE_MAX:
-        raise ConfigurationInvalid(flag, f"{path} is larger than {FILE_SIZE_MAX} bytes")
+    content = read_whole(files, flag, path)
     if is_secret and content.is_world_readable:
         problem = f"{path} can be read by every user of this machine: chmod 600 (or 640) {path}"
         raise ConfigurationInvalid(flag, problem)

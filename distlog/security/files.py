@@ -7,6 +7,8 @@ import stat
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from distlog.errors import ConfigurationInvalid
+
 # A chain of certificates has a few KiB, all authorities of a machine some hundred.
 FILE_SIZE_MAX = 1 << 20
 
@@ -35,6 +37,18 @@ class Files(Protocol):
 
     def read(self, path: str) -> Content:
         """Return what a file holds, FILE_SIZE_MAX + 1 bytes at most.  Raises OSError."""
+
+
+def read_whole(files: Files, flag: str, path: str) -> Content:
+    """Return what a file holds.  Raises ConfigurationInvalid, which names `flag`, if it cannot be read or is too large."""
+    try:
+        content = files.read(path)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or "that is no path"
+        raise ConfigurationInvalid(flag, f"{path} cannot be read: {problem}") from None
+    if len(content.data) > FILE_SIZE_MAX:
+        raise ConfigurationInvalid(flag, f"{path} is larger than {FILE_SIZE_MAX} bytes")
+    return content
 
 
 class RealFiles:

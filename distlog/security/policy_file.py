@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from distlog.errors import ConfigurationInvalid, InvalidRequest
 from distlog.security.authorizer import Authorizer
 from distlog.security.deciding import Decider, ModelDecider, PolicyDecider
-from distlog.security.files import FILE_SIZE_MAX, Files, Stamp
+from distlog.security.files import Files, Stamp, read_whole
 from distlog.security.policy import Policy, rule_of
 
 logger = logging.getLogger(__name__)
@@ -68,15 +68,7 @@ class PolicyFile:
 
     def _read(self, flag: str, path: str) -> str:
         try:
-            data = self._files.read(path).data
-        except OSError as error:
-            problem = f"{path} cannot be read: {error.strerror or error}"
-            raise ConfigurationInvalid(key=flag, problem=problem) from error
-        if len(data) > FILE_SIZE_MAX:
-            problem = f"{path} is larger than {FILE_SIZE_MAX} bytes"
-            raise ConfigurationInvalid(key=flag, problem=problem)
-        try:
-            return data.decode()
+            return read_whole(self._files, flag, path).data.decode()
         except UnicodeDecodeError as error:
             raise ConfigurationInvalid(key=flag, problem=f"{path} is no UTF-8") from error
 
