@@ -12,7 +12,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
-from tests import counted
+from tests import counted, overdue
 from tests.crash_tally import CrashTally
 
 # Clusters, of processes and simulated: most of the time of a run.
@@ -64,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(counted)
+    config.pluginmanager.register(overdue)
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
     )
