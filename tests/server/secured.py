@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,7 +19,7 @@ from distlog.server.gate import Gate
 from distlog.server.listen import Listener
 from distlog.server.policy_calls import follow_policy
 from tests.server.fake_replicated_log import FakeReplicatedLog
-from tests.server.serving import CHANNEL_OPTIONS, INCIDENT_BYTES
+from tests.server.serving import CHANNEL_OPTIONS, INCIDENT_BYTES, calls_are_over
 
 NOW = datetime.now(UTC)
 END = NOW + timedelta(days=1)
@@ -112,6 +111,4 @@ async def secured(
         for channel in server.channels.values():
             await channel.close()
         await listener.stop(timeout_s=0)
-        calls: set[Any] = asyncio.all_tasks() - {asyncio.current_task()}
-        if calls:
-            await asyncio.wait(calls, timeout=10)
+        await calls_are_over()

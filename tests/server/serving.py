@@ -51,16 +51,23 @@ class Serving:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", CHANNEL_OPTIONS)
 
 
+async def calls_are_over() -> None:
+    """Let both ends of every call see that it is over.
+
+    A completion that gRPC delivers after its event loop has closed would be reported in some later test.
+    """
+    calls: set[Any] = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        await asyncio.wait(calls, timeout=10)
+
+
 @asynccontextmanager
 async def serving(
     fake: FakeReplicatedLog | None = None,
     limits: ServerLimits | None = None,
     gate: Gate | None = None,
 ) -> AsyncIterator[Serving]:
-    """Serve `fake`; stop without grace at the end, and let both ends of every call see that it is over.
-
-    A completion that gRPC delivers after its event loop has closed would be reported in some later test.
-    """
+    """Serve `fake`; stop without grace at the end."""
     fake = fake or FakeReplicatedLog()
     listener = Listener(
         fake,
@@ -80,9 +87,7 @@ async def serving(
             yield served
         finally:
             await listener.stop(timeout_s=0)
-    calls = asyncio.all_tasks() - {asyncio.current_task()}
-    if calls:
-        await asyncio.wait(calls, timeout=10)
+    await calls_are_over()
 
 
 def serve(
