@@ -7,6 +7,8 @@ A test that takes `seed` runs once for each seed, so its id names the one that f
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 
 import hypothesis
@@ -68,6 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "seeds(count): how many seeds a test that takes `seed` runs by default (20)"
     )
+
+
+def pytest_report_header() -> str:
+    # Nodes reserve space: where there is hardly any, many tests fail, and for no other reason.
+    place = tempfile.gettempdir()
+    return f"space: {shutil.disk_usage(place).free / (1 << 30):.1f} GiB free in {place}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
