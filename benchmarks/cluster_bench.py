@@ -31,6 +31,8 @@ from benchmarks.processes import busy_percent
 
 # Between these it writes its tables.
 MARKS = ("<!-- make bench writes from here -->", "<!-- to here -->")
+# Runs of writes to nodes that are looked at, for each run of the others.
+OBSERVED_FACTOR = 2
 SECTIONS = ("latency", "throughput", "tls", "observed", "idle", "history", "failover")
 # Journal and logs of three nodes, for each byte of records.
 SPACE_FACTOR = 9
@@ -127,16 +129,25 @@ def measure_tls(loads: Loads, secured: Loads, runs: int, notes: Notes) -> None:
 
 
 def measure_observed(loads: Loads, directory: Path, sizes: Sizes, runs: int, notes: Notes) -> None:
-    """Measure writes with somebody who looks and without, in turns, one way to look after the other."""
+    """Measure writes with somebody who looks and without, in turns, one way to look after the other.
+
+    What is looked for is small: there are more runs, the same load follows at the other cluster, and both begin in turn.
+    """
     for way in WAYS:
         with observed_cluster(directory, way) as other:
             watched = Loads(other, directory, sizes)
             watched.settle()
-            for number in range(runs + 1):
-                found = loads.observed(f"{way.name}-{number}", unwatched(way.name))
-                found |= watched.observed(f"{way.name}-{number}", way.name)
-                if number:
-                    notes.add(found)
+            for number in range(OBSERVED_FACTOR * runs + 1):
+                topic = f"{way.name}-{number}"
+                pair = [
+                    loads.observed(topic, unwatched(way.name)),
+                    watched.observed(topic, way.name),
+                ]
+                if number % 2:
+                    pair.reverse()
+                for first, second in zip(*pair, strict=True):
+                    if number:
+                        notes.add(first | second)
 
 
 def measure_history(loads: Loads, beside: Loads, runs: int, notes: Notes) -> None:

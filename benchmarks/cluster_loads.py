@@ -27,7 +27,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks.cluster import NAMES, BenchCluster
 from benchmarks.failover import settled
 from benchmarks.limits import CALLERS, Runs
-from benchmarks.observed import FIGURES
 from benchmarks.processes import processor_s, resident_mb
 from distlog.client import Client, Rule
 
@@ -190,20 +189,14 @@ class Loads:
             call["p50_ms"],
         )
 
-    def observed(self, topic: str, name: str) -> Runs:
-        """Return the figures of writes that `benchmarks.observed` names, each beginning with `name`; the topics with `topic`."""
-        many = self.written(f"many-{topic}", SMALL, MANY)
-        own = self.written(f"own-{topic}", SMALL)
+    def observed(self, topic: str, name: str) -> Iterator[Runs]:
+        """Yield what `benchmarks.observed` names of writes, one load after the other; figures begin with `name`, topics with `topic`."""
+        yield {f"{name}_many_per_s": self.written(f"many-{topic}", SMALL, MANY)["records_per_s"]}
+        yield {f"{name}_own_per_s": self.written(f"own-{topic}", SMALL)["records_per_s"]}
         calls = self.bench("latency", "--of", "call", "--callers", str(CALLERS))
+        yield {f"{name}_calls_per_s": calls["records_per_s"]}
         call = self.bench("latency", "--of", "call")["latency"]
-        found = (
-            many["records_per_s"],
-            own["records_per_s"],
-            calls["records_per_s"],
-            call["p50_ms"],
-            call["p99_ms"],
-        )
-        return {f"{name}_{figure}": each for figure, each in zip(FIGURES, found, strict=True)}
+        yield {f"{name}_call_{each}": call[each] for each in ("p50_ms", "p99_ms")}
 
     @contextmanager
     def policy(self) -> Iterator[None]:

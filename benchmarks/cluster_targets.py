@@ -166,10 +166,9 @@ TARGETS = (
         ),
     ),
     Target(
-        "T13",
-        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; the same with a policy of 100 rules; "
-        "metrics asked for every second, and 1 % traced: batches, single records, unary calls",
-        f"≥ 0.7 {TIMES}; ≥ 0.95 {TIMES} of off",
+        "T13a",
+        "mutual TLS: batches of 100 B and of 1 KiB records, single records, reading batches; the same with a policy of 100 rules",
+        f"≥ 0.7 {TIMES} without",
         (
             Criterion("batches", "tls_many_per_s", "records/s", at_least=0.7, limit_key="plain_many_per_s", limit_words="without"),
             Criterion("large", "tls_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
@@ -179,6 +178,13 @@ TARGETS = (
             Criterion("large", "policy_large_many_mb_s", "MB/s", at_least=0.7, limit_key="plain_large_many_mb_s", limit_words="without"),
             Criterion("single", "policy_own_per_s", "records/s", at_least=0.7, limit_key="plain_own_per_s", limit_words="without"),
             Criterion("reading", "policy_read_mb_s", "MB/s", at_least=0.7, limit_key="plain_read_mb_s", limit_words="without"),
+        ),
+    ),
+    Target(
+        "T13b",
+        "nodes that are looked at, metrics asked for every second, and 1 % traced: batches, single records, unary calls by 16 callers",
+        f"≥ 0.95 {TIMES} without",
+        (
             Criterion("metrics: batches", "scraped_many_per_s", "records/s", at_least=0.95,
                       limit_key="beside_scraped_many_per_s", limit_words="without"),
             Criterion("single", "scraped_own_per_s", "records/s", at_least=0.95,
@@ -218,8 +224,10 @@ WHY: dict[str, str] = {
     "nothing in the processor's caches: 0.8 to 6 % with the same program, as the host's other guests leave them. "
     "Closes it: fewer heartbeats, at the price of a longer election time-out.",
     "T12": "Runs of 2 s vary by a fifth by themselves. Closes it: longer runs (`--full`). Logs alone are flat, see the table of storage.",
-    "T13": "Every byte is encrypted or decrypted at the client, thrice at the leader and once at each follower, on the same processors. "
+    "T13a": "Every byte is encrypted or decrypted at the client, thrice at the leader and once at each follower, on the same processors. "
     "Closes it: a processor for each node.",
+    "T13b": "A ratio of this table is uncertain by 0.03 to 0.04 (the error of the mean of ten pairs). Closes it: more runs, on a machine "
+    "of one's own.",
 }
 
 COSTS = (

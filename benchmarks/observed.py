@@ -36,8 +36,6 @@ WAYS = (
     Way("traced_1", ratio="0.01"),
     Way("traced_100", ratio="1"),
 )
-# What is measured of each, and of the cluster beside it, as `unwatched` has the names.
-FIGURES = ("many_per_s", "own_per_s", "calls_per_s", "call_p50_ms", "call_p99_ms")
 
 
 def unwatched(name: str) -> str:
