@@ -18,7 +18,7 @@ durability OS, in the hands of the operating system.
         checkpoints  when one is written, and what is forgotten after it
         stalls       how long the event loop was held up
       tails          who waits at the end of a topic; retention: what the leader trims, and when
-      replicated_policy who may do what, as the cluster has agreed on it (policy_codec)
+      replicated_policy who may do what, as the cluster has agreed on it (policy_changes, policy_codec)
       state_machine  what the entries mean: topics, blocks, producers, the policy, results; topic_descriptions, views: what is shown of it
       journal        Raft's own entries on disk, and how far promises may rest on them (durability)
       checkpoint     where the journal may begin

@@ -1,4 +1,4 @@
-"""The rules of a policy in entries and in the checkpoint, and which changes are accepted: docs/format-entry.md has the bytes as tables.
+"""The rules of a policy in entries and in the checkpoint: docs/format-entry.md has the bytes as tables.
 
     rules     rule_count u32; each: kind u8, then its texts: size u16, UTF-8
 
@@ -10,20 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from distlog.errors import DistlogError, EntryCorrupt, EntryUnknown, InvalidRequest
-from distlog.security.policy import (
-    RULE_COUNT_MAX,
-    Membership,
-    Permission,
-    Policy,
-    Rule,
-    problem_of,
-)
-
-if TYPE_CHECKING:
-    from distlog.consensus.commands import ChangePolicy
+from distlog.errors import EntryCorrupt, EntryUnknown
+from distlog.security.policy import Membership, Permission, Rule
 
 COUNT = struct.Struct("<I")
 KIND = struct.Struct("<B")
@@ -87,22 +76,3 @@ def decode_change(body: bytes, position: int) -> tuple[tuple[Rule, ...], tuple[R
     if end != len(body):
         raise EntryCorrupt(position=position + end, problem="bytes after the last rule")
     return added, removed
-
-
-def check_change(policy: Policy, command: ChangePolicy) -> DistlogError | None:
-    """Tell why a change of the policy is refused; None: it is not."""
-    added, removed = command.added, command.removed
-    if not added and not removed:
-        return InvalidRequest("rules", "nothing is to be changed: name a rule")
-    if max(len(added), len(removed)) > RULE_COUNT_MAX:
-        return InvalidRequest("rules", f"more than {RULE_COUNT_MAX} at once")
-    for rule in added:
-        if problem := problem_of(rule):
-            return InvalidRequest("rule", problem)
-    changed = policy.changed(added, removed)
-    if policy.rules and not changed.rules and not command.may_open:
-        problem = "no rule would be left, and then everybody may do everything: say so (--open) if that is meant"
-        return InvalidRequest("rules", problem)
-    if problem := changed.problem:
-        return InvalidRequest("rules", problem)
-    return None

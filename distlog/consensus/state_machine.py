@@ -38,7 +38,7 @@ from distlog.consensus.configuration import (
     is_configuration,
 )
 from distlog.consensus.journal import JournalEntry
-from distlog.consensus.policy_codec import check_change
+from distlog.consensus.policy_changes import check_change
 from distlog.consensus.producers import ProducerTable
 from distlog.consensus.results import (
     AppendResult,

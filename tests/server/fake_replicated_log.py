@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from distlog.block import Block
 from distlog.consensus.commands import ChangePolicy, ProducerStamp
-from distlog.consensus.policy_codec import check_change
+from distlog.consensus.policy_changes import check_change
 from distlog.consensus.results import (
     AppendResult,
     PolicyChanged,

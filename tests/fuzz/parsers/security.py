@@ -15,7 +15,8 @@ import h11
 
 from distlog.cli.acl import read_rules
 from distlog.consensus.commands import ChangePolicy, decode_entry
-from distlog.consensus.policy_codec import check_change, decode_change, encode_change
+from distlog.consensus.policy_changes import check_change
+from distlog.consensus.policy_codec import decode_change, encode_change
 from distlog.errors import ConfigurationInvalid, EntryCorrupt, EntryUnknown
 from distlog.monitoring.http import HttpLimits, HttpServer, _Connection, text_page
 from distlog.runtime import SystemClock
