@@ -69,6 +69,8 @@ class Identity:
     # Seconds since the epoch when the chain ends to be valid, and when the first of the authorities does.
     expires_at_s: float
     authorities_expire_at_s: float
+    # When the files, as they are, say something else: one of their authorities ends, or begins, to be valid.
+    changes_at_s: float
 
 
 def read_identity(
@@ -91,11 +93,13 @@ def read_identity(
 def _read_identity(
     paths: TlsPaths, files: Files, now_s: float, uses: Sequence[x509.ObjectIdentifier]
 ) -> Identity:
-    authorities = _read_authorities(CA, paths.ca, files, now_s)
-    signers = (
-        _read_authorities(PEER_CA, paths.peer_ca, files, now_s) if paths.peer_ca else authorities
-    )
-    everyone = authorities if signers is authorities else [*authorities, *signers]
+    found = _read_authorities(CA, paths.ca, files, now_s)
+    authorities = signers = _valid(found, now_s)
+    everyone = authorities
+    if paths.peer_ca:
+        of_peers = _read_authorities(PEER_CA, paths.peer_ca, files, now_s)
+        signers = _valid(of_peers, now_s)
+        found, everyone = [*found, *of_peers], [*authorities, *signers]
     chain: list[x509.Certificate] = []
     key = b""
     if paths.cert:
@@ -115,6 +119,9 @@ def _read_identity(
         names=names_of(chain[0]) if chain else (),
         expires_at_s=min((_end_s(each) for each in chain), default=float("inf")),
         authorities_expire_at_s=min(_end_s(each) for each in everyone),
+        changes_at_s=min(
+            moment for each in found for moment in (_begin_s(each), _end_s(each)) if moment > now_s
+        ),
     )
 
 
@@ -184,15 +191,19 @@ def _certificates(flag: str, path: str, data: bytes) -> list[x509.Certificate]:
 
 
 def _read_authorities(flag: str, path: str, files: Files, now_s: float) -> list[x509.Certificate]:
+    """Return the authorities in a file, of which one at least is valid."""
     found = _certificates(flag, path, _read(flag, path, files))
     authorities = [each for each in found if _is_authority(each)]
     if not authorities:
         problem = f"{path} holds no certificate of an authority (CA:TRUE): name that of who signs the others"
         raise ConfigurationInvalid(flag, problem)
-    valid = [each for each in authorities if _begin_s(each) <= now_s < _end_s(each)]
-    if not valid:
+    if not _valid(authorities, now_s):
         _check_dates(flag, path, authorities[:1], now_s)
-    return valid
+    return authorities
+
+
+def _valid(authorities: Iterable[x509.Certificate], now_s: float) -> list[x509.Certificate]:
+    return [each for each in authorities if _begin_s(each) <= now_s < _end_s(each)]
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
