@@ -7,7 +7,7 @@ BoringSSL, in every handshake.  No problem ever quotes a file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -154,10 +154,19 @@ KINDS: dict[type, str] = {
 
 def names_in(der: bytes | None) -> tuple[str, ...]:
     """Return the names of a certificate as it travels; () if there is none, or it cannot be read."""
-    if not der:
+    return _names_in(der, x509.load_der_x509_certificate)
+
+
+def names_in_pem(pem: bytes) -> tuple[str, ...]:
+    """As `names_in`, for a certificate in PEM."""
+    return _names_in(pem, x509.load_pem_x509_certificate)
+
+
+def _names_in(data: bytes | None, load: Callable[[bytes], x509.Certificate]) -> tuple[str, ...]:
+    if not data:
         return ()
     try:
-        return names_of(x509.load_der_x509_certificate(der))
+        return names_of(load(data))
     except UNREADABLE:
         return ()
 

@@ -43,6 +43,11 @@ def subject_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
     return name if is_subject(name) else ANONYMOUS
 
 
+def certificate_of(auth_context: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Return the certificate of who calls, in PEM; b"" if there is none."""
+    return next(iter(auth_context.get(CERTIFICATE, ())), b"")
+
+
 def is_subject(name: str) -> bool:
     """Tell whether a name can be in a log, a policy and a metric: 1 to 255 printable characters, no blank among them."""
     return NAME.fullmatch(name) is not None

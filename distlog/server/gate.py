@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from distlog.errors import DistlogError, NotAuthorized
 from distlog.security.authorizer import Authorizer
 from distlog.security.policy import ANY, Action
-from distlog.security.subject import ANONYMOUS, subject_of
-from distlog.server.permissions import Need
+from distlog.security.subject import certificate_of, subject_of
+from distlog.server.permissions import Need, On
 
 # "" stands for it in every request.
 DEFAULT_TOPIC = "default"
@@ -57,10 +57,10 @@ class Gate:
         authorizer: Authorizer,
         audit: Audit,
         random_bytes: Callable[[int], bytes],
-        node_subject: Callable[[str], str] = lambda node_id: ANONYMOUS,
+        is_node: Callable[[bytes, str], bool] = lambda certificate, node_id: False,
     ) -> None:
-        """node_subject(node_id): the subject of that node's certificate; "": it is not known by it."""
-        self.node_subject = node_subject
+        """is_node(certificate, node_id): whether this certificate, in PEM, makes who shows it that node."""
+        self.is_node = is_node
         self.authorizer = authorizer
         self.audit = audit
         self.random_bytes = random_bytes
@@ -79,8 +79,11 @@ class Gate:
             return None
         if self.authorizer.is_open and not (is_stream or need.is_administrative):
             return None
-        subject = subject_of(context.auth_context())
-        return Access(self, method, need, subject, context.peer(), is_stream=is_stream)
+        shown = context.auth_context()
+        access = Access(self, method, need, subject_of(shown), context.peer(), is_stream=is_stream)
+        if need.on is On.MEMBER:
+            access.certificate = certificate_of(shown)
+        return access
 
     @asynccontextmanager
     async def watch(self, access: Access) -> AsyncIterator[None]:
@@ -130,6 +133,7 @@ class Access:
     __slots__ = (
         "_gate",
         "_topics",
+        "certificate",
         "is_stream",
         "method",
         "need",
@@ -150,6 +154,8 @@ class Access:
         self.method = method
         self.subject = subject
         self.peer = peer
+        # In PEM, where it matters; otherwise b"".
+        self.certificate = b""
         # The one that was asked about last.
         self.topic = ANY
         self.request_id = ""
@@ -169,7 +175,7 @@ class Access:
 
     def is_node(self, node_id: str) -> bool:
         """Tell whether the caller is this node."""
-        return self.subject not in ("", ANY) and self.subject == self._gate.node_subject(node_id)
+        return self.certificate != b"" and self._gate.is_node(self.certificate, node_id)
 
     async def check_some(self) -> None:
         """Return if the call may do what it needs to at least one topic.  Raises NotAuthorized, and NoLeader."""
