@@ -7,7 +7,6 @@ replicated log is closed, so that writes in flight still get their answers.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from distlog import __version__
-from distlog.addresses import address_text
+from distlog.addresses import address_text, is_loopback
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
@@ -197,16 +196,6 @@ def reflection_handlers() -> grpc.GenericRpcHandler:
             )
         },
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` can be reached from this machine only.  A name, other than localhost, proves nothing."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def socket_address(host: str, port: int) -> str:
