@@ -4,7 +4,8 @@
     g, bob, writers            # and lines that are empty or begin with #
 
 All nodes need the same file; keeping them so is up to whoever looks after them.  A file that cannot be used any more changes nothing:
-the policy that was in force stays, and the log says so, once for each such file.
+the policy that was in force stays, and the log says so, once for each such file.  A file without a rule is such a one, since it is what a
+full disk and an editor leave, and without a rule everybody could do everything.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from distlog.security.policy_rows import parse_rows
 logger = logging.getLogger(__name__)
 
 POLICY_FLAG, MODEL_FLAG = "--acl-policy", "--acl-model"
+NO_RULE = "has no rule: begin with `p, NAME, *, administer`; if everybody is to do everything, leave the flag out"
 
 
 class PolicyFile:
@@ -38,6 +40,8 @@ class PolicyFile:
         self._stamps = self._look()
         data = read_whole(self._files, POLICY_FLAG, self._policy_path).data
         rows = parse_rows(data, POLICY_FLAG, self._policy_path)
+        if not rows:
+            raise ConfigurationInvalid(key=POLICY_FLAG, problem=f"{self._policy_path} {NO_RULE}")
         if self._model_path:
             return ModelDecider(self._read_model(), [row for _, row in rows])
         return PolicyDecider(policy_of(rows, self._policy_path))
@@ -54,10 +58,6 @@ class PolicyFile:
                 error,
             )
             return
-        if decider.is_empty:
-            logger.warning(
-                "the policy file has no rule any more: everybody may do everything until it has one"
-            )
         authorizer.replace(decider)
         logger.info("the policy file was read again path=%s", self._policy_path)
 

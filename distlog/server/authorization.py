@@ -92,7 +92,6 @@ class Authorization:
                 raise ConfigurationInvalid(key="--acl-policy", problem=BOTH)
             self._policy.changed.append(self._complain_of_both)
             following = self._watch(self._file)
-            self._warn_if_open()
         self._following = asyncio.get_running_loop().create_task(following)
 
     @property
