@@ -48,7 +48,7 @@ from distlog.node_settings import (
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
 from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, resolve
-from distlog.security.audit import AuditLog
+from distlog.security.audit import CLOSE_TIMEOUT_S, AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
 from distlog.security.network import HTTP, TlsNetwork
@@ -67,8 +67,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
-# Of what is left of it, spans that wait for their exporter get so much, and in any case the least.
+# Of what is left of it, the audit log gets its own time and spans that wait for their exporter so much, and in any case the least.
 STOP_TIMEOUT_S = 4.8
+AUDIT_STOP_TIMEOUT_MIN_S = 0.1
 SPANS_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_MIN_S = 1.0, 0.2
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
@@ -191,8 +192,9 @@ async def _run(
         return await _shut_down(node, listener, Durability(config.durability))
     finally:
         monitor.stop()
-        await authorization.stop()
-        audit_worker.close()
+        left_s = max(AUDIT_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        if await authorization.stop(min(CLOSE_TIMEOUT_S, left_s)):
+            audit_worker.close()
         left_s = max(SPANS_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
         await tracing.stop(min(SPANS_STOP_TIMEOUT_S, left_s))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from distlog.errors import ConfigurationInvalid
-from distlog.security.audit import AuditLog
+from distlog.security.audit import CLOSE_TIMEOUT_S, AuditLog
 from distlog.security.authorizer import Authorizer
 from distlog.security.certificates import names_in_pem
 from distlog.security.files import Files
@@ -108,11 +108,11 @@ class Authorization:
             "lost": self._audit.lost_count,
         }
 
-    async def stop(self) -> None:
-        """Stop, and write what the audit log has not written."""
+    async def stop(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Stop, and write what the audit log has not written; False if its disk did not take that in time."""
         if self._following is not None:
             self._following.cancel()
-        await self._audit.close()
+        return await self._audit.close(timeout_s)
 
     def _is_node(self, certificate: bytes, node_id: str) -> bool:
         template = self._settings.node_name
