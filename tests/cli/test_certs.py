@@ -97,7 +97,12 @@ def test_force_renews_certificates_and_keeps_the_authority(tmp_path: Path) -> No
     [
         (["--nodes", "n1,../n2"], "--nodes: must be 1 to 63 of A-Z a-z"),
         (["--nodes", "a/b"], "--nodes: must be 1 to 63"),
+        (["--nodes", "n1@host"], "--nodes: must be 1 to 63"),
         (["--clients", "al ice"], "--clients: must be 1 to 63"),
+        (
+            ["--clients", "alice,bob@"],
+            "--clients: must be names, or addresses of e-mail, not 'bob@'",
+        ),
         (["--clients", "n1"], "n1 would be made twice"),
         (["--clients", "ca"], "ca would be made twice"),
         (["--nodes", "probe"], "probe would be made twice"),
