@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -25,6 +26,8 @@ from distlog.security.files import Files, read_whole
 CERT, KEY, CA, PEER_CA = "--tls-cert", "--tls-key", "--tls-ca", "--tls-peer-ca"
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 CHAIN_LENGTH_MAX = 10
+# Of those of OpenSSL, the curves that BoringSSL takes unasked, with which gRPC comes.
+CURVES = ("secp256r1", "secp384r1")
 # What is raised for what is damaged inside, often only when that part is looked at.
 UNREADABLE = (
     ValueError,
@@ -248,6 +251,15 @@ def _check_key(paths: TlsPaths, data: bytes, certificate: x509.Certificate) -> N
         raise ConfigurationInvalid(KEY, problem) from None
     if own != named:
         problem = f"{paths.key} is not the key of the certificate in {paths.cert} ({CERT})"
+        raise ConfigurationInvalid(KEY, problem)
+    is_known = isinstance(key, rsa.RSAPrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVES
+    )
+    if not is_known:
+        problem = (
+            f"{paths.key} is a key of a kind that gRPC does not speak TLS with, so no client could connect: make one of RSA, or of ECDSA "
+            "on P-256 or P-384, and a certificate for it"
+        )
         raise ConfigurationInvalid(KEY, problem)
 
 

@@ -7,6 +7,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from distlog.runtime import SystemClock
 from distlog.security.certificates import CLIENT, SERVER, TlsPaths
@@ -78,6 +87,26 @@ class Pki:
         issued = self.authority.sign(name, alternatives, [SERVER, CLIENT], self.now, end, unit)
         self.put(name, issued)
         return self.paths(name)
+
+    def with_key(self, name: str, key: CertificateIssuerPrivateKeyTypes) -> TlsPaths:
+        """Sign a certificate as that of a name, for another key."""
+        paths = self.paths(name)
+        old = x509.load_pem_x509_certificate(Path(paths.cert).read_bytes())
+        builder = x509.CertificateBuilder(
+            issuer_name=old.issuer,
+            subject_name=old.subject,
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=old.not_valid_before_utc,
+            not_valid_after=old.not_valid_after_utc,
+            extensions=list(old.extensions),
+        )
+        signer = load_pem_private_key(self.authority.issued.key, None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        certificate = builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+        data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.put(name, Issued(certificate, data))
+        return paths
 
     def credentials(self, paths: TlsPaths) -> Credentials:
         return Credentials(paths, RealFiles(), SystemClock())

@@ -13,6 +13,8 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import read_error
@@ -276,6 +278,30 @@ def test_renewed_certificates_and_authorities_are_taken_without_a_restart(tmp_pa
             # Who is connected stays so.
             await old.log.Produce(log_pb2.ProduceRequest(record=b"2"), timeout=CALL_TIMEOUT_S)
             await old.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+    ],
+    ids=["RSA", "P-256", "P-384"],
+)
+def test_every_kind_of_key_that_is_taken_serves_nodes_and_clients(
+    key: CertificateIssuerPrivateKeyTypes, tmp_path: Path
+) -> None:
+    pki = Pki(tmp_path)
+    pki.node("n1")
+    pki.client("alice")
+
+    async def scenario() -> None:
+        async with listening(pki.credentials(pki.with_key("n1", key))) as port:
+            alice = pki.with_key("alice", key)
+            assert await told(port, tls_credentials(pki.ca, alice.cert, alice.key)) == ""
 
     asyncio.run(scenario())
 
