@@ -281,14 +281,17 @@ def _check_dates(
 def _check_uses(
     path: str, certificate: x509.Certificate, uses: Sequence[x509.ObjectIdentifier]
 ) -> None:
-    try:
-        allowed = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return
-    missing = [USES[each] for each in uses if each not in allowed]
-    if missing:
-        problem = f"{path} is not made for {' and '.join(missing)} (its extended key usage says what for): get one that is"
-        raise ConfigurationInvalid(CERT, problem)
+    extensions = certificate.extensions
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+            problem = f"{path} is not made for signatures (its key usage says what for), without which there is no TLS 1.3: get one that is"
+            raise ConfigurationInvalid(CERT, problem)
+    with contextlib.suppress(x509.ExtensionNotFound):
+        allowed = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        missing = [USES[each] for each in uses if each not in allowed]
+        if missing:
+            problem = f"{path} is not made for {' and '.join(missing)} (its extended key usage says what for): get one that is"
+            raise ConfigurationInvalid(CERT, problem)
 
 
 def _check_signed(

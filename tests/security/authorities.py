@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -88,10 +89,21 @@ class Pki:
         self.put(name, issued)
         return self.paths(name)
 
-    def with_key(self, name: str, key: CertificateIssuerPrivateKeyTypes) -> TlsPaths:
-        """Sign a certificate as that of a name, for another key."""
+    def with_key(
+        self,
+        name: str,
+        key: CertificateIssuerPrivateKeyTypes,
+        key_usage: x509.KeyUsage | None = None,
+    ) -> TlsPaths:
+        """Sign a certificate as that of a name, for another key, and perhaps another use of it."""
         paths = self.paths(name)
         old = x509.load_pem_x509_certificate(Path(paths.cert).read_bytes())
+        extensions: list[x509.Extension[Any]] = [
+            x509.Extension(each.oid, each.critical, key_usage)
+            if key_usage is not None and each.oid == key_usage.oid
+            else each
+            for each in old.extensions
+        ]
         builder = x509.CertificateBuilder(
             issuer_name=old.issuer,
             subject_name=old.subject,
@@ -99,7 +111,7 @@ class Pki:
             serial_number=x509.random_serial_number(),
             not_valid_before=old.not_valid_before_utc,
             not_valid_after=old.not_valid_after_utc,
-            extensions=list(old.extensions),
+            extensions=extensions,
         )
         signer = load_pem_private_key(self.authority.issued.key, None)
         assert isinstance(signer, ec.EllipticCurvePrivateKey)
