@@ -26,6 +26,7 @@ NODES, CLIENTS, PROBE, CA = "n1,n2,n3", "admin", "probe", "ca"
 HOSTS = "localhost,127.0.0.1,::1"
 DAYS, AUTHORITY_DAYS, DAYS_MAX = 365, 3650, 36500
 NAME_COUNT_MAX = 100
+DIRECTORY_MODE = 0o755
 # A name is a file as well.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
@@ -90,7 +91,8 @@ def run(namespace: argparse.Namespace) -> int:
         refuse_to_overwrite(directory, wanted)
     begin = datetime.now(UTC)
     end = begin + timedelta(days=namespace.days)
-    directory.mkdir(parents=True, exist_ok=True)
+    # Whoever may write here may put others in the place of keys.
+    directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
     authority = authority_in(directory, begin, namespace.days)
     made: dict[str, Issued] = {node: authority.node(node, hosts, begin, end) for node in nodes}
     made |= {name: authority.client(name, begin, end) for name in wanted if name not in made}

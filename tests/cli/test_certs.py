@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert main(["certs", str(tmp_path), "--force"]) == 0
     for path in tmp_path.glob("*.key"):
         assert path.stat().st_mode & 0o777 == 0o600, path.name
+
+
+def test_others_may_write_no_file_of_theirs_beside_them_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["certs", str(tmp_path / "pki")]) == 0
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "pki", *(tmp_path / "pki").iterdir()):
+        assert path.stat().st_mode & 0o022 == 0, path.name
 
 
 def test_nothing_that_is_there_is_overwritten_without_being_told_to(
