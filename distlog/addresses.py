@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 PORT_MAX = 65535
 # Longer numbers are no ports, and some are too long to be read at all.
 PORT_LENGTH_MAX = 5
@@ -25,3 +27,13 @@ def host_and_port(text: str) -> tuple[str, int] | None:
     """Return host and port of what a node says of itself; None if that is no address."""
     host, port = split_address(text) or ("", 0)
     return (host.removeprefix("[").removesuffix("]"), port) if port else None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can be reached from this machine only.  A name, other than localhost, proves nothing."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -11,7 +11,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import grpc
@@ -48,7 +48,7 @@ from distlog.node_settings import (
 from distlog.peer.limits import ChannelLimits, PeerLimits
 from distlog.programs import SystemPrograms
 from distlog.runtime import Network, SystemClock, TcpNetwork, ThreadWorker, resolve
-from distlog.security.audit import AuditLog
+from distlog.security.audit import CLOSE_TIMEOUT_S, AuditLog
 from distlog.security.certificates import TlsPaths
 from distlog.security.files import RealFiles
 from distlog.security.network import HTTP, TlsNetwork
@@ -67,8 +67,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
-# Of what is left of it, spans that wait for their exporter get so much, and in any case the least.
+# Of what is left of it, the audit log gets its own time and spans that wait for their exporter so much, and in any case the least.
 STOP_TIMEOUT_S = 4.8
+AUDIT_STOP_TIMEOUT_MIN_S = 0.1
 SPANS_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_MIN_S = 1.0, 0.2
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
@@ -131,11 +132,9 @@ def _raise_descriptor_limit() -> int:
 async def _run(
     config: ServeConfig, announce: Callable[[str], None], open_max: int, log: LogMemory
 ) -> int:
-    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     credentials = tls_credentials(config)
+    stopping = _take_signals(loop, credentials)
     tracing = ProcessTracing(os.environ, config.node_id, ThreadWorker)
     peers, http = networks(credentials, config.tls_peer_name)
     ports = dataclasses.replace(real_ports(credentials, peers), tracer=tracing.tracer)
@@ -182,7 +181,7 @@ async def _run(
         raise
     flags = f" --tls-ca {config.tls_ca} --tls-cert CERT --tls-key KEY" if credentials else ""
     _announce_when_ready(node, config.node_id, address, flags, announce)
-    watching = _watch(credentials, loop)
+    watching = asyncio.create_task(credentials.watch()) if credentials is not None else None
     await _first(stopping, node.failed, node.departure.left)
     if config.leave_on_stop and not node.failed.done():
         await _leave(node)
@@ -193,10 +192,26 @@ async def _run(
         return await _shut_down(node, listener, Durability(config.durability))
     finally:
         monitor.stop()
-        await authorization.stop()
-        audit_worker.close()
+        left_s = max(AUDIT_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        if await authorization.stop(min(CLOSE_TIMEOUT_S, left_s)):
+            audit_worker.close()
         left_s = max(SPANS_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
         await tracing.stop(min(SPANS_STOP_TIMEOUT_S, left_s))
+
+
+def _take_signals(
+    loop: asyncio.AbstractEventLoop, credentials: Credentials | None
+) -> asyncio.Event:
+    """Return what is set when the process is told to stop; and have certificates read again when it is told to.
+
+    Before anything else: a start may take long, and without a handler each of the signals would end the process.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    if credentials is not None:
+        loop.add_signal_handler(signal.SIGHUP, credentials.read_again)
+    return stopping
 
 
 def _say_what_starts(config: ServeConfig) -> None:
@@ -342,14 +357,11 @@ def tls_credentials(config: ServeConfig) -> Credentials | None:
     if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
         return None
     paths = TlsPaths(config.tls_cert, config.tls_key, config.tls_ca, config.tls_peer_ca or "")
-    credentials = Credentials(paths, RealFiles(), SystemClock())
-    problem = peer_name_problem(config.tls_peer_name, credentials.identity.names, config.node_id)
-    if problem is not None:
-        raise ConfigurationInvalid(
-            key="--tls-cert",
-            problem=f"with {config.tls_cert} this node would be refused by the others: {problem}",
-        )
-    return credentials
+
+    def node_problem(names: Sequence[str]) -> str | None:
+        return peer_name_problem(config.tls_peer_name, names, config.node_id)
+
+    return Credentials(paths, RealFiles(), SystemClock(), node_problem)
 
 
 def make_authorization(
@@ -382,16 +394,6 @@ def time_text(milliseconds: int) -> str:
     """Return a moment since the Unix epoch as 2026-01-31T12:00:00.123Z."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
     return f"{moment}.{milliseconds % 1000:03d}Z"
-
-
-def _watch(
-    credentials: Credentials | None, loop: asyncio.AbstractEventLoop
-) -> asyncio.Task[None] | None:
-    """Have the certificates read again when they change, and at once at SIGHUP."""
-    if credentials is None:
-        return None
-    loop.add_signal_handler(signal.SIGHUP, credentials.read_again)
-    return asyncio.create_task(credentials.watch())
 
 
 def reached_by(config: ServeConfig) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distlog.cli.arguments import add_action
 from distlog.cli.connecting import connected
 from distlog.errors import ConfigurationInvalid
+from distlog.security.policy_rows import parse_rows
 
 if TYPE_CHECKING:
     from distlog.client import Client, Rule
@@ -157,17 +157,8 @@ def read_rules(path: str) -> list[Rule]:
             data = file.read(FILE_SIZE_MAX + 1)
     if len(data) > FILE_SIZE_MAX:
         raise ConfigurationInvalid("--file", f"{path} is larger than {FILE_SIZE_MAX} bytes")
-    try:
-        rows = list(csv.reader(data.decode().splitlines(), skipinitialspace=True, strict=True))
-    except UnicodeDecodeError:
-        raise ConfigurationInvalid("--file", f"{path} is no UTF-8") from None
-    except csv.Error as error:
-        raise ConfigurationInvalid("--file", f"{path} cannot be understood: {error}") from None
     rules = []
-    for number, row in enumerate(rows, 1):
-        values = [value.strip() for value in row]
-        if not any(values) or values[0].startswith("#"):
-            continue
+    for number, values in parse_rows(data, "--file", path):
         match values:
             case ["p", subject, topic, action]:
                 rules.append(Rule(subject, topic, action))

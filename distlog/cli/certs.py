@@ -14,17 +14,19 @@ import argparse
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from distlog.config.kinds import parse_node_id
 from distlog.errors import ConfigurationInvalid
-from distlog.security.issue import Authority, Issued, general_name
+from distlog.security.issue import Authority, Issued, general_name, subject_name
 
 NODES, CLIENTS, PROBE, CA = "n1,n2,n3", "admin", "probe", "ca"
 HOSTS = "localhost,127.0.0.1,::1"
 DAYS, AUTHORITY_DAYS, DAYS_MAX = 365, 3650, 36500
 NAME_COUNT_MAX = 100
+DIRECTORY_MODE = 0o755
 # A name is a file as well.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
@@ -73,8 +75,9 @@ def days(text: str) -> int:
 
 def run(namespace: argparse.Namespace) -> int:
     """Make them; return 0.  Raises ConfigurationInvalid before anything is written."""
-    nodes, clients = names("--nodes", namespace.nodes), names("--clients", namespace.clients)
-    hosts = names("--hosts", namespace.hosts, is_name=False)
+    nodes = names("--nodes", namespace.nodes, parse_node_id)
+    clients = names("--clients", namespace.clients, client_name)
+    hosts = names("--hosts", namespace.hosts, host_name)
     wanted = [*nodes, *clients, PROBE]
     for name in wanted:
         if wanted.count(name) > 1 or name == CA:
@@ -88,7 +91,8 @@ def run(namespace: argparse.Namespace) -> int:
         refuse_to_overwrite(directory, wanted)
     begin = datetime.now(UTC)
     end = begin + timedelta(days=namespace.days)
-    directory.mkdir(parents=True, exist_ok=True)
+    # Whoever may write here may put others in the place of keys.
+    directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
     authority = authority_in(directory, begin, namespace.days)
     made: dict[str, Issued] = {node: authority.node(node, hosts, begin, end) for node in nodes}
     made |= {name: authority.client(name, begin, end) for name in wanted if name not in made}
@@ -99,24 +103,35 @@ def run(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def names(flag: str, text: str, *, is_name: bool = True) -> list[str]:
-    """Return the names that a flag lists.  Raises ConfigurationInvalid for one that cannot be."""
+def names(flag: str, text: str, read: Callable[[str], object]) -> list[str]:
+    """Return the names that a flag lists.  Raises ConfigurationInvalid for one that cannot be: read(name) raises ValueError."""
     found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if len(found) > NAME_COUNT_MAX:
         raise ConfigurationInvalid(flag, f"names {len(found)}, and {NAME_COUNT_MAX} is the limit")
     for each in found:
-        problem = (
-            f"must be 1 to 63 of A-Z a-z 0-9 . _ @ - and begin with a letter or digit, not {each!r}"
-        )
-        if is_name and not NAME.fullmatch(each):
-            raise ConfigurationInvalid(flag, problem)
-        if not is_name:
-            try:
-                general_name(each)
-            except ValueError:
-                problem = f"must be names or addresses of hosts, not {each!r}"
-                raise ConfigurationInvalid(flag, problem) from None
+        try:
+            read(each)
+        except ValueError as error:
+            raise ConfigurationInvalid(flag, f"{error}, not {each!r}") from None
     return found
+
+
+def client_name(text: str) -> None:
+    """Raise ValueError for what is no name of a client."""
+    if not NAME.fullmatch(text):
+        raise ValueError("must be 1 to 63 of A-Z a-z 0-9 . _ @ - and begin with a letter or digit")
+    try:
+        subject_name(text)
+    except ValueError:
+        raise ValueError("must be names, or addresses of e-mail") from None
+
+
+def host_name(text: str) -> None:
+    """Raise ValueError for what is no host."""
+    try:
+        general_name(text)
+    except ValueError:
+        raise ValueError("must be names or addresses of hosts") from None
 
 
 def refuse_to_overwrite(directory: Path, wanted: list[str]) -> None:

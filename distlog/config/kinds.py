@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from distlog.addresses import address_text, split_address
+from distlog.addresses import address_text, is_loopback, split_address
 from distlog.discovery.backend import Backend
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -40,13 +40,8 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether only this machine reaches it.  A name other than localhost is taken to be reachable."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Tell whether only this machine reaches it."""
+        return is_loopback(self.host)
 
     @property
     def is_wildcard(self) -> bool:

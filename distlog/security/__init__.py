@@ -7,7 +7,7 @@
     ciphers        TLS 1.3 alone for gRPC
     subject        the name that a client's certificate gives it
     issue          certificates for trying things out: `distlog certs`
-    policy         the rules of who may do what, as values: they are replicated, or stand in a file (policy_file)
+    policy         the rules of who may do what, as values: they are replicated, or stand in a file (policy_file, policy_rows)
     deciding       Casbin, asked by them; authorizer: the policy in force, and the answers that it gave
     audit          what was denied or administered, a line each; rotated_file: where that goes
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 RATE_MAX, BURST_MAX = 100, 500
 # Bytes of lines that wait for a slow disk.
 WAITING_SIZE_MAX = 1 << 20
+# How long a stop waits for the disk.
+CLOSE_TIMEOUT_S = 1.0
 # Of a subject or a topic there is never more; of an address neither.
 TEXT_LENGTH_MAX = 300
 DENIED = "DENIED"
@@ -82,12 +84,18 @@ class AuditLog:
             request_id=request_id,
         )
 
-    async def close(self) -> None:
-        """Write what waits."""
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Write what waits; False if the disk did not take it in time, and the worker is with it still."""
         for is_denied in self._bounds:
             self._say_what_was_left_out(is_denied)
-        if self._writing is not None:
-            await self._writing
+        if self._writing is None:
+            return True
+        done, _ = await asyncio.wait([self._writing], timeout=timeout_s)
+        if not done:
+            logger.error(
+                "the audit log was not written to its end, since its disk does not answer: lines are missing in it, and it needs a look"
+            )
+        return bool(done)
 
     def _say_what_was_left_out(self, is_denied: bool) -> None:
         bound = self._bounds[is_denied]

@@ -7,11 +7,12 @@ BoringSSL, in every handshake.  No problem ever quotes a file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -25,6 +26,8 @@ from distlog.security.files import Files, read_whole
 CERT, KEY, CA, PEER_CA = "--tls-cert", "--tls-key", "--tls-ca", "--tls-peer-ca"
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 CHAIN_LENGTH_MAX = 10
+# Of those of OpenSSL, the curves that BoringSSL takes unasked, with which gRPC comes.
+CURVES = ("secp256r1", "secp384r1")
 # What is raised for what is damaged inside, often only when that part is looked at.
 UNREADABLE = (
     ValueError,
@@ -69,6 +72,8 @@ class Identity:
     # Seconds since the epoch when the chain ends to be valid, and when the first of the authorities does.
     expires_at_s: float
     authorities_expire_at_s: float
+    # When the files, as they are, say something else: one of their authorities ends, or begins, to be valid.
+    changes_at_s: float
 
 
 def read_identity(
@@ -91,11 +96,13 @@ def read_identity(
 def _read_identity(
     paths: TlsPaths, files: Files, now_s: float, uses: Sequence[x509.ObjectIdentifier]
 ) -> Identity:
-    authorities = _read_authorities(CA, paths.ca, files, now_s)
-    signers = (
-        _read_authorities(PEER_CA, paths.peer_ca, files, now_s) if paths.peer_ca else authorities
-    )
-    everyone = authorities if signers is authorities else [*authorities, *signers]
+    found = _read_authorities(CA, paths.ca, files, now_s)
+    authorities = signers = _valid(found, now_s)
+    everyone = authorities
+    if paths.peer_ca:
+        of_peers = _read_authorities(PEER_CA, paths.peer_ca, files, now_s)
+        signers = _valid(of_peers, now_s)
+        found, everyone = [*found, *of_peers], [*authorities, *signers]
     chain: list[x509.Certificate] = []
     key = b""
     if paths.cert:
@@ -115,6 +122,9 @@ def _read_identity(
         names=names_of(chain[0]) if chain else (),
         expires_at_s=min((_end_s(each) for each in chain), default=float("inf")),
         authorities_expire_at_s=min(_end_s(each) for each in everyone),
+        changes_at_s=min(
+            moment for each in found for moment in (_begin_s(each), _end_s(each)) if moment > now_s
+        ),
     )
 
 
@@ -147,10 +157,19 @@ KINDS: dict[type, str] = {
 
 def names_in(der: bytes | None) -> tuple[str, ...]:
     """Return the names of a certificate as it travels; () if there is none, or it cannot be read."""
-    if not der:
+    return _names_in(der, x509.load_der_x509_certificate)
+
+
+def names_in_pem(pem: bytes) -> tuple[str, ...]:
+    """As `names_in`, for a certificate in PEM."""
+    return _names_in(pem, x509.load_pem_x509_certificate)
+
+
+def _names_in(data: bytes | None, load: Callable[[bytes], x509.Certificate]) -> tuple[str, ...]:
+    if not data:
         return ()
     try:
-        return names_of(x509.load_der_x509_certificate(der))
+        return names_of(load(data))
     except UNREADABLE:
         return ()
 
@@ -184,15 +203,19 @@ def _certificates(flag: str, path: str, data: bytes) -> list[x509.Certificate]:
 
 
 def _read_authorities(flag: str, path: str, files: Files, now_s: float) -> list[x509.Certificate]:
+    """Return the authorities in a file, of which one at least is valid."""
     found = _certificates(flag, path, _read(flag, path, files))
     authorities = [each for each in found if _is_authority(each)]
     if not authorities:
         problem = f"{path} holds no certificate of an authority (CA:TRUE): name that of who signs the others"
         raise ConfigurationInvalid(flag, problem)
-    valid = [each for each in authorities if _begin_s(each) <= now_s < _end_s(each)]
-    if not valid:
+    if not _valid(authorities, now_s):
         _check_dates(flag, path, authorities[:1], now_s)
-    return valid
+    return authorities
+
+
+def _valid(authorities: Iterable[x509.Certificate], now_s: float) -> list[x509.Certificate]:
+    return [each for each in authorities if _begin_s(each) <= now_s < _end_s(each)]
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -229,6 +252,15 @@ def _check_key(paths: TlsPaths, data: bytes, certificate: x509.Certificate) -> N
     if own != named:
         problem = f"{paths.key} is not the key of the certificate in {paths.cert} ({CERT})"
         raise ConfigurationInvalid(KEY, problem)
+    is_known = isinstance(key, rsa.RSAPrivateKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in CURVES
+    )
+    if not is_known:
+        problem = (
+            f"{paths.key} is a key of a kind that gRPC does not speak TLS with, so no client could connect: make one of RSA, or of ECDSA "
+            "on P-256 or P-384, and a certificate for it"
+        )
+        raise ConfigurationInvalid(KEY, problem)
 
 
 def _check_dates(
@@ -249,14 +281,17 @@ def _check_dates(
 def _check_uses(
     path: str, certificate: x509.Certificate, uses: Sequence[x509.ObjectIdentifier]
 ) -> None:
-    try:
-        allowed = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return
-    missing = [USES[each] for each in uses if each not in allowed]
-    if missing:
-        problem = f"{path} is not made for {' and '.join(missing)} (its extended key usage says what for): get one that is"
-        raise ConfigurationInvalid(CERT, problem)
+    extensions = certificate.extensions
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+            problem = f"{path} is not made for signatures (its key usage says what for), without which there is no TLS 1.3: get one that is"
+            raise ConfigurationInvalid(CERT, problem)
+    with contextlib.suppress(x509.ExtensionNotFound):
+        allowed = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        missing = [USES[each] for each in uses if each not in allowed]
+        if missing:
+            problem = f"{path} is not made for {' and '.join(missing)} (its extended key usage says what for): get one that is"
+            raise ConfigurationInvalid(CERT, problem)
 
 
 def _check_signed(

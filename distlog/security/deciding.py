@@ -39,6 +39,8 @@ m = keyMatch(r.obj, p.obj) && (r.act == p.act || p.act == "*" || r.act == "descr
 # Subjects whose rules are kept ready.
 SUBJECT_COUNT_MAX = 256
 ROW_COUNT_MAX = 1000
+# Questions that Casbin answers by a model of the operator's before it is made anew: it keeps each name that it was asked about for ever.
+QUESTION_COUNT_MAX = 10_000
 
 
 class Decider(Protocol):
@@ -87,7 +89,9 @@ class ModelDecider:
     def __init__(self, model: str, rows: Sequence[Sequence[str]]) -> None:
         """Raises ConfigurationInvalid for what Casbin does not take."""
         self.is_empty = not rows
+        self._model = model
         self._rows = rows
+        self._asked_count = 0
         self._has_failed = False
         if len(rows) > ROW_COUNT_MAX:
             problem = f"has {len(rows)} rules, and {ROW_COUNT_MAX} are the limit"
@@ -103,6 +107,10 @@ class ModelDecider:
             raise ConfigurationInvalid(key="--acl-model", problem=problem) from error
 
     def decide(self, subject: str, action: Action, topic: str) -> bool:
+        self._asked_count += 1
+        if self._asked_count > QUESTION_COUNT_MAX:
+            self._asked_count = 1
+            self._enforcer = enforcer(self._model, self._rows)
         try:
             return bool(self._enforcer.enforce(subject, topic, str(action)))
         except Exception:

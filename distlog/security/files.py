@@ -14,7 +14,7 @@ FILE_SIZE_MAX = 1 << 20
 
 
 class Stamp(NamedTuple):
-    """Differs when a file is another one, or was written to."""
+    """Differs when a file is another one, was written to, or may be read by others than before."""
 
     inode: int
     changed_ns: int
@@ -59,7 +59,8 @@ class RealFiles:
             found = os.stat(path)
         except OSError:
             return None
-        return Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+        # Not the time of the last write: a mode that was put right counts, and a copy that keeps the time of what it copies.
+        return Stamp(found.st_ino, found.st_ctime_ns, found.st_size)
 
     def read(self, path: str) -> Content:
         # Not to wait for ever for whoever writes into a pipe.

@@ -82,8 +82,7 @@ class Authority:
 
     def client(self, name: str, begin: datetime, end: datetime) -> Issued:
         """Sign a certificate for a client, whose subject is `name`."""
-        alternative = x509.RFC822Name(name) if "@" in name else x509.DNSName(name)
-        return self.sign(name, [alternative], [CLIENT], begin, end)
+        return self.sign(name, [subject_name(name)], [CLIENT], begin, end)
 
     def sign(
         self,
@@ -106,6 +105,11 @@ class Authority:
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), False)
         return _issued(builder.sign(self._key, hashes.SHA256()), key)
+
+
+def subject_name(name: str) -> x509.GeneralName:
+    """Return the name of a client as a certificate has it.  Raises ValueError for what looks like an address of e-mail and is none."""
+    return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)
 
 
 def general_name(host: str) -> x509.GeneralName:

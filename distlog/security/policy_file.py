@@ -4,12 +4,12 @@
     g, bob, writers            # and lines that are empty or begin with #
 
 All nodes need the same file; keeping them so is up to whoever looks after them.  A file that cannot be used any more changes nothing:
-the policy that was in force stays, and the log says so, once for each such file.
+the policy that was in force stays, and the log says so, once for each such file.  A file without a rule is such a one, since it is what a
+full disk and an editor leave, and without a rule everybody could do everything.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 
@@ -18,10 +18,12 @@ from distlog.security.authorizer import Authorizer
 from distlog.security.deciding import Decider, ModelDecider, PolicyDecider
 from distlog.security.files import Files, Stamp, read_whole
 from distlog.security.policy import Policy, rule_of
+from distlog.security.policy_rows import parse_rows
 
 logger = logging.getLogger(__name__)
 
 POLICY_FLAG, MODEL_FLAG = "--acl-policy", "--acl-model"
+NO_RULE = "has no rule: begin with `p, NAME, *, administer`; if everybody is to do everything, leave the flag out"
 
 
 class PolicyFile:
@@ -36,9 +38,12 @@ class PolicyFile:
     def load(self) -> Decider:
         """Read them.  Raises ConfigurationInvalid, which says what is wrong with which file, or where in it."""
         self._stamps = self._look()
-        rows = parse_rows(self._read(POLICY_FLAG, self._policy_path), self._policy_path)
+        data = read_whole(self._files, POLICY_FLAG, self._policy_path).data
+        rows = parse_rows(data, POLICY_FLAG, self._policy_path)
+        if not rows:
+            raise ConfigurationInvalid(key=POLICY_FLAG, problem=f"{self._policy_path} {NO_RULE}")
         if self._model_path:
-            return ModelDecider(self._read(MODEL_FLAG, self._model_path), [row for _, row in rows])
+            return ModelDecider(self._read_model(), [row for _, row in rows])
         return PolicyDecider(policy_of(rows, self._policy_path))
 
     def refresh(self, authorizer: Authorizer) -> None:
@@ -53,10 +58,6 @@ class PolicyFile:
                 error,
             )
             return
-        if decider.is_empty:
-            logger.warning(
-                "the policy file has no rule any more: everybody may do everything until it has one"
-            )
         authorizer.replace(decider)
         logger.info("the policy file was read again path=%s", self._policy_path)
 
@@ -66,26 +67,11 @@ class PolicyFile:
             self._files.stamp(self._model_path) if self._model_path else None,
         )
 
-    def _read(self, flag: str, path: str) -> str:
+    def _read_model(self) -> str:
         try:
-            return read_whole(self._files, flag, path).data.decode()
-        except UnicodeDecodeError as error:
-            raise ConfigurationInvalid(key=flag, problem=f"{path} is no UTF-8") from error
-
-
-def parse_rows(text: str, path: str) -> list[tuple[int, Sequence[str]]]:
-    """Return the rows of a policy with the numbers of their lines.  Raises ConfigurationInvalid."""
-    rows: list[tuple[int, Sequence[str]]] = []
-    reader = csv.reader(text.splitlines(), skipinitialspace=True, strict=True)
-    try:
-        for row in reader:
-            values = [value.strip() for value in row]
-            if any(values) and not values[0].startswith("#"):
-                rows.append((reader.line_num, values))
-    except csv.Error as error:
-        problem = f"{path}, line {reader.line_num}: {error}"
-        raise ConfigurationInvalid(key=POLICY_FLAG, problem=problem) from error
-    return rows
+            return read_whole(self._files, MODEL_FLAG, self._model_path).data.decode()
+        except UnicodeDecodeError:
+            raise ConfigurationInvalid(MODEL_FLAG, f"{self._model_path} is no UTF-8") from None
 
 
 def policy_of(rows: Sequence[tuple[int, Sequence[str]]], path: str) -> Policy:

@@ -36,24 +36,29 @@ class RotatedFile:
                 raise ConfigurationInvalid(key="--audit-log", problem=problem) from error
 
     def append(self, data: bytes) -> None:
-        """Write lines, in a file that is new if they do not fit into the last one.  Raises OSError.
+        """Write lines, in new files where they do not fit into the last one.  Raises OSError.
 
         It is opened each time: whoever moves it away gets a new one.  What was written of lines that were not written whole is cut away.
         """
-        descriptor, size = self._open()
-        if size and size + len(data) > self._size_max:
-            os.close(descriptor)
-            self._rotate()
+        while True:
             descriptor, size = self._open()
-        try:
-            done = 0
-            while done < len(data):
-                done += os.write(descriptor, data[done:])
-        except OSError:
-            os.ftruncate(descriptor, size)
-            raise
-        finally:
-            os.close(descriptor)
+            try:
+                end = self._end_of_fitting(data, size)
+                _write(descriptor, data[:end], size)
+            finally:
+                os.close(descriptor)
+            data = data[end:]
+            if not data:
+                return
+            self._rotate()
+
+    def _end_of_fitting(self, data: bytes, size: int) -> int:
+        """Return where the lines end that fit into a file of this size; into an empty one at least one does."""
+        room = self._size_max - size
+        if len(data) <= room:
+            return len(data)
+        fitting = data.rfind(b"\n", 0, max(0, room)) + 1
+        return fitting if fitting or size else data.find(b"\n") + 1 or len(data)
 
     def _open(self) -> tuple[int, int]:
         flags = (
@@ -71,3 +76,14 @@ class RotatedFile:
                 os.replace(older, f"{self._path}.{number}")
         if self._count_max == 1:
             os.unlink(self._path)
+
+
+def _write(descriptor: int, data: bytes, size: int) -> None:
+    """Write all, or nothing: the file has `size` bytes before."""
+    done = 0
+    try:
+        while done < len(data):
+            done += os.write(descriptor, data[done:])
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

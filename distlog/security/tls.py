@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 # Between two looks at the files.  A change is read when two looks in a row have found the same: certificate and key are two
 # files, and who renews them writes one after the other.
 LOOK_INTERVAL_S = 2.0
+# Files that are no good are tried again after so long: their day may come, or a disk have been away.
+RETRY_INTERVAL_S = 60.0
 # From so long before the end on, a certificate that ends is said, once in so many seconds.
 WARNING_S = 14 * 86400.0
 WARNING_INTERVAL_S = 86400.0
@@ -55,15 +57,27 @@ class _Loaded:
 class Credentials:
     """The certificates of a node."""
 
-    def __init__(self, paths: TlsPaths, files: Files, clock: Clock) -> None:
-        """Read the files.  Raises ConfigurationInvalid, which says what is wrong with which."""
+    def __init__(
+        self,
+        paths: TlsPaths,
+        files: Files,
+        clock: Clock,
+        node_problem: Callable[[Sequence[str]], str | None] = lambda names: None,
+    ) -> None:
+        """Read the files.  Raises ConfigurationInvalid, which says what is wrong with which.
+
+        node_problem(names): why others would take who shows a certificate with these names for no node, or another one.
+        """
+        self._node_problem = node_problem
         self._paths = paths
         self._files = files
         self._clock = clock
         self._stamps = self._look()
         self._loaded = self._read()
-        # What the last look found, and whether that was read, or found to be bad.
+        # What the last look found.
         self._seen = self._stamps
+        # When they are read again although they are the same, and what was wrong with them last; "": nothing.
+        self._due_at_s = self.identity.changes_at_s
         self._problem = ""
         self._warned_at_s: float | None = None
         # How often other files took the place of those before, and how often they could not.
@@ -80,26 +94,29 @@ class Credentials:
             self.look()
 
     def look(self) -> None:
-        """Read the files if they are others than those that were read, and the same as at the last look."""
+        """Read the files if they are others than those that were read, and the same as at the last look; or if it is time to."""
         found = self._look()
         is_settled, self._seen = found == self._seen, found
         if is_settled and found != self._stamps:
             self.read_again()
+        elif is_settled and self._now_s() >= self._due_at_s:
+            self._read_again(is_told=True)
 
     def read_again(self) -> bool:
         """Read the files now; tell whether they are good.  If not, the certificates stay as they were, and the log says why."""
+        return self._read_again(is_told=False)
+
+    def _read_again(self, *, is_told: bool) -> bool:
+        """is_told: the same problem as before is not worth a line."""
         stamps = self._look()
         self._stamps = self._seen = stamps
         try:
             loaded = self._read()
         except ConfigurationInvalid as error:
-            self.refused_count += 1
-            logger.error(
-                "the certificates stay as they were, since the new ones are not good: mend them problem=%s valid_s=%d",
-                error,
-                self.seconds_until_expiry(),
-            )
+            self._refused(str(error), is_told=is_told)
             return False
+        self._problem = ""
+        self._due_at_s = loaded.identity.changes_at_s
         if loaded.identity != self._loaded.identity:
             self.renewed_count += 1
             self._warned_at_s = None
@@ -111,6 +128,18 @@ class Credentials:
             )
         return True
 
+    def _refused(self, problem: str, *, is_told: bool) -> None:
+        self._due_at_s = self._now_s() + RETRY_INTERVAL_S
+        if is_told and problem == self._problem:
+            return
+        self._problem = problem
+        self.refused_count += 1
+        logger.error(
+            "the certificates stay as they were, since the new ones are not good: mend them problem=%s valid_s=%d",
+            problem,
+            self.seconds_until_expiry(),
+        )
+
     def warn(self) -> None:
         """Say, not more than once a day, that a certificate ends soon, or has ended."""
         identity, now_s = self.identity, self._now_s()
@@ -119,7 +148,8 @@ class Credentials:
         if end_s - now_s >= WARNING_S or not is_due:
             return
         self._warned_at_s = now_s
-        which = self._paths.cert if end_s == identity.expires_at_s else self._paths.ca
+        authorities = " or ".join(filter(None, (self._paths.ca, self._paths.peer_ca)))
+        which = self._paths.cert if end_s == identity.expires_at_s else authorities
         if end_s <= now_s:
             logger.error(
                 "a certificate has expired, and every new connection is refused: put another one there path=%s",
@@ -198,6 +228,10 @@ class Credentials:
 
     def _read(self) -> _Loaded:
         identity = read_identity(self._paths, self._files, self._now_s(), (SERVER, CLIENT))
+        problem = self._node_problem(identity.names)
+        if problem is not None:
+            problem = f"with {self._paths.cert} this node would be refused by the others: {problem}"
+            raise ConfigurationInvalid(CERT, problem)
         signers = identity.peer_authorities
         return _Loaded(
             identity,

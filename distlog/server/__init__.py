@@ -9,7 +9,7 @@
         request_stream    the two halves of both; in_flight: what such a stream may have proposed and not answered
         consume_stream    one tail: read what is there, wait for the rest; consume_batch: in batches as they are stored
       cluster_service Status, DescribeTopic, and the calls that look after topics
-      health          grpc.health.v1, computed when asked
+      health          grpc.health.v1, computed when asked; reflection: what services there are
       open_streams    what a stop has to end, and how many tails there may be
       refusals        a write that was refused at once: who was cut off says so only when it is proven
       records         requests -> blocks, stored batches -> responses

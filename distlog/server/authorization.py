@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from distlog.errors import ConfigurationInvalid
-from distlog.security.audit import AuditLog
+from distlog.security.audit import CLOSE_TIMEOUT_S, AuditLog
 from distlog.security.authorizer import Authorizer
+from distlog.security.certificates import names_in_pem
 from distlog.security.files import Files
+from distlog.security.peer_name import NODE, peer_name_problem
 from distlog.security.policy_file import PolicyFile
-from distlog.security.subject import ANONYMOUS
 from distlog.server.gate import Gate
 from distlog.server.policy_calls import follow_policy
 from distlog.server.served_log import ServedPolicy
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 # How often is looked whether the policy file has changed.
 FILE_INTERVAL_S = 1.0
-# Of the names that a certificate may be known by: those that can be a subject, and where the node's id stands in them.
-SUBJECT_KINDS, NODE = ("URI", "DNS", "EMAIL", "CN"), "{node}"
 OPEN_WARNING = (
     "there is no policy: whoever can connect may do everything; if that is not meant, begin with "
     "`distlog acl add NAME administer '*'`"
@@ -77,7 +76,7 @@ class Authorization:
         self.authorizer = Authorizer(
             decider, administrators=settings.administrators, file=settings.policy_path
         )
-        self.gate = Gate(self.authorizer, audit, random_bytes, self._node_subject)
+        self.gate = Gate(self.authorizer, audit, random_bytes, self._is_node)
         self._following: asyncio.Task[None] | None = None
         self._has_warned = False
 
@@ -93,7 +92,6 @@ class Authorization:
                 raise ConfigurationInvalid(key="--acl-policy", problem=BOTH)
             self._policy.changed.append(self._complain_of_both)
             following = self._watch(self._file)
-            self._warn_if_open()
         self._following = asyncio.get_running_loop().create_task(following)
 
     @property
@@ -110,16 +108,18 @@ class Authorization:
             "lost": self._audit.lost_count,
         }
 
-    async def stop(self) -> None:
-        """Stop, and write what the audit log has not written."""
+    async def stop(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Stop, and write what the audit log has not written; False if its disk did not take that in time."""
         if self._following is not None:
             self._following.cancel()
-        await self._audit.close()
+        return await self._audit.close(timeout_s)
 
-    def _node_subject(self, node_id: str) -> str:
-        kind, _, name = self._settings.node_name.partition(":")
-        is_own = kind in SUBJECT_KINDS and NODE in name and node_id != ""
-        return name.replace(NODE, node_id) if is_own else ANONYMOUS
+    def _is_node(self, certificate: bytes, node_id: str) -> bool:
+        template = self._settings.node_name
+        if NODE not in template or not node_id:
+            # Every holder of such a name may be any node.
+            return False
+        return peer_name_problem(template, names_in_pem(certificate), node_id) is None
 
     async def _watch(self, file: PolicyFile) -> None:
         while True:

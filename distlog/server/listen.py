@@ -7,17 +7,15 @@ replicated log is closed, so that writes in flight still get their answers.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
-from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from distlog import __version__
-from distlog.addresses import address_text
+from distlog.addresses import address_text, is_loopback
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
@@ -32,6 +30,7 @@ from distlog.server.limits import ServerLimits
 from distlog.server.log_service import LogService
 from distlog.server.open_streams import OpenStreams
 from distlog.server.policy_calls import PolicyCalls
+from distlog.server.reflection import Reflection
 from distlog.server.served_log import ServedLog
 from distlog.tracing.spans import NO_TRACER, Tracer
 
@@ -161,7 +160,9 @@ class Listener:
             self.calls.handlers(LOG, self._service),
             self.calls.handlers(CLUSTER, cluster),
             self.calls.handlers(HEALTH, self._health, while_stopping=True),
-            reflection_handlers(),
+            self.calls.handlers(
+                REFLECTION, Reflection((LOG, CLUSTER, HEALTH, REFLECTION), self._streams)
+            ),
         ]
 
 
@@ -181,32 +182,6 @@ def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_INTERVAL_MIN_MS),
     ]
-
-
-def reflection_handlers() -> grpc.GenericRpcHandler:
-    """Return the handlers of gRPC's own reflection service, which tells tools like grpcurl what there is."""
-    names = [service.full_name for service in (LOG, CLUSTER, HEALTH, REFLECTION)]
-    servicer: Any = reflection.aio.ReflectionServicer(names)
-    return grpc.method_handlers_generic_handler(
-        REFLECTION.full_name,
-        {
-            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                servicer.ServerReflectionInfo,
-                reflection_pb2.ServerReflectionRequest.FromString,
-                reflection_pb2.ServerReflectionResponse.SerializeToString,
-            )
-        },
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` can be reached from this machine only.  A name, other than localhost, proves nothing."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def socket_address(host: str, port: int) -> str:

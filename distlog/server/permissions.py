@@ -72,6 +72,5 @@ NEEDS: dict[str, Need] = {
     "grpc.health.v1.Health.Check": NOTHING,
     "grpc.health.v1.Health.List": NOTHING,
     "grpc.health.v1.Health.Watch": NOTHING,
-    # gRPC's own code serves it.
     "grpc.reflection.v1alpha.ServerReflection.ServerReflectionInfo": NOTHING,
 }

@@ -92,12 +92,17 @@ def rules_of(field: str, messages: Sequence[log_pb2.Rule]) -> list[Rule]:
     """Return the rules that a request names.  Raises InvalidRequest."""
     if len(messages) > RULE_COUNT_MAX:
         raise InvalidRequest(field=field, problem=f"at most {RULE_COUNT_MAX} rules at once")
-    return [
-        rule_of(("g", each.subject, each.role))
-        if each.role
-        else rule_of(("p", each.subject, each.topic, each.action))
-        for each in messages
-    ]
+    return [rule_of(row_of(each)) for each in messages]
+
+
+def row_of(message: log_pb2.Rule) -> tuple[str, ...]:
+    """Return a message as a row of text.  Raises InvalidRequest if it would be two rules."""
+    if not message.role:
+        return "p", message.subject, message.topic, message.action
+    if message.topic or message.action:
+        problem = "a rule with a role makes its subject a member of that, and names no topic and no action"
+        raise InvalidRequest(field="rule", problem=problem)
+    return "g", message.subject, message.role
 
 
 def rule_message(rule: Rule) -> log_pb2.Rule:

@@ -89,6 +89,7 @@ LAYERS = (
     Layer("distlog.security.subject", never=NO_LOOP),
     # Who may do what: a value that is replicated, and Casbin, which decides by it.
     Layer("distlog.security.policy", ("distlog.errors", "distlog.security.subject"), (), NO_LOOP),
+    Layer("distlog.security.policy_rows", ("distlog.errors",), (), NO_LOOP),
     Layer(
         "distlog.security.deciding",
         ("distlog.errors", "distlog.security.policy"),
@@ -103,6 +104,7 @@ LAYERS = (
             "distlog.security.deciding",
             "distlog.security.files",
             "distlog.security.policy",
+            "distlog.security.policy_rows",
         ),
         (),
         NO_LOOP,
@@ -191,8 +193,10 @@ LAYERS = (
             "distlog.discovery.view",
             "distlog.security.audit",
             "distlog.security.authorizer",
+            "distlog.security.certificates",
             "distlog.security.deciding",
             "distlog.security.files",
+            "distlog.security.peer_name",
             "distlog.security.policy",
             "distlog.security.policy_file",
             "distlog.security.subject",
@@ -305,6 +309,11 @@ LAYERS = (
     ),
     Layer(
         "distlog.cli.serve", ("distlog.errors", "distlog.config", "distlog.serve", "distlog.cli")
+    ),
+    # Reads the same files as a node.
+    Layer(
+        "distlog.cli.acl",
+        ("distlog.errors", "distlog.client", "distlog.security.policy_rows", "distlog.cli"),
     ),
     Layer("distlog.cli.bench_plot", ("distlog.errors", "distlog.cli"), ("matplotlib",)),
     # What looks at the files of a node that does not run, and makes those of one that never did.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o600, path.name
 
 
+def test_others_may_write_no_file_of_theirs_beside_them_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["certs", str(tmp_path / "pki")]) == 0
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "pki", *(tmp_path / "pki").iterdir()):
+        assert path.stat().st_mode & 0o022 == 0, path.name
+
+
 def test_nothing_that_is_there_is_overwritten_without_being_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +108,12 @@ def test_force_renews_certificates_and_keeps_the_authority(tmp_path: Path) -> No
     [
         (["--nodes", "n1,../n2"], "--nodes: must be 1 to 63 of A-Z a-z"),
         (["--nodes", "a/b"], "--nodes: must be 1 to 63"),
+        (["--nodes", "n1@host"], "--nodes: must be 1 to 63"),
         (["--clients", "al ice"], "--clients: must be 1 to 63"),
+        (
+            ["--clients", "alice,bob@"],
+            "--clients: must be names, or addresses of e-mail, not 'bob@'",
+        ),
         (["--clients", "n1"], "n1 would be made twice"),
         (["--clients", "ca"], "ca would be made twice"),
         (["--nodes", "probe"], "probe would be made twice"),

@@ -67,6 +67,18 @@ def test_a_policy_that_nobody_should_have_is_refused_and_nothing_changes(
     assert replica.machine.policy == NO_POLICY
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["\u0378", "n\U0001face", "\U0001fae9", "\U000323b0"],
+    ids=["no character yet", "since Unicode 15", "since 16", "since 15, far"],
+)
+def test_what_a_name_may_hold_depends_on_no_version_of_python(name: str) -> None:
+    """Two nodes that know different versions of Unicode must not differ about a rule: their policies would part."""
+    replica = Replica()
+    rules = (ROOT, Permission(name, "orders", "produce"), Membership(name, name + "s"))
+    assert replica.apply(change(*rules)) == [PolicyChanged(3, 3, 0)]
+
+
 def test_eight_roles_above_each_other_are_fine() -> None:
     chain = [Membership(f"r{n}", f"r{n + 1}") for n in range(8)]
     assert Replica().apply(change(ROOT, *chain)) == [PolicyChanged(9, 9, 0)]

@@ -10,6 +10,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 END_STREAM, END_HEADERS = 1, 4
 PRODUCE, PRODUCE_STREAM = "/log.v1.Log/Produce", "/log.v1.Log/ProduceStream"
+CONSUME = "/log.v1.Log/Consume"
 CONSUME_STREAM, CONSUME_BATCH = "/log.v1.Log/ConsumeStream", "/log.v1.Log/ConsumeBatch"
 Header = tuple[bytes, bytes]
 
@@ -46,10 +47,10 @@ def text(data: bytes) -> bytes:
     return bytes(size) + data
 
 
-def message(data: bytes, claimed_size: int | None = None) -> bytes:
-    """Return a message of gRPC, which may claim to have another size."""
+def message(data: bytes, claimed_size: int | None = None, *, is_compressed: bool = False) -> bytes:
+    """Return a message of gRPC, which may claim to have another size, or to be compressed."""
     size = len(data) if claimed_size is None else claimed_size
-    return b"\x00" + size.to_bytes(4, "big") + data
+    return bytes([is_compressed]) + size.to_bytes(4, "big") + data
 
 
 class BadClient:

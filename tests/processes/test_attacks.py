@@ -7,6 +7,8 @@ would cost without the limit that it meets.
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import product
@@ -22,6 +24,7 @@ from distlog.server.limits import ServerLimits
 from tests.processes.commands import run
 from tests.processes.conftest import MakeCluster
 from tests.processes.http2 import (
+    CONSUME,
     CONSUME_BATCH,
     CONSUME_STREAM,
     CONTINUATION,
@@ -56,8 +59,16 @@ class Victim:
 
     @property
     def memory_size(self) -> int:
+        return self._status("VmRSS:")
+
+    @property
+    def memory_peak(self) -> int:
+        """The most that it ever had."""
+        return self._status("VmHWM:")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.node.process_id}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) << 10
 
     @property
@@ -242,6 +253,33 @@ def test_a_request_that_is_too_large_or_has_no_end_is_refused_by_what_it_claims(
                 await asyncio.wait([asyncio.create_task(client.drain())], timeout=0.02)
 
     attack(make_cluster, body, growth_max=32 * MIB)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_request_is_unpacked_to_the_limit_and_no_further(
+    encoding: str, make_cluster: MakeCluster
+) -> None:
+    """A thousandth of what it would become is well within the limit of a request."""
+    zeros = bytes(512 * MIB)
+    bomb = gzip.compress(zeros) if encoding == "gzip" else zlib.compress(zeros)
+    del zeros
+    assert len(bomb) < MIB
+
+    async def body(victim: Victim) -> None:
+        before = victim.memory_peak
+        for path in (PRODUCE, PRODUCE_STREAM, CONSUME, "/grpc.health.v1.Health/Check"):
+            client = await victim.connect()
+            client.begin_call(1, path, [(b"grpc-encoding", encoding.encode())])
+            client.send_data(1, message(bomb, is_compressed=True), end=True)
+
+            async def refused(client: BadClient = client) -> bool:
+                return bool({HEADERS, RST_STREAM} & client.kinds(1))
+
+            await until(refused, "it is refused")
+        await victim.serves()
+        assert victim.memory_peak - before < 64 * MIB
+
+    attack(make_cluster, body, growth_max=64 * MIB)
 
 
 def test_requests_that_never_become_whole_cost_what_was_sent_and_no_more(

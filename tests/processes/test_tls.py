@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import ssl
 from pathlib import Path
@@ -234,6 +235,35 @@ def test_certificates_are_renewed_while_nodes_run_and_clients_write(
             async with client.consume(start=0, end=len(written)) as records:
                 assert [record.value async for record in records] == written
         await cluster.terminate()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_is_still_starting_takes_over_what_is_new_at_sighup(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    """A start may take minutes, and the signal would end a process that does not expect it."""
+    cluster, pki = make_cluster(["n1"]), tmp_path / "pki"
+    node = cluster["n1"]
+
+    async def scenario() -> None:
+        await secured(cluster, pki)
+        await cluster.leader()
+        await cluster.terminate()
+        # A disk that does not answer: it opens this for as long as nobody writes there.
+        checkpoint = node.data_dir / "groups" / "0" / "checkpoint"
+        checkpoint.unlink()
+        os.mkfifo(checkpoint)
+        cluster.start()
+
+        async def says(text: str, count: int) -> bool:
+            return node.is_running and node.says().count(text) == count
+
+        await until(lambda: says("starting version", 2), "it starts")
+        certs(pki, cluster, "--force", "--days", "90")
+        node.signal(signal.SIGHUP)
+        await until(lambda: says("certificates renewed", 1), "it has the new certificates")
+        node.kill()
 
     asyncio.run(scenario())
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from distlog.runtime import SystemClock
 from distlog.security.certificates import CLIENT, SERVER, TlsPaths
@@ -78,6 +88,37 @@ class Pki:
         issued = self.authority.sign(name, alternatives, [SERVER, CLIENT], self.now, end, unit)
         self.put(name, issued)
         return self.paths(name)
+
+    def with_key(
+        self,
+        name: str,
+        key: CertificateIssuerPrivateKeyTypes,
+        key_usage: x509.KeyUsage | None = None,
+    ) -> TlsPaths:
+        """Sign a certificate as that of a name, for another key, and perhaps another use of it."""
+        paths = self.paths(name)
+        old = x509.load_pem_x509_certificate(Path(paths.cert).read_bytes())
+        extensions: list[x509.Extension[Any]] = [
+            x509.Extension(each.oid, each.critical, key_usage)
+            if key_usage is not None and each.oid == key_usage.oid
+            else each
+            for each in old.extensions
+        ]
+        builder = x509.CertificateBuilder(
+            issuer_name=old.issuer,
+            subject_name=old.subject,
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=old.not_valid_before_utc,
+            not_valid_after=old.not_valid_after_utc,
+            extensions=extensions,
+        )
+        signer = load_pem_private_key(self.authority.issued.key, None)
+        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        certificate = builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+        data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.put(name, Issued(certificate, data))
+        return paths
 
     def credentials(self, paths: TlsPaths) -> Credentials:
         return Credentials(paths, RealFiles(), SystemClock())

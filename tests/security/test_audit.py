@@ -47,6 +47,17 @@ class PromptWorker:
         return
 
 
+class Stuck(PromptWorker):
+    """Waits for a disk until the test says that it has answered."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] | None = None
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        self.future = self.future or asyncio.get_running_loop().create_future()
+        return self.future
+
+
 class Disk:
     """Lines in memory, on a disk that may be full."""
 
@@ -153,14 +164,6 @@ def test_a_full_disk_stops_nothing_is_said_once_and_is_written_to_again(
 
 
 def test_what_waits_for_a_slow_disk_has_a_limit() -> None:
-    class Stuck(PromptWorker):
-        def __init__(self) -> None:
-            self.future: asyncio.Future[Any] | None = None
-
-        def submit(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-            self.future = self.future or asyncio.get_running_loop().create_future()
-            return self.future
-
     async def run() -> None:
         clock, worker = HandClock(), Stuck()
         audit = AuditLog(Disk(), worker, clock, str)
@@ -176,6 +179,23 @@ def test_what_waits_for_a_slow_disk_has_a_limit() -> None:
         await audit.close()
 
     asyncio.run(run())
+
+
+def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        worker = Stuck()
+        audit = AuditLog(Disk(), worker, HandClock(), str)
+        note(audit)
+        async with asyncio.timeout(10):
+            assert not await audit.close(timeout_s=0.01)
+        assert worker.future is not None
+        worker.future.set_result(None)
+        assert await audit.close()
+
+    asyncio.run(run())
+    assert "its disk does not answer" in caplog.text
 
 
 # --- The files --------------------------------------------------------------------------------------
@@ -194,6 +214,18 @@ def test_files_are_for_their_owner_alone_and_the_oldest_goes(tmp_path: Path) -> 
     assert all(len(content) <= 100 for content in contents)
     for each in tmp_path.iterdir():
         assert stat.S_IMODE(each.stat().st_mode) == 0o600
+
+
+def test_many_lines_at_once_make_no_file_larger_than_it_may_be(tmp_path: Path) -> None:
+    """A disk that was slow gets all at once that came meanwhile."""
+    path = tmp_path / "audit.log"
+    file = RotatedFile(str(path), size_max=100, count_max=4)
+    file.append(b"first\n")
+    lines = [b"line %03d\n" % number for number in range(40)]
+    file.append(b"".join(lines))
+    newest_last = [Path(f"{path}.{number}") for number in (3, 2, 1)] + [path]
+    assert b"".join(each.read_bytes() for each in newest_last) == b"first\n" + b"".join(lines)
+    assert max(each.stat().st_size for each in newest_last) <= 100
 
 
 def test_one_file_alone_begins_anew(tmp_path: Path) -> None:

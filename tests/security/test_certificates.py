@@ -12,6 +12,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -140,6 +143,44 @@ def test_a_key_may_be_read_by_its_group_as_an_orchestrator_puts_it_there(tmp_pat
     paths = pki.node("n1")
     os.chmod(paths.key, 0o640)
     read(paths)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ed25519.Ed25519PrivateKey.generate(),
+        ec.generate_private_key(ec.SECP521R1()),
+        ec.generate_private_key(ec.SECP256K1()),
+    ],
+    ids=["Ed25519", "P-521", "secp256k1"],
+)
+def test_a_key_that_grpc_does_not_speak_with_is_refused(
+    key: CertificateIssuerPrivateKeyTypes, tmp_path: Path
+) -> None:
+    """Nodes speak with each other all the same, and no client with any of them."""
+    pki = Pki(tmp_path)
+    pki.node("n1")
+    with pytest.raises(ConfigurationInvalid, match=r"--tls-key: .*n1\.key is a key of a kind that"):
+        read(pki.with_key("n1", key))
+
+
+def test_a_certificate_that_is_not_for_signatures_is_refused(tmp_path: Path) -> None:
+    """TLS 1.3 has no other use for it; gRPC would say nothing but that it cannot listen."""
+    pki = Pki(tmp_path)
+    pki.node("n1")
+    others = dict.fromkeys(("content_commitment", "data_encipherment", "key_agreement"), False)
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        key_encipherment=True,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+        **others,
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    with pytest.raises(ConfigurationInvalid, match=r"--tls-cert: .*n1\.pem is not made for signat"):
+        read(pki.with_key("n1", key, usage))
 
 
 def test_an_expired_authority_beside_a_valid_one_is_in_nobodys_way(tmp_path: Path) -> None:

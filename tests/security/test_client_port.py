@@ -13,6 +13,8 @@ import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from distlog.api.log.v1 import log_pb2
 from distlog.client.attempts import read_error
@@ -23,6 +25,7 @@ from distlog.security.certificates import CLIENT, TlsPaths
 from distlog.security.subject import subject_of
 from distlog.security.tls import Credentials
 from distlog.serve import real_ports
+from distlog.server.limits import ServerLimits
 from distlog.server.listen import Listener
 from tests.security.authorities import Pki
 from tests.server.fake_replicated_log import FakeReplicatedLog
@@ -33,7 +36,9 @@ Certificate = Callable[[Pki], grpc.ChannelCredentials | None]
 
 
 @asynccontextmanager
-async def listening(credentials: Credentials | None) -> AsyncIterator[int]:
+async def listening(
+    credentials: Credentials | None, limits: ServerLimits | None = None
+) -> AsyncIterator[int]:
     listener = Listener(
         FakeReplicatedLog(),
         host=LOOPBACK,
@@ -42,6 +47,7 @@ async def listening(credentials: Credentials | None) -> AsyncIterator[int]:
         random_bytes=bytes,
         now=float,
         credentials=credentials.server_credentials() if credentials else None,
+        limits=limits,
     )
     port = await listener.start()
     try:
@@ -225,17 +231,26 @@ def test_the_subject_of_a_call_is_what_the_certificate_names(how: str, tmp_path:
     asyncio.run(scenario())
 
 
-async def certificate_at(pki: Pki, port: int, server_name: str | None = None) -> bytes:
-    """Return the certificate that the port shows, in PEM."""
-    paths = pki.client("probe")
+def client_context(pki: Pki, name: str) -> ssl.SSLContext:
+    """Return what a client of this name connects with, whatever the node calls itself."""
+    paths = pki.client(name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(pki.ca)
     context.load_cert_chain(paths.cert, paths.key)
     context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def certificate_at(pki: Pki, port: int, server_name: str | None = None) -> bytes:
+    """Return the certificate that the port shows, in PEM."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(
-        asyncio.Protocol, LOOPBACK, port, ssl=context, server_hostname=server_name or ""
+        asyncio.Protocol,
+        LOOPBACK,
+        port,
+        ssl=client_context(pki, "probe"),
+        server_hostname=server_name or "",
     )
     shown = transport.get_extra_info("ssl_object").getpeercert(True)
     transport.abort()
@@ -276,6 +291,61 @@ def test_renewed_certificates_and_authorities_are_taken_without_a_restart(tmp_pa
             # Who is connected stays so.
             await old.log.Produce(log_pb2.ProduceRequest(record=b"2"), timeout=CALL_TIMEOUT_S)
             await old.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half"])
+def test_a_handshake_that_does_not_end_is_given_up(begun: bytes, tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+
+    async def scenario() -> None:
+        limits = ServerLimits(handshake_timeout_s=0.2)
+        async with asyncio.timeout(30), listening(pki.credentials(pki.node("n1")), limits) as port:
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(begun)
+            await reader.read()
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_has_a_certificate_and_does_not_begin_to_speak_is_hung_up_on(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+
+    async def scenario() -> None:
+        limits = ServerLimits(handshake_timeout_s=0.2)
+        async with asyncio.timeout(30), listening(pki.credentials(pki.node("n1")), limits) as port:
+            reader, writer = await asyncio.open_connection(
+                LOOPBACK, port, ssl=client_context(pki, "alice"), server_hostname=""
+            )
+            writer.write(b"PRI * HTT")
+            await reader.read()
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+    ],
+    ids=["RSA", "P-256", "P-384"],
+)
+def test_every_kind_of_key_that_is_taken_serves_nodes_and_clients(
+    key: CertificateIssuerPrivateKeyTypes, tmp_path: Path
+) -> None:
+    pki = Pki(tmp_path)
+    pki.node("n1")
+    pki.client("alice")
+
+    async def scenario() -> None:
+        async with listening(pki.credentials(pki.with_key("n1", key))) as port:
+            alice = pki.with_key("alice", key)
+            assert await told(port, tls_credentials(pki.ca, alice.cert, alice.key)) == ""
 
     asyncio.run(scenario())
 

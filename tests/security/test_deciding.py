@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
+from casbin.rbac.default_role_manager.role_manager import Role
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distlog.errors import ConfigurationInvalid, NoLeader
+from distlog.security import deciding
 from distlog.security.authorizer import ANSWER_COUNT_MAX, Authorizer
 from distlog.security.deciding import (
     MODEL,
@@ -169,3 +173,20 @@ def test_what_a_model_cannot_decide_is_not_allowed_and_said_once(
     for _ in range(3):
         assert not decider.decide("a", Action.CONSUME, "(")
     assert len(caplog.records) == 1
+
+
+def test_casbin_does_not_keep_the_names_that_it_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Topics have roles in this model, and whoever asks makes up their names."""
+    monkeypatch.setattr(deciding, "QUESTION_COUNT_MAX", 50)
+    model = MODEL.replace("g = _, _", "g = _, _\ng2 = _, _").replace(
+        "keyMatch(r.obj, p.obj)", "g2(r.obj, p.obj)"
+    )
+    decider = ModelDecider(model, [("p", "*", "bills", "consume"), ("g2", "b1", "bills")])
+    for number in range(500):
+        assert not decider.decide("alice", Action.CONSUME, f"t{number}")
+        assert decider.decide("alice", Action.CONSUME, "b1")
+    gc.collect()
+    roles = [each for each in gc.get_objects() if isinstance(each, Role)]
+    assert len([role for role in roles if role.name.startswith("t")]) <= 50

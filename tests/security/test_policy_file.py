@@ -52,6 +52,8 @@ def test_a_policy_is_read_from_a_file(tmp_path: Path, model: str) -> None:
         ('p, "root, *, *', "line 1"),
         (b"p, \xff, *, *", "no UTF-8"),
         ("p, root, *, *\n" + "# \n" * FILE_SIZE_MAX, "larger than"),
+        ("", "has no rule"),
+        ("# all are gone\n\n", "has no rule"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_what_is_wrong(
@@ -80,7 +82,15 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
     assert authorizer.is_allowed("eve", Action.CONSUME, "bills")
 
 
-@pytest.mark.parametrize("text", ["p, root", None])
+@pytest.mark.parametrize("model", ["", MODEL])
+def test_a_model_does_not_make_a_file_without_rules_one_that_allows_everything(
+    tmp_path: Path, model: str
+) -> None:
+    with pytest.raises(ConfigurationInvalid, match="has no rule"):
+        read(tmp_path, "", model)
+
+
+@pytest.mark.parametrize("text", ["p, root", None, "", "# none\n"])
 def test_a_broken_or_missing_new_file_keeps_the_old_policy_and_says_so_once(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from unicodedata import ucd_3_2_0
+
 import pytest
 
-from distlog.security.subject import ANONYMOUS, SUBJECT_LENGTH_MAX, subject_of
+from distlog.security.subject import ANONYMOUS, SUBJECT_LENGTH_MAX, is_subject, subject_of
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,14 @@ def test_a_call_without_a_certificate_is_anonymous() -> None:
 def test_a_name_that_no_policy_can_hold_gives_no_subject(name: bytes) -> None:
     context = {"x509_common_name": [b"carol"], "x509_subject_alternative_name": [name]}
     assert subject_of(context) == ANONYMOUS
+
+
+def test_a_name_holds_what_can_be_printed_and_nothing_that_changes_a_line() -> None:
+    """Whatever version of Unicode this Python knows: what is no character yet may be one for another."""
+    for character in map(chr, range(sys.maxunicode + 1)):
+        # Controls, formats, surrogates, private use, separators: as they have been for long.
+        if ucd_3_2_0.category(character) in ("Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"):
+            assert not is_subject(character), ascii(character)
+        if character.isprintable() and not character.isspace():
+            assert is_subject(character), ascii(character)
+    assert not any(map(is_subject, ("\ufdd0", "\uffff", "\U0001fffe", "\U000efffe", "\U0010ffff")))

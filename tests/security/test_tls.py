@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from distlog.errors import ConfigurationInvalid
 from distlog.security.files import RealFiles
+from distlog.security.issue import Authority
+from distlog.security.peer_name import peer_name_problem
 from distlog.security.tls import WARNING_INTERVAL_S, WARNING_S, Credentials
-from tests.security.authorities import Pki
+from tests.security.authorities import NODE_NAME, Pki
 
 DAY_S = 86400.0
 
@@ -97,6 +101,82 @@ def test_a_bad_new_file_changes_nothing_and_is_said_once(
     Path(pki.ca).write_bytes(pki.authority.issued.certificate)
     pki.node("n1", days=60)
     credentials.look()
+    credentials.look()
+    assert credentials.renewed_count == 1
+
+
+def test_the_certificate_of_another_node_is_not_taken_in_the_place_of_ones_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With it this node would speak to nobody any more: it starts with none like that, and takes none over."""
+    pki = Pki(tmp_path)
+
+    def node_problem(names: Sequence[str]) -> str | None:
+        return peer_name_problem(NODE_NAME, names, "n1")
+
+    credentials = Credentials(pki.node("n1"), RealFiles(), Clock(), node_problem)
+    before = credentials.identity
+    pki.node("n2", file="n1")
+    assert not credentials.read_again()
+    assert credentials.identity is before
+    assert "this node would be refused by the others" in caplog.text
+    assert "distlog://node/n2" in caplog.text
+    with pytest.raises(ConfigurationInvalid, match=r"--tls-cert: with .* would be refused"):
+        Credentials(pki.paths("n1"), RealFiles(), Clock(), node_problem)
+    pki.node("n1", days=60)
+    assert credentials.read_again()
+
+
+def test_a_key_whose_mode_was_put_right_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says `chmod 600`, and nobody should have to do more."""
+    pki = Pki(tmp_path)
+    credentials, _ = made(pki)
+    key = Path(pki.node("n1", days=60).key)
+    key.chmod(0o644)
+    credentials.look()
+    credentials.look()
+    assert credentials.refused_count == 1
+    assert "chmod 600" in caplog.text
+    key.chmod(0o600)
+    credentials.look()
+    credentials.look()
+    assert credentials.renewed_count == 1
+
+
+def coming(pki: Pki, begin_days: float) -> bytes:
+    """Return the certificate of an authority that is valid from so many days on."""
+    begin = pki.now + timedelta(days=begin_days)
+    return Authority.new("coming", begin, begin + timedelta(days=90)).issued.certificate
+
+
+def test_an_authority_is_trusted_from_the_day_when_it_is_valid(tmp_path: Path) -> None:
+    """Nobody writes the file again on that day."""
+    pki = Pki(tmp_path, days=20)
+    first, next_one = Path(pki.ca).read_bytes(), coming(pki, begin_days=10)
+    Path(pki.ca).write_bytes(first + next_one)
+    credentials, clock = made(pki, days=20)
+    assert credentials.identity.authorities == first
+    clock.days = 10
+    credentials.look()
+    assert credentials.identity.authorities == first + next_one
+    assert credentials.renewed_count == 1
+    credentials.look()
+    assert credentials.renewed_count == 1, "nothing else is due"
+
+
+def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki = Pki(tmp_path)
+    credentials, clock = made(pki)
+    pki.node("n1", begin_days=1, days=60)
+    for days in (0, 0, 0.25, 0.5, 0.75):
+        clock.days = days
+        credentials.look()
+    assert len(warnings(caplog)) == credentials.refused_count == 1
+    clock.days = 1
     credentials.look()
     assert credentials.renewed_count == 1
 

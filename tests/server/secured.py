@@ -13,6 +13,7 @@ import grpc.aio
 
 from distlog.block import Block
 from distlog.security.authorizer import Authorizer
+from distlog.security.certificates import names_in_pem
 from distlog.security.issue import NODE_SUBJECT, Authority
 from distlog.security.policy import Policy, Rule
 from distlog.server.gate import Gate
@@ -88,7 +89,7 @@ async def secured(
         authorizer,
         audit,
         lambda size: INCIDENT_BYTES[:size],
-        lambda node_id: NODE_SUBJECT + node_id,
+        lambda certificate, node_id: f"URI:{NODE_SUBJECT}{node_id}" in names_in_pem(certificate),
     )
     node = AUTHORITY.node("n1", ["localhost", "127.0.0.1"], NOW, END)
     listener = Listener(

@@ -192,6 +192,23 @@ def test_a_node_may_have_itself_removed_and_no_other_one() -> None:
     run_secured((ROOT,), body, subject="distlog://node/n2")
 
 
+def test_a_node_is_no_client_that_may_do_what_nobody_has_allowed() -> None:
+    """Peers are not clients: what a node's certificate may do at the port for clients, a policy says."""
+
+    async def body(server: Secured, log: Any, cluster: Any) -> None:
+        for call in (
+            log.Produce(log_pb2.ProduceRequest(topic="orders-1", record=b"x")),
+            log.Consume(log_pb2.ConsumeRequest(topic="orders-1")),
+            cluster.ListTopics(log_pb2.ListTopicsRequest()),
+            cluster.ChangePolicy(log_pb2.ChangePolicyRequest()),
+        ):
+            denied = (await refusal(call)).error
+            assert isinstance(denied, NotAuthorized)
+            assert denied.subject == "distlog://node/n2"
+
+    run_secured((ROOT, WRITES, READS), body, subject="distlog://node/n2")
+
+
 def test_who_has_no_certificate_may_do_what_everybody_may_and_is_called_anonymous() -> None:
     async def body(server: Serving) -> None:
         await server.log.Produce(log_pb2.ProduceRequest(topic="default", record=b"x"))
@@ -237,6 +254,11 @@ def test_the_policy_is_changed_and_read_by_calls() -> None:
         pytest.param({"add": [permission("a", "x", "reed")]}, "an action is", id="no action"),
         pytest.param(
             {"add": [log_pb2.Rule(subject="*", role="x")]}, "everybody", id="everybody in a role"
+        ),
+        pytest.param(
+            {"add": [log_pb2.Rule(subject="a", topic="x", action="produce", role="b")]},
+            "names no topic",
+            id="two rules in one",
         ),
         pytest.param({"remove": [permission("root", "*", "*")]}, "--open", id="the last rule"),
         pytest.param(

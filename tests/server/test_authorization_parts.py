@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from distlog.errors import ConfigurationInvalid
 from distlog.runtime import SystemClock, ThreadWorker
 from distlog.security.audit import AuditLog
+from distlog.security.certificates import CLIENT
 from distlog.security.files import RealFiles
+from distlog.security.issue import Authority, general_name
 from distlog.security.policy import Action, Permission, Policy
 from distlog.security.rotated_file import RotatedFile
 from distlog.server.authorization import Authorization, AuthorizationSettings
@@ -98,21 +101,42 @@ def test_a_node_that_others_reach_says_that_there_is_no_policy(
     assert all("distlog acl add" in each for each in said)
 
 
+def certificate(*names: str, unit: str = "") -> bytes:
+    """Return a certificate for CN=first name and the others as hosts, in PEM."""
+    now = datetime.now(UTC)
+    authority = Authority.new("ca", now, now + timedelta(days=1))
+    hosts = [general_name(name) for name in names[1:]]
+    return authority.sign(names[0], hosts, [CLIENT], now, authority.end, unit).certificate
+
+
+def of_distlog() -> bytes:
+    now = datetime.now(UTC)
+    authority = Authority.new("ca", now, now + timedelta(days=1))
+    return authority.node("n1", ["localhost"], now, authority.end).certificate
+
+
 @pytest.mark.parametrize(
-    ("name", "subject"),
+    ("name", "shown", "is_node"),
     [
-        ("URI:distlog://node/{node}", "distlog://node/n1"),
-        ("CN:node-{node}", "node-n1"),
-        ("OU:nodes", ""),
-        ("any", ""),
-        ("", ""),
+        ("URI:distlog://node/{node}", of_distlog(), True),
+        ("URI:distlog://node/{node}", certificate("distlog://node/n1"), False),
+        ("CN:node-{node}", certificate("node-n1", "localhost"), True),
+        ("CN:{node}", certificate("alice", "n1"), False),
+        ("DNS:{node}.log.example", certificate("x", "localhost", "n1.log.example"), True),
+        ("OU:{node}", certificate("x", unit="n1"), True),
+        ("OU:nodes", certificate("n1", unit="nodes"), False),
+        ("any", of_distlog(), False),
+        ("", of_distlog(), False),
     ],
 )
 def test_a_node_is_known_by_its_certificate_where_that_names_it(
-    tmp_path: Path, name: str, subject: str
+    tmp_path: Path, name: str, shown: bytes, is_node: bool
 ) -> None:
+    """As at the port for nodes: by a name of this kind, wherever it stands, and by no other one that looks like it."""
+
     def body(authorization: Authorization, policy: FakePolicy) -> None:
-        assert authorization.gate.node_subject("n1") == subject
-        assert authorization.gate.node_subject("") == ""
+        assert authorization.gate.is_node(shown, "n1") is is_node
+        assert not authorization.gate.is_node(shown, "n2")
+        assert not authorization.gate.is_node(shown, "")
 
     authorized(tmp_path, AuthorizationSettings(node_name=name), body)

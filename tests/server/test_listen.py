@@ -9,9 +9,10 @@ import grpc
 import pytest
 
 from distlog import errors
+from distlog.addresses import is_loopback
 from distlog.api.log.v1 import log_pb2
 from distlog.server.limits import ServerLimits
-from distlog.server.listen import Listener, is_loopback, socket_address
+from distlog.server.listen import Listener, socket_address
 from tests.server.fake_replicated_log import FakeReplicatedLog
 from tests.server.serving import Serving, refusal, serve
 from tests.server.test_consume_stream import fill, settled, tail
