@@ -311,6 +311,7 @@ def _consensus(samples: Samples, node: Node, group: Group) -> None:
     samples.put("raft_term", raft.term)
     samples.put("raft_is_leader", node.replicated_log.is_leader)
     samples.put("raft_has_leader", raft.is_led)
+    samples.put("raft_is_voter", own in configuration.voters)
     samples.put("raft_commit_index", raft.commit_index)
     samples.put("raft_applied_index", raft.last_applied)
     samples.put("raft_last_index", group.journal.last_index)

@@ -227,6 +227,7 @@ CHAPTERS = (
             _gauge("raft_term", "The term that the node is in."),
             _gauge("raft_is_leader", "Whether this node leads and takes writes."),
             _gauge("raft_has_leader", "Whether this node leads, or hears a node that does."),
+            _gauge("raft_is_voter", "Whether this node votes, and counts for a majority."),
             _gauge(
                 "raft_commit_index",
                 "The last entry that a majority has, as far as this node knows.",

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INCIDENT_ID_SIZE = 6
 CODE_OK, CODE_CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
+# Those that somebody is woken for.  They are counted from 0: who asks how many there are more must see the first one.
+SEVERE_CODES = (grpc.StatusCode.INTERNAL.name, grpc.StatusCode.DATA_LOSS.name)
 # Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
 ANSWERED_IN_BYTES = ("ConsumeBatch",)
 
@@ -48,7 +50,7 @@ class Ended:
 
     def __init__(self, *, is_stream: bool) -> None:
         self.is_stream = is_stream
-        self.codes: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter(dict.fromkeys(SEVERE_CODES, 0))
         self.durations = Histogram(DURATIONS_S)
 
     def add(self, code: str, duration_s: float) -> None:

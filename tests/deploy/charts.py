@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ CHART = Path(__file__).parents[2] / "deploy" / "helm" / "distlog"
 RENDERED = Path(__file__).with_name("rendered")
 # Helm alone renders; it asks no cluster, so it must be told what one that it renders for would have.
 KUBERNETES_VERSION = "1.34.0"
+# The document that holds the notes.
+NOTES = "notes"
 CERTIFICATES_OF_EACH = (
     "tls.certKey=$(NODE_ID).pem",
     "tls.keyKey=$(NODE_ID).key",
@@ -53,6 +56,11 @@ CASES = (
             "imagePullSecrets[0].name=registry",
             "extraArgs[0]=--durability=os",
             "extraArgs[1]=--discovery=dns://distlog-nodes.default.svc:8400",
+            "extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT",
+            "extraEnv[0].value=http://collector:4318",
+            "extraEnv[1].name=OTEL_EXPORTER_OTLP_HEADERS",
+            "extraEnv[1].valueFrom.secretKeyRef.name=collector",
+            "extraEnv[1].valueFrom.secretKeyRef.key=headers",
             "storage.className=fast",
             "storage.size=100Gi",
             "serviceMonitor.enabled=true",
@@ -105,15 +113,33 @@ def read_rendered(case: Case) -> str:
 
 
 def objects_of(case: Case) -> list[Any]:
+    """Return what Kubernetes is given."""
+    return [each for each in _documents(case) if NOTES not in each]
+
+
+def notes_of(case: Case) -> str:
+    """Return what Helm says to who has installed it."""
+    (notes,) = [str(each[NOTES]) for each in _documents(case) if NOTES in each]
+    return notes
+
+
+def _documents(case: Case) -> list[Any]:
     assert not case.is_refused
     return list(read_documents(read_rendered(case)))
 
 
 def render(helm: str, case: Case) -> str:
-    """Have Helm render a case.  Fails if it refuses what it must not, or the other way round."""
-    done = subprocess.run(
-        [helm, *arguments_of(case)], capture_output=True, text=True, check=False, cwd=CHART
-    )
+    """Have Helm render a case, its notes too.  Fails if it refuses what it must not, or the other way round."""
+    with tempfile.TemporaryDirectory() as directory:
+        chart = Path(directory, "distlog")
+        shutil.copytree(CHART, chart)
+        # `helm template` leaves the notes out, and only a cluster would be told them.
+        shutil.copy(chart / "templates" / "NOTES.txt", chart)
+        text = f'{NOTES}: |\n  {{{{- tpl (.Files.Get "NOTES.txt") . | nindent 2 }}}}\n'
+        (chart / "templates" / "notes.yaml").write_text(text, "utf-8")
+        done = subprocess.run(
+            [helm, *arguments_of(case)], capture_output=True, text=True, check=False, cwd=chart
+        )
     assert (done.returncode != 0) == case.is_refused, done.stderr
     if not case.is_refused:
         return done.stdout

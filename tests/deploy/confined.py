@@ -97,11 +97,12 @@ async def command(
     variables: Mapping[str, str],
     arguments: Sequence[str],
     given: bytes = b"",
+    program: Sequence[str] = DISTLOG,
 ) -> tuple[int, bytes, str]:
-    """Run `distlog ARGUMENTS` to its end; return its exit status, its output and what it complained of."""
+    """Run `distlog ARGUMENTS` to its end, or another program; return its exit status, its output and what it complained of."""
     process = await asyncio.create_subprocess_exec(
         *confined(network, data, variables),
-        *DISTLOG,
+        *program,
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.deploy.schemas import read_yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+HEALTH = DEPLOY / "docker" / "health.py"
 COMPOSE = DEPLOY / "docker" / "compose.yaml"
 VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}")
 # As Kubernetes puts variables into arguments.
@@ -51,6 +53,13 @@ class Image:
     user: str = "root"
     volumes: list[str] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
+
+    def health(self) -> tuple[str, ...]:
+        """Return the command of the health check as it runs here: the script that the image has, by this Python."""
+        copied = f"{HEALTH.relative_to(DEPLOY.parent)} /opt/distlog/"
+        assert ("COPY", copied) in self.instructions
+        assert self.health_command == ["python", f"/opt/distlog/{HEALTH.name}"]
+        return sys.executable, str(HEALTH)
 
     def run(self, name: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Run:
         """Return what a container with these arguments and variables runs."""
@@ -118,6 +127,18 @@ def compose_commands() -> list[list[str]]:
     return [shlex.split(rest) for _, rest in found]
 
 
+def _value(variable: Mapping[str, Any], pod: Mapping[str, str]) -> str:
+    """Return the value of a variable of a pod; one that is in a secret is called by its key."""
+    match variable:
+        case {"value": str(value)}:
+            return value
+        case {"valueFrom": {"fieldRef": {"fieldPath": path}}}:
+            return pod[path]
+        case {"valueFrom": {"secretKeyRef": {"key": key}}}:
+            return f"{key}=secret"
+    raise AssertionError(variable)
+
+
 def pod_runs(stateful_set: Mapping[str, Any], image: Image) -> list[Run]:
     """Return what each pod of a StatefulSet runs."""
     (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
@@ -125,10 +146,7 @@ def pod_runs(stateful_set: Mapping[str, Any], image: Image) -> list[Run]:
     for ordinal in range(stateful_set["spec"]["replicas"]):
         name = f"{stateful_set['metadata']['name']}-{ordinal}"
         pod = {"metadata.name": name}
-        variables = {
-            each["name"]: pod[each["valueFrom"]["fieldRef"]["fieldPath"]]
-            for each in container["env"]
-        }
+        variables = {each["name"]: _value(each, pod) for each in container["env"]}
         arguments = [
             POD_VARIABLE.sub(lambda match: variables[match[1]], each)  # noqa: B023 (used at once)
             for each in container["args"]

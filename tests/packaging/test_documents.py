@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.monitoring.test_deployed import is_known
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]+)\)")
+# A link to a page of ours, to a heading of one, or both.
+LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]*)#?([^)]*)\)")
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+FILE = re.compile(r"`((?:benchmarks|deploy|distlog|docs|proto|tests)/[\w./@*-]+)`")
 TARGET = re.compile(r"^([a-z0-9 -]+):(?!=)", re.M)
 MAKE = re.compile(r"\bmake ([a-z][\w-]*)")
 
@@ -24,11 +32,13 @@ def make_targets() -> set[str]:
 
 def commands_of_code(text: str) -> list[str]:
     """Return the lines of a page's code blocks."""
-    return [
-        line
-        for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
-        for line in block.splitlines()
-    ]
+    return [line for block in BLOCK.findall(text) for line in block.splitlines()]
+
+
+def headings_of(page: Path) -> set[str]:
+    """Return what the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text("utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_is_short() -> None:
@@ -37,10 +47,24 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *DECISIONS], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    broken = [
-        link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()
-    ]
+    broken = []
+    for path, heading in LINK.findall(page.read_text("utf-8")):
+        target = page.parent / path if path else page
+        if not target.exists() or (heading and heading not in headings_of(target)):
+            broken.append(f"{path}#{heading}")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DECISIONS], ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = FILE.findall(page.read_text("utf-8"))
+    assert [name for name in named if not any(ROOT.glob(name))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_metrics_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`(distlog_[a-z0-9_]+)", page.read_text("utf-8"))
+    assert [name for name in named if not is_known(name)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
