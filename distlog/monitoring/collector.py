@@ -20,7 +20,6 @@ from prometheus_client.utils import floatToGoString
 
 from distlog import __version__
 from distlog.consensus.group import Group
-from distlog.consensus.stalls import BUCKETS_S
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import STATES
@@ -172,8 +171,7 @@ class NodeCollector(Collector):
         group = self._sources.node.group
         if group is not None:
             _records(samples, self._sources.node, group.state_machine)
-            topics = sorted(group.state_machine.topics(), key=lambda topic: topic.topic_id)
-            self._topics.put(samples, topics)
+            self._topics.put(samples, list(group.state_machine.topics()))
             _on_their_way(samples, self._sources.node, group)
             _consensus(samples, self._sources.node, group)
             _journal(samples, self._sources.node, group)
@@ -262,6 +260,7 @@ class Topics:
         self._others: tuple[int, int] | None = None
 
     def put(self, samples: Samples, topics: list[Topic]) -> None:
+        """Add what there is to say of all topics; they come in the order of their creation."""
         samples.put("topics", len(topics))
         for topic in topics[:TOPIC_COUNT_MAX]:
             log, name = topic.log, topic.name
@@ -392,6 +391,4 @@ def _loop(samples: Samples, group: Group) -> None:
     report = group.stalls.report()
     samples.put("loop_stalls_total", report.count)
     samples.put("loop_stall_max_seconds", report.longest_s)
-    steps = Histogram(BUCKETS_S)
-    steps.counts, steps.total = list(report.steps), report.steps_total_s
-    samples.put("step_duration_seconds", steps)
+    samples.put("step_duration_seconds", group.stalls.steps)
