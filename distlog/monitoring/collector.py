@@ -29,7 +29,7 @@ from distlog.logs import LogMemory
 from distlog.measures import Histogram
 from distlog.monitoring import metrics
 from distlog.node import Node
-from distlog.server.calls import Calls
+from distlog.server.calls import Calls, Ended
 from distlog.server.limits import ServerLimits
 from distlog.tracing.counts import SpanCounts
 
@@ -56,7 +56,7 @@ class Served(Protocol):
     @property
     def unread_size(self) -> int: ...
     @property
-    def request_durations(self) -> Histogram: ...
+    def answered(self) -> Mapping[str, Ended]: ...
 
 
 class Certificates(Protocol):
@@ -221,12 +221,12 @@ def _spans(samples: Samples, counts: SpanCounts) -> None:
 
 
 def _calls(samples: Samples, listener: Served) -> None:
-    for method, ended in listener.calls.ended.items():
-        for code, count in ended.codes.items():
-            samples.put("calls_total", count, method, code)
-        if ended.durations.count:
-            samples.put("call_duration_seconds", ended.durations, method)
-    samples.put("stream_request_duration_seconds", listener.request_durations)
+    _ended(samples, listener.calls.ended, "calls_total", "call_duration_seconds")
+    _ended(
+        samples,
+        listener.answered,
+        *("stream_requests_total", "stream_request_duration_seconds"),
+    )
     for reason, count in listener.calls.refused.items():
         samples.put("refusals_total", count, reason)
     samples.put("calls_running", listener.calls.running_count)
@@ -235,6 +235,14 @@ def _calls(samples: Samples, listener: Served) -> None:
     samples.put("tails_max", listener.limits.tail_count_max)
     samples.put("unread_bytes", listener.unread_size)
     samples.put("unread_max_bytes", listener.limits.unread_size_max)
+
+
+def _ended(samples: Samples, by_method: Mapping[str, Ended], counter: str, histogram: str) -> None:
+    for method, ended in by_method.items():
+        for code, count in ended.codes.items():
+            samples.put(counter, count, method, code)
+        if ended.durations.count:
+            samples.put(histogram, ended.durations, method)
 
 
 def _records(samples: Samples, node: Node, state_machine: StateMachine) -> None:
