@@ -106,6 +106,7 @@ bench: $(VENV)/installed-dev ## measure what docs/performance.md reports, and wr
 	python -m benchmarks.verify
 	python -m benchmarks.authorization
 	python -m benchmarks.tracing
+	python -m benchmarks.scrape
 	python -m benchmarks.storage --size $(BENCH_SIZE)
 
 bench-failover: $(VENV)/installed-dev ## kill -9 of the leader, TRIALS=50 times: how long until the next write

@@ -1,5 +1,7 @@
 """The log of a node: one line an event on the standard output, readable on a terminal, JSON in a pipe; and what is counted of it.
 
+An event is a constant text and fields behind it, `the disk is full: free some reserve=%s size=%d`: text shows them in one, JSON apart.
+
 A line that is logged while a call is served that is traced has the ids of its span, so that one leads to the other.
 
 Levels are set for the node and for single packages of it: `info,distlog.peer=debug`.  `LogMemory` counts every line by its package and
@@ -11,11 +13,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from distlog.tracing.spans import SERVED
 
@@ -32,6 +38,10 @@ PACKAGES = (
 # Warnings and errors that are kept, and characters of each.
 KEPT_MAX = 20
 TEXT_SIZE_MAX = 500
+OURS = "distlog."
+# By what a field begins in the text of an event, and what a value is put in the place of.
+FIELD = re.compile(r" ([a-z_]+)=")
+CONVERSION = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?[a-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,13 @@ def package_of(logger: str) -> str:
     return parts[1] if is_ours and parts[1] in PACKAGES else OTHER
 
 
+def problem_with(loggers: Iterable[str]) -> str:
+    """Return what is wrong with names that levels are set for; "": each is distlog, or a part of it that there is."""
+    unknown = [each for each in loggers if each != "distlog" and package_of(each) == OTHER]
+    there_are = ", ".join(f"{OURS}{part}" for part in PACKAGES if part != OTHER)
+    return f"no part of distlog is called {unknown[0]}: there are {there_are}" if unknown else ""
+
+
 class _Threshold(logging.Filter):
     """Lets through what is severe enough for the package that it is of."""
 
@@ -102,9 +119,8 @@ def configure_logging(level: str, levels: Mapping[str, str], log_format: str) ->
 
     levels: of single packages.  log_format: text, json, or auto: text if a person reads it.
     """
-    is_json = log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
     output = logging.StreamHandler(sys.stdout)
-    output.setFormatter(JsonLines() if is_json else TextLines())
+    output.setFormatter(JsonLines() if is_json(log_format) else TextLines())
     output.addFilter(_Threshold(level, levels))
     memory = LogMemory()
     logging.basicConfig(level=_counted(level), handlers=[output, memory], force=True)
@@ -113,6 +129,11 @@ def configure_logging(level: str, levels: Mapping[str, str], log_format: str) ->
     for name, its_level in levels.items():
         logging.getLogger(name).setLevel(_counted(its_level))
     return memory
+
+
+def is_json(log_format: str) -> bool:
+    """Tell whether each line of the standard output is to be JSON."""
+    return log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
 
 
 class TextLines(logging.Formatter):
@@ -132,23 +153,50 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line: what every line has, the fields of its event, and the ids of a span."""
 
     def __init__(self) -> None:
         super().__init__()
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
+        event, fields = event_of(record)
         line = {
             "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": event,
+            **fields,
             **trace_ids(),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def event_of(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
+    """Return the text of an event of ours, and its fields by their names; what others log is all text."""
+    template, values = str(record.msg), record.args
+    is_plain = not isinstance(values, tuple) or len(values) != len(CONVERSION.findall(template))
+    if is_plain or not record.name.startswith(OURS):
+        return record.getMessage(), {}
+    left = iter(values or ())
+    event, *fields = FIELD.split(template)
+    named = zip(fields[::2], fields[1::2], strict=True)
+    return str(_filled(event, left)), {name: _filled(text, left) for name, text in named}
+
+
+def _filled(template: str, left: Iterator[object]) -> str | int | float:
+    """Return a template with the next values in their places; a number that stands alone stays one."""
+    values = tuple(islice(left, len(CONVERSION.findall(template))))
+    text = template % values
+    if CONVERSION.fullmatch(template):
+        (value,) = values
+        if isinstance(value, int):
+            return value
+        if isinstance(value, float) and math.isfinite(value):
+            return float(text)
+    return text
 
 
 def trace_ids() -> dict[str, str]:

@@ -34,7 +34,7 @@ from distlog.consensus.state_machine import TOPIC_COUNT_MAX
 from distlog.discovery.serf.options import SerfOptions
 from distlog.discovery.view import Description
 from distlog.errors import ConfigurationInvalid, DistlogError
-from distlog.logs import LogMemory, configure_logging
+from distlog.logs import LogMemory, configure_logging, is_json, problem_with
 from distlog.monitoring.collector import Defences
 from distlog.monitoring.monitor import Monitor
 from distlog.node import Node
@@ -95,14 +95,18 @@ OS_DURABILITY_WARNING = (
 def run_node(config: ServeConfig, announce: Callable[[str], None]) -> int:
     """Run a node until SIGTERM or SIGINT; return the process's exit code.
 
-    announce: gets the line that a person should see once the node is ready.
+    announce: gets the line that a person should see once the node is ready; where the log is JSON it is an event of that.
     Raises DistlogError for what keeps a node from starting; nothing was lost then.
     """
     levels = config.log_level
+    if problem := problem_with(dict(levels.packages)):
+        raise ConfigurationInvalid(key="--log-level", problem=problem)
     log = configure_logging(levels.level, dict(levels.packages), config.log_format)
     open_max = _raise_descriptor_limit()
     _tune_garbage_collector()
-    return uvloop.run(_run(config, announce, open_max, log))
+    # Whoever reads JSON reads no other lines.
+    told = None if is_json(config.log_format) else announce
+    return uvloop.run(_run(config, told, open_max, log))
 
 
 def _tune_garbage_collector() -> None:
@@ -130,7 +134,7 @@ def _raise_descriptor_limit() -> int:
 
 
 async def _run(
-    config: ServeConfig, announce: Callable[[str], None], open_max: int, log: LogMemory
+    config: ServeConfig, announce: Callable[[str], None] | None, open_max: int, log: LogMemory
 ) -> int:
     loop = asyncio.get_running_loop()
     credentials = tls_credentials(config)
@@ -278,9 +282,9 @@ async def _shut_down(node: Node, listener: Listener, durability: Durability) -> 
 
 
 def _announce_when_ready(
-    node: Node, node_id: str, address: str, flags: str, announce: Callable[[str], None]
+    node: Node, node_id: str, address: str, flags: str, announce: Callable[[str], None] | None
 ) -> None:
-    """Say once, when this node first knows a leader, what to type next."""
+    """Say once, when this node first knows a leader, what to type next; None: only log that it is ready."""
     log = node.replicated_log
     announced = False
 
@@ -289,6 +293,9 @@ def _announce_when_ready(
         if announced or not log.has_leader:
             return
         announced = True
+        if announce is None:
+            logger.info("this node is ready for clients address=%s", address)
+            return
         announce(
             f"{node_id} is ready for clients at {address}. Type next: distlog produce --server {address}{flags} FILE"
         )

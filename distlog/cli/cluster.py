@@ -149,16 +149,26 @@ def run(namespace: argparse.Namespace) -> int:
         )
         return 0
     if namespace.watch is not None:
-        return watching.run(namespace, lambda: look(namespace), as_text)
+        return watching.run(namespace, lambda: view(namespace))
     nodes = asyncio.run(look(namespace))
     leader = next((node["node_id"] for node in nodes if node["role"] == "leader"), None)
     if namespace.json:
         print(json.dumps({"leader": leader, "nodes": nodes}, indent=2))
-    elif not nodes:
-        print("\n".join(["there is no cluster yet:", *asyncio.run(why_none(namespace))]))
     else:
-        print(as_text(nodes))
+        print(asyncio.run(shown(namespace, nodes)))
     return 0 if leader else 1
+
+
+async def view(namespace: argparse.Namespace) -> str:
+    """Return what a person is shown of the cluster as it is now.  Raises Unreachable if no node answers."""
+    return await shown(namespace, await look(namespace))
+
+
+async def shown(namespace: argparse.Namespace, nodes: list[dict[str, Any]]) -> str:
+    """Return what a person is shown of these nodes; if there are none, what those at `--server` wait for."""
+    if nodes:
+        return as_text(nodes)
+    return "\n".join(["there is no cluster yet:", *await why_none(namespace)])
 
 
 def as_text(nodes: list[dict[str, Any]]) -> str:

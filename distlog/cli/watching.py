@@ -8,12 +8,9 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from distlog.cli.terminal import is_terminal
 from distlog.errors import ConfigurationInvalid, DistlogError
-
-Found = TypeVar("Found")
 
 INTERVAL_S, INTERVAL_MIN_S, INTERVAL_MAX_S = 2.0, 0.5, 3600.0
 # To the upper left corner; clear the rest of a line; clear what is below.
@@ -42,17 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(
-    namespace: argparse.Namespace,
-    look: Callable[[], Awaitable[Found]],
-    as_text: Callable[[Found], str],
-) -> int:
-    """Show `as_text(look())` until Ctrl-C, which is its proper end.  Raises ConfigurationInvalid where there is no terminal."""
+def run(namespace: argparse.Namespace, view: Callable[[], Awaitable[str]]) -> int:
+    """Show what `view()` returns until Ctrl-C, which is its proper end.  Raises ConfigurationInvalid where there is no terminal."""
     if namespace.json or not is_terminal(sys.stdout):
         problem = "is for a person at a terminal: leave it out, and ask again with --json"
         raise ConfigurationInvalid(key="--watch", problem=problem)
     try:
-        asyncio.run(_watch(namespace.watch, look, as_text))
+        asyncio.run(_watch(namespace.watch, view))
     except KeyboardInterrupt:
         print()
     return 0
@@ -67,12 +60,10 @@ def fitting(text: str, width: int, height: int) -> list[str]:
     return [*kept, f"... {len(lines) - len(kept)} more lines, without --watch"]
 
 
-async def _watch(
-    interval_s: float, look: Callable[[], Awaitable[Found]], as_text: Callable[[Found], str]
-) -> None:
+async def _watch(interval_s: float, view: Callable[[], Awaitable[str]]) -> None:
     while True:
         try:
-            text = as_text(await look())
+            text = await view()
         except DistlogError as error:
             # What is watched may be gone for a while: that is when somebody watches.
             text = str(error)

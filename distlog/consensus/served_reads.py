@@ -11,12 +11,11 @@ class ServedReads:
     """Counts since the start."""
 
     def __init__(self) -> None:
-        self.read_count = self.batch_count = self.record_count = self.size = 0
+        self.read_count = self.record_count = self.size = 0
 
     def add(self, batches: Sequence[StoredBatch]) -> None:
         """Take what one read has returned."""
         self.read_count += 1
-        self.batch_count += len(batches)
         for batch in batches:
             self.record_count += batch.record_count
             self.size += len(batch.frames)

@@ -8,8 +8,9 @@ process from running.  What is called a stall is long enough to be felt, and far
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from dataclasses import dataclass
+
+from distlog.measures import Histogram
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ STALL_S = 0.02
 # Worth a line, and how often.
 LOGGED_S = 0.1
 LOG_INTERVAL_S = 10.0
-# Upper bounds of the buckets of a histogram; one more bucket takes what is longer.
+# Upper bounds of the lengths of steps.
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -28,13 +29,9 @@ class StallReport:
     # The longest, and how many were at least STALL_S long.
     longest_s: float
     count: int
-    # Steps of the group by their length: those of up to BUCKETS_S[i] and more than the bound before, and the longer ones last.
-    steps: tuple[int, ...]
-    # All steps together.
-    steps_total_s: float
 
 
-NO_STALLS = StallReport(0.0, 0, (0,) * (len(BUCKETS_S) + 1), 0.0)
+NO_STALLS = StallReport(0.0, 0)
 
 
 class Stalls:
@@ -43,8 +40,8 @@ class Stalls:
     def __init__(self) -> None:
         self._longest_s = 0.0
         self._count = 0
-        self._steps = [0] * (len(BUCKETS_S) + 1)
-        self._steps_total_s = 0.0
+        # Steps of the group by their length.
+        self.steps = Histogram(BUCKETS_S)
         # When the last stall that was seen ended, and when one was logged last.
         self._ended_at = float("-inf")
         self._logged_at = float("-inf")
@@ -52,8 +49,7 @@ class Stalls:
     def stepped(self, began_at: float, ended_at: float) -> None:
         """Take the times of one step."""
         duration_s = ended_at - began_at
-        self._steps[bisect_left(BUCKETS_S, duration_s)] += 1
-        self._steps_total_s += duration_s
+        self.steps.add(duration_s)
         self._take(duration_s, ended_at, "a step of consensus")
 
     def was_due(self, due_at: float, began_at: float) -> None:
@@ -79,9 +75,4 @@ class Stalls:
 
     def report(self) -> StallReport:
         """Return the numbers as they are now."""
-        return StallReport(
-            longest_s=self._longest_s,
-            count=self._count,
-            steps=tuple(self._steps),
-            steps_total_s=self._steps_total_s,
-        )
+        return StallReport(self._longest_s, self._count)

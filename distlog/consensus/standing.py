@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from distlog.consensus.group import Group
 from distlog.consensus.views import CopyStatus, Standing
+from distlog.errors import DescriptorsExhausted
 
 MIB = 1 << 20
 
@@ -56,12 +57,19 @@ def standing_of(
         return _not_ready("leaderless", _leaderless(group))
     if not raft.has_caught_up:
         return _not_ready("recovering", _applied(raft.last_applied, raft.catch_up_target))
-    problem = "it takes no writes: its disk is full" if group.space.is_full else ""
-    return Standing("leading" if raft.is_leader else "following", True, problem)
+    return Standing("leading" if raft.is_leader else "following", True, _no_writes(group))
 
 
 def _not_ready(state: str, problem: str) -> Standing:
     return Standing(state, False, problem)
+
+
+def _no_writes(group: Group) -> str:
+    if not group.space.is_full:
+        return ""
+    lacks_files = isinstance(group.space.refusal(), DescriptorsExhausted)
+    why = "no file can be opened, raise its limit" if lacks_files else "its disk is full"
+    return f"it takes no writes: {why}"
 
 
 def _applied(done: int, target: int) -> str:

@@ -20,7 +20,6 @@ from prometheus_client.utils import floatToGoString
 
 from distlog import __version__
 from distlog.consensus.group import Group
-from distlog.consensus.stalls import BUCKETS_S
 from distlog.consensus.state_machine import StateMachine
 from distlog.consensus.topics import Topic
 from distlog.consensus.views import STATES
@@ -30,7 +29,7 @@ from distlog.logs import LogMemory
 from distlog.measures import Histogram
 from distlog.monitoring import metrics
 from distlog.node import Node
-from distlog.server.calls import Calls
+from distlog.server.calls import Calls, Ended
 from distlog.server.limits import ServerLimits
 from distlog.tracing.counts import SpanCounts
 
@@ -57,7 +56,7 @@ class Served(Protocol):
     @property
     def unread_size(self) -> int: ...
     @property
-    def request_durations(self) -> Histogram: ...
+    def answered(self) -> Mapping[str, Ended]: ...
 
 
 class Certificates(Protocol):
@@ -172,8 +171,7 @@ class NodeCollector(Collector):
         group = self._sources.node.group
         if group is not None:
             _records(samples, self._sources.node, group.state_machine)
-            topics = sorted(group.state_machine.topics(), key=lambda topic: topic.topic_id)
-            self._topics.put(samples, topics)
+            self._topics.put(samples, list(group.state_machine.topics()))
             _on_their_way(samples, self._sources.node, group)
             _consensus(samples, self._sources.node, group)
             _journal(samples, self._sources.node, group)
@@ -223,12 +221,12 @@ def _spans(samples: Samples, counts: SpanCounts) -> None:
 
 
 def _calls(samples: Samples, listener: Served) -> None:
-    for method, ended in listener.calls.ended.items():
-        for code, count in ended.codes.items():
-            samples.put("calls_total", count, method, code)
-        if ended.durations.count:
-            samples.put("call_duration_seconds", ended.durations, method)
-    samples.put("stream_request_duration_seconds", listener.request_durations)
+    _ended(samples, listener.calls.ended, "calls_total", "call_duration_seconds")
+    _ended(
+        samples,
+        listener.answered,
+        *("stream_requests_total", "stream_request_duration_seconds"),
+    )
     for reason, count in listener.calls.refused.items():
         samples.put("refusals_total", count, reason)
     samples.put("calls_running", listener.calls.running_count)
@@ -237,6 +235,14 @@ def _calls(samples: Samples, listener: Served) -> None:
     samples.put("tails_max", listener.limits.tail_count_max)
     samples.put("unread_bytes", listener.unread_size)
     samples.put("unread_max_bytes", listener.limits.unread_size_max)
+
+
+def _ended(samples: Samples, by_method: Mapping[str, Ended], counter: str, histogram: str) -> None:
+    for method, ended in by_method.items():
+        for code, count in ended.codes.items():
+            samples.put(counter, count, method, code)
+        if ended.durations.count:
+            samples.put(histogram, ended.durations, method)
 
 
 def _records(samples: Samples, node: Node, state_machine: StateMachine) -> None:
@@ -262,6 +268,7 @@ class Topics:
         self._others: tuple[int, int] | None = None
 
     def put(self, samples: Samples, topics: list[Topic]) -> None:
+        """Add what there is to say of all topics; they come in the order of their creation."""
         samples.put("topics", len(topics))
         for topic in topics[:TOPIC_COUNT_MAX]:
             log, name = topic.log, topic.name
@@ -393,6 +400,4 @@ def _loop(samples: Samples, group: Group) -> None:
     report = group.stalls.report()
     samples.put("loop_stalls_total", report.count)
     samples.put("loop_stall_max_seconds", report.longest_s)
-    steps = Histogram(BUCKETS_S)
-    steps.counts, steps.total = list(report.steps), report.steps_total_s
-    samples.put("step_duration_seconds", steps)
+    samples.put("step_duration_seconds", group.stalls.steps)

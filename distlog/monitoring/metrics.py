@@ -130,17 +130,25 @@ CHAPTERS = (
         (
             _counter(
                 "calls",
-                "Calls that are over, by their gRPC code; a stream counts once, when it ends.",
+                "Calls that are over, by their gRPC code; a stream counts once, when it ends. INTERNAL and DATA_LOSS begin at 0 with the "
+                "process, so that a first one is an increase; the other codes appear when they occur.",
                 "method",
                 "code",
             ),
             _histogram(
                 "call_duration_seconds", "How long calls took that have one answer.", "method"
             ),
+            _counter(
+                "stream_requests",
+                "Requests of streams to produce that were answered, by the code in the answer; in ProduceBatch each is a batch. One that "
+                "ends its stream is in calls_total instead.",
+                "method",
+                "code",
+            ),
             _histogram(
                 "stream_request_duration_seconds",
-                "How long the requests of streams to produce took, of which each is a batch: from when one was read to when its answer was "
-                "written. Those that were refused are in refusals_total, too.",
+                "How long these took: from when one was read to when its answer was written.",
+                "method",
             ),
             _counter(
                 "refusals",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import islice
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -109,8 +110,8 @@ class Monitor:
     def extras(self) -> dict[str, Any]:
         group = self._node.group
         topics = group.state_machine.topics() if group is not None else ()
-        oldest = sorted(topics, key=lambda topic: topic.topic_id)[:TOPIC_COUNT_MAX]
-        shown = sorted(oldest, key=lambda topic: topic.name)
+        # They come in the order of their creation.
+        shown = sorted(islice(topics, TOPIC_COUNT_MAX), key=lambda topic: topic.name)
         return {
             "version": __version__,
             "topic_count": len(topics),

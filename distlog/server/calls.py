@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 INCIDENT_ID_SIZE = 6
 CODE_OK, CODE_CANCELLED = grpc.StatusCode.OK.name, grpc.StatusCode.CANCELLED.name
-# Those that somebody is woken for.  They are counted from 0: who asks how many there are more must see the first one.
-SEVERE_CODES = (grpc.StatusCode.INTERNAL.name, grpc.StatusCode.DATA_LOSS.name)
+# Of these a first one is to wake somebody, so it has to be one more than was there before: they are counted from 0.
+UNEXPECTED = (grpc.StatusCode.INTERNAL.name, grpc.StatusCode.DATA_LOSS.name)
 # Streams whose service writes serialized messages: they are large, and it makes them with fewer copies.
 ANSWERED_IN_BYTES = ("ConsumeBatch",)
 
@@ -46,15 +46,18 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Ended:
-    """The calls of one method that are over: how many by their code, and, of those that are answered once, how long they took."""
+    """The calls of one method that are over, or the requests of its streams: how many by their code, and how long they took.
 
-    def __init__(self, *, is_stream: bool) -> None:
+    How long a stream itself was open says nothing of this node.
+    """
+
+    def __init__(self, *, is_stream: bool = False) -> None:
         self.is_stream = is_stream
-        self.codes: Counter[str] = Counter(dict.fromkeys(SEVERE_CODES, 0))
+        self.codes: Counter[str] = Counter(dict.fromkeys(UNEXPECTED, 0))
         self.durations = Histogram(DURATIONS_S)
 
     def add(self, code: str, duration_s: float) -> None:
-        """Take one call.  How long a stream was open says nothing of this node."""
+        """Take one."""
         self.codes[code] += 1
         if not self.is_stream:
             self.durations.add(duration_s)

@@ -7,7 +7,7 @@ replicated log is closed, so that writes in flight still get their answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -19,10 +19,9 @@ from distlog.addresses import address_text, is_loopback
 from distlog.api.log.v1 import log_pb2
 from distlog.discovery.view import NOTHING_SEEN, Member, Sight
 from distlog.errors import AddressUnavailable, ConfigurationInvalid
-from distlog.measures import Histogram
 from distlog.security.authorizer import Authorizer
 from distlog.server.about import NOTHING_KNOWN, About
-from distlog.server.calls import Calls
+from distlog.server.calls import Calls, Ended
 from distlog.server.cluster_service import ClusterService
 from distlog.server.gate import Gate, NoAudit
 from distlog.server.health import Health
@@ -146,9 +145,9 @@ class Listener:
         return self._service.unread_size
 
     @property
-    def request_durations(self) -> Histogram:
-        """How long the requests of streams to produce took."""
-        return self._streams.request_durations
+    def answered(self) -> Mapping[str, Ended]:
+        """The requests of streams to produce that were answered, by the method of the stream."""
+        return self._streams.answered
 
     def _handlers(self, log: ServedLog) -> list[grpc.GenericRpcHandler]:
         # In the order in which a call looks for its handler: what has to be fast first.

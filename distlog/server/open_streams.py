@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from distlog.consensus.replicated_log import STOP_RETRY_DELAY_S
 from distlog.errors import Overloaded, ShuttingDown
-from distlog.measures import DURATIONS_S, Histogram
+from distlog.server.calls import Ended
 
 
 class OpenStreams:
@@ -21,10 +21,14 @@ class OpenStreams:
     def __init__(self, tail_count_max: int) -> None:
         self._tail_count_max = tail_count_max
         self.tail_count = 0
-        # Of the requests of all streams that have many: from when one was read to when its answer was written.
-        self.request_durations = Histogram(DURATIONS_S)
+        # The requests of streams that have many, by the method of the stream: from when one was read to when its answer was written.
+        self.answered: dict[str, Ended] = {}
         self._scopes: set[asyncio.Timeout] = set()
         self._ended = False
+
+    def answered_of(self, method: str) -> Ended:
+        """Return where the requests of the streams of a method are counted."""
+        return self.answered.setdefault(method, Ended())
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

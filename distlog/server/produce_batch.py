@@ -101,12 +101,14 @@ class ProduceBatch:
         except DistlogError as error:
             return error
 
-    async def _answer(self, outcome: Taken, size: int) -> None:
+    async def _answer(self, outcome: Taken, size: int) -> str:
         response = await self._response(outcome)
         await self._context.write(response)
         self._in_flight.remove(size)
+        code = code_of(response)
         if self._spans is not None:
-            self._spans.answered(code_of(response))
+            self._spans.answered(code)
+        return code
 
     async def _response(self, outcome: Taken) -> log_pb2.ProduceBatchResponse:
         if isinstance(outcome, DistlogError):

@@ -28,7 +28,7 @@ from distlog.server.records import block_of, check_topic, stamp_of
 from distlog.server.refusals import proven
 from distlog.server.request_stream import RequestStream
 from distlog.server.served_log import ServedLog
-from distlog.server.traced import PRODUCE_STREAM, RequestSpans
+from distlog.server.traced import OK, PRODUCE_STREAM, RequestSpans
 from distlog.tracing.spans import NO_TRACER, Tracer
 
 
@@ -80,7 +80,7 @@ class ProduceStream:
         self._in_flight.add(block.size)
         return future, block.size
 
-    async def _answer(self, future: asyncio.Future[AppendResult], size: int) -> None:
+    async def _answer(self, future: asyncio.Future[AppendResult], size: int) -> str:
         result = await acknowledged(future, self._limits.write_timeout_s)
         await self._context.write(
             log_pb2.ProduceResponse(offset=result.base_offset, duplicate=result.duplicate)
@@ -88,3 +88,4 @@ class ProduceStream:
         self._in_flight.remove(size)
         if self._spans is not None:
             self._spans.answered()
+        return OK

@@ -29,6 +29,7 @@ class RequestStream(Generic[Outcome]):
         self._streams = streams
         self._access = access
         self._context = context
+        self._answered = streams.answered_of(access.method)
         self._now = asyncio.get_running_loop().time
         # What a request became, its size, and when it was read.
         self._queue: asyncio.Queue[tuple[Outcome, int, float] | Exception | None] = asyncio.Queue()
@@ -36,12 +37,12 @@ class RequestStream(Generic[Outcome]):
     async def run(
         self,
         take: Callable[[bytes], Awaitable[tuple[Outcome, int]]],
-        answer: Callable[[Outcome, int], Awaitable[None]],
+        answer: Callable[[Outcome, int], Awaitable[str]],
     ) -> None:
         """Serve the stream to its end.  Raises the error that it ends with.
 
         take(data) returns what a request became, and its size; what it raises ends the reading.  answer(outcome, size) writes the
-        answer; what it raises ends the stream at once.
+        answer, and returns the code in it; what it raises ends the stream at once.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -64,13 +65,13 @@ class RequestStream(Generic[Outcome]):
             end = error
         self._queue.put_nowait(end)
 
-    async def _answer(self, answer: Callable[[Outcome, int], Awaitable[None]]) -> Exception | None:
+    async def _answer(self, answer: Callable[[Outcome, int], Awaitable[str]]) -> Exception | None:
         """Answer all; return what the stream ends with.  Never raises, as the task group would wrap it."""
         try:
             while isinstance(taken := await self._queue.get(), tuple):
                 outcome, size, read_at = taken
-                await answer(outcome, size)
-                self._streams.request_durations.add(self._now() - read_at)
+                code = await answer(outcome, size)
+                self._answered.add(code, self._now() - read_at)
         except Exception as error:
             return error
         return taken

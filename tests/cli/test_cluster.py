@@ -20,6 +20,7 @@ from distlog.cli.cluster import (
     topic_columns,
     topic_rows,
     transfer_leadership,
+    view,
 )
 from distlog.cli.table import table
 from distlog.errors import (
@@ -359,5 +360,9 @@ def test_the_exit_code_says_whether_there_is_a_leader() -> None:
             assert lines[0] == f"  {addresses[0]} n1: {cluster.problem}"
             assert lines[1].startswith(f"  {addresses[1]}: no answer from {addresses[1]}")
             assert len(lines) == 3
+            # Who watches is told the same.
+            servers = ",".join(cluster.addresses)
+            watched = await view(parsed(cluster_module, None, "status", "--server", servers))
+            assert watched == finished.output.decode().rstrip("\n")
 
     run(scenario())

@@ -29,8 +29,12 @@ def test_a_switch_needs_no_value() -> None:
         (["--listen", "0.0.0.0:8400"], "--listen: 0.0.0.0:8400 is reachable from other machines"),
         (["--peers", "n1=127.0.0.1:1"], "--node-id: is required with --peers"),
         (["--config", "absent.toml"], "absent.toml: cannot be read as a TOML file"),
+        (
+            ["--log-level", "info,distlog.pear=debug"],
+            "--log-level: no part of distlog is called distlog.pear: there are distlog.catch_up, ",
+        ),
     ],
-    ids=["listen", "peers", "file"],
+    ids=["listen", "peers", "file", "level"],
 )
 def test_a_mistake_is_said_before_a_data_directory_is_made(
     arguments: list[str],

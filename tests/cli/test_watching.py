@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 
@@ -23,6 +24,26 @@ def test_what_does_not_fit_is_cut_and_counted() -> None:
     assert fitting(TEXT, 5, 1) == ["... 4 more lines, without --watch"]
 
 
+def test_ctrl_c_is_the_proper_end_of_a_view(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "is_terminal", lambda _stream: True)
+    views = ["one", "two"]
+
+    async def view() -> str:
+        if not views:
+            raise KeyboardInterrupt
+        return views.pop(0)
+
+    namespace = argparse.Namespace(watch=0.01, json=False)
+    assert watching.run(namespace, view) == 0
+    assert [each.partition("\x1b[K")[0] for each in capsys.readouterr().out.split("\x1b[H")] == [
+        "",
+        "one",
+        "two",
+    ]
+
+
 def test_each_view_is_written_over_the_one_before_and_an_error_is_one_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,7 +57,7 @@ def test_each_view_is_written_over_the_one_before_and_an_error_is_one_too(
 
     async def scenario() -> None:
         with pytest.raises(asyncio.CancelledError):
-            await watching._watch(0.01, look, lambda text: text)
+            await watching._watch(0.01, look)
 
     run(scenario())
     first, second = capsys.readouterr().out.split("\x1b[H")[1:]

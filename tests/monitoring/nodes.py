@@ -12,12 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from distlog.api.log.v1 import log_pb2
 from distlog.logs import LogMemory
-from distlog.measures import DURATIONS_S, Histogram
 from distlog.monitoring.http import Page
 from distlog.monitoring.monitor import Monitor
 from distlog.monitoring.pages import livez, readyz, status
 from distlog.security.authorizer import Authorizer
-from distlog.server.calls import Calls
+from distlog.server.calls import Calls, Ended
 from distlog.server.gate import Gate, NoAudit
 from distlog.server.health import ALIVE, LEADER, READY, SERVING, Health
 from distlog.server.limits import ServerLimits
@@ -38,7 +37,7 @@ class Served:
     limits: ServerLimits
     tail_count: int = 0
     unread_size: int = 0
-    request_durations: Histogram = field(default_factory=lambda: Histogram(DURATIONS_S))
+    answered: dict[str, Ended] = field(default_factory=dict)
 
 
 class Monitored:

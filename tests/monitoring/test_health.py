@@ -234,6 +234,32 @@ def test_the_page_has_a_row_for_each_state_and_each_row_a_test() -> None:
     assert set(STATES) <= set(table())
 
 
+class NoSpares:
+    """Files that are kept for when no other can be opened, all of them in use."""
+
+    is_used_up = True
+    held, count = 0, 4
+
+    def refresh(self) -> bool:
+        return False
+
+
+def test_a_node_that_can_open_no_file_does_not_say_that_its_disk_is_full() -> None:
+    async def body(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
+        (node, *_) = others(nodes, leader_of(nodes))
+        await cluster.loop.until(lambda: node.readyz()[0] == 200)
+        reserve: Any = node.place.node.reserve
+        reserve.spares = NoSpares()
+        words = "it takes no writes: no file can be opened, raise its limit"
+        assert node.readyz() == (200, f"ready: following: {words}")
+        assert node.status()["problem"] == words
+        assert node.value("distlog_storage_full") == 1
+        reserve.spares = None
+        assert node.readyz() == (200, "ready: following")
+
+    monitored(body)
+
+
 def test_a_new_leader_that_has_much_to_apply_says_how_far_it_is() -> None:
     async def body(cluster: NodeCluster, nodes: dict[str, Monitored]) -> None:
         leader = leader_of(nodes)

@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distlog.logs import (
+    CONVERSION,
+    FIELD,
     KEPT_MAX,
     LEVELS,
     OTHER,
@@ -68,7 +71,7 @@ def test_a_line_is_text_on_a_terminal_and_json_in_a_pipe_unless_it_is_said(
     if is_json:
         found = json.loads(line)
         assert (found["level"], found["logger"]) == ("warning", "distlog.node")
-        assert found["event"] == "a disk is slow path=data\nn1"
+        assert (found["event"], found["path"]) == ("a disk is slow", "data\nn1")
     else:
         assert "WARNING distlog.node a disk is slow" in line
     assert memory.counts["node", "warning"] == 1
@@ -116,6 +119,55 @@ def test_a_first_warning_is_one_more_than_none_in_every_package() -> None:
 def test_an_event_is_one_line_whatever_is_in_it(form: logging.Formatter) -> None:
     record = logging.LogRecord("distlog.x", logging.INFO, "p", 1, "a\nb\r\nc", (), None)
     assert len(form.format(record).splitlines()) == 1
+
+
+def as_json(name: str, template: str, *values: object) -> dict[str, Any]:
+    record = logging.LogRecord(name, logging.WARNING, "p", 1, template, values, None)
+    found: dict[str, Any] = json.loads(JsonLines().format(record))
+    return {name: found[name] for name in found if name not in ("time", "level", "logger")}
+
+
+def test_in_json_an_event_is_a_constant_text_and_its_fields_have_their_names() -> None:
+    name = "distlog.node"
+    assert as_json(name, "full: free %s path=%s size=%d", "some", "a b=c", 7) == {
+        "event": "full: free some",
+        "path": "a b=c",
+        "size": 7,
+    }
+    assert as_json(name, "slow duration_ms=%.0f days=%.1f of=%s", 12.34, float("inf"), None) == {
+        "event": "slow",
+        "duration_ms": 12.0,
+        "days": "inf",
+        "of": "None",
+    }
+    assert as_json(name, "not met address=%s:%d problem=%s at all", "h", 1, OSError("gone")) == {
+        "event": "not met",
+        "address": "h:1",
+        "problem": "gone at all",
+    }
+    # Nothing is put into a text without values, nor taken out of what others log.
+    assert as_json(name, "durability=os: 50 % slower path=x") == {
+        "event": "durability=os: 50 % slower path=x"
+    }
+    assert as_json("asyncio", "slow task=%s", "t") == {"event": "slow task=t"}
+
+
+def test_every_text_with_values_has_them_apart_in_json_and_no_field_hides_what_each_line_has() -> (
+    None
+):
+    ours = {"time", "level", "logger", "event", "exception", "trace_id", "span_id"}
+    for place, level, call in logged():
+        first = 2 if level == "log" else 1
+        text, values = text_of(place, call, level), call.args[first:]
+        names = FIELD.findall(text)
+        assert len(names) == len(set(names) - ours), place
+        is_passed_on = ast.unparse(call.func).endswith("_complain")
+        if (
+            values
+            and not is_passed_on
+            and not any(isinstance(each, ast.Starred) for each in values)
+        ):
+            assert len(CONVERSION.findall(text)) == len(values), place
 
 
 def test_every_line_is_counted_and_the_last_warnings_are_kept_not_more_and_not_longer() -> None:

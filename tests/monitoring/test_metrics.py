@@ -62,6 +62,7 @@ def test_three_nodes_in_one_process_have_all_metrics_and_each_its_own() -> None:
         (leader,) = [node for node in nodes.values() if node.place.log.is_leader]
         await leader.place.log.read("", 0, size_max=1 << 20)
         leader.served.calls.ended["log.v1.Log.Produce"] = ended()
+        leader.served.answered["log.v1.Log.ProduceBatch"] = ended()
         leader.served.calls.refused["NOT_LEADER"] += 1
         found = [bases(node.samples()) for node in nodes.values()]  # type: ignore[arg-type]
         assert set().union(*found) == METRICS.keys() - ELSEWHERE
@@ -78,13 +79,20 @@ def test_three_nodes_in_one_process_have_all_metrics_and_each_its_own() -> None:
             assert len(lags) == (2 if node is leader else 0)
         assert leader.value("distlog_journal_sync_duration_seconds_count") > 0  # type: ignore[operator]
         assert leader.value("distlog_entry_commands_sum") == 3
+        for metric, method in (("calls", "Produce"), ("stream_requests", "ProduceBatch")):
+            labels = {"method": f"log.v1.Log.{method}"}
+            counted = [
+                leader.value(f"distlog_{metric}_total", code=code, **labels)
+                for code in ("OK", "INTERNAL", "DATA_LOSS", "UNAVAILABLE")
+            ]
+            assert counted == [1, 0, 0, None]
         assert leader.value("distlog_commit_duration_seconds_count") > 0  # type: ignore[operator]
 
     monitored(body)
 
 
 def ended() -> Ended:
-    calls = Ended(is_stream=False)
+    calls = Ended()
     calls.add("OK", 0.003)
     return calls
 

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from distlog import __version__
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.client.client import Client
 from tests.processes.commands import Finished, run, running
@@ -284,6 +285,7 @@ def test_cluster_status_shows_nodes_roles_terms_high_watermarks_and_lag(
             assert node["ready"]
             assert node["uptime_s"] >= 0
             assert node["disk_free"] > 0
+            assert node["version"] == __version__
             assert node["problem"] == ""
         assert re.split(r"  +", topics.splitlines()[1]) == ["default", "0", *[str(end)] * 3]
 

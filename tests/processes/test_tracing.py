@@ -258,8 +258,12 @@ def test_spans_on_the_console_are_lines_and_lines_of_the_log_name_them(
         await cluster.terminate()
 
     asyncio.run(scenario())
-    lines = [json.loads(line) for line in node.says().splitlines() if line.startswith("{")]
+    # Nothing that it says is anything else.
+    lines = [json.loads(line) for line in node.says().splitlines()]
     spans = [line for line in lines if "context" in line]
     assert "log.v1.Log/Produce" in {span["name"] for span in spans}
-    assert any(line.get("event", "").startswith("traces are exported") for line in lines)
+    (asked_for,) = [line for line in lines if line.get("event") == "traces are exported"]
+    assert (asked_for["exporter"], asked_for["queue_size"]) == ("console", 2048)
+    (ready,) = [line for line in lines if line.get("event") == "this node is ready for clients"]
+    assert ready["address"] == node.address
     assert SECRET.decode() not in node.says()

@@ -13,13 +13,14 @@ import pytest
 
 from distlog import errors
 from distlog.api.log.v1 import log_pb2
-from distlog.api.status import error_from_message
+from distlog.api.status import CODES, error_from_message
 from distlog.block import ATTRIBUTE_STRUCTURED, HEADER, PREFIX, Block, crc32c
 from distlog.consensus.commands import ProducerStamp
 from distlog.consensus.results import AppendResult
 from distlog.server.limits import ServerLimits
 from tests.server.serving import Serving, refusal, serve
 
+METHOD = "log.v1.Log.ProduceBatch"
 NOT_LEADER = errors.NotLeader(leader_id="n2", leader_address="127.0.0.1:8410")
 
 
@@ -63,8 +64,9 @@ def test_each_block_becomes_one_batch_with_the_offsets_of_its_answer() -> None:
         assert await stream.code() == grpc.StatusCode.OK
         assert stored(server) == [[b"a", b"", b"ccc"], [b"d"], [b"e", b"f"]]
         # Three requests were measured, and each of them took some time.
-        assert server.listener.request_durations.count == 3
-        assert server.listener.request_durations.total > 0
+        answered = server.listener.answered[METHOD]
+        assert (answered.codes["OK"], answered.durations.count) == (3, 3)
+        assert answered.durations.total > 0
 
     serve(body)
 
@@ -266,6 +268,12 @@ def test_a_refused_block_is_answered_and_the_stream_goes_on(
         assert isinstance(error_of(found[1]), error)
         assert found[2].base_offset == 1
         assert server.listener.calls.refused[error.reason] == 1
+        codes = server.listener.answered[METHOD].codes
+        assert {code: count for code, count in codes.items() if count} == {
+            "OK": 2,
+            CODES[error].name: 1,
+        }
+        assert server.listener.answered[METHOD].durations.count == 3
 
     serve(body, ServerLimits(record_size_max=100))
 

@@ -116,6 +116,11 @@ def test_the_first_refused_request_ends_the_stream_after_all_earlier_answers() -
         assert isinstance(refused.error, errors.NotLeader)
         assert refused.error.leader_address == "127.0.0.1:8410"
         assert [held.block.frames[8:] for held in server.fake.proposed] == [b"a", b"b"]
+        # Two were answered; the refusal is how the stream itself ended.
+        answered = server.listener.answered["log.v1.Log.ProduceStream"]
+        assert (answered.codes["OK"], answered.durations.count) == (2, 2)
+        ended = server.listener.calls.ended["log.v1.Log.ProduceStream"].codes
+        assert (ended["FAILED_PRECONDITION"], ended["OK"]) == (1, 0)
 
     serve(body)
 

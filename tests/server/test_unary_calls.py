@@ -338,8 +338,12 @@ def test_a_mistake_of_ours_is_an_incident_that_the_log_explains(
 ) -> None:
     async def body(server: Serving) -> None:
         server.fake.failure = failure
+        codes = server.listener.calls.ended["log.v1.Log.Produce"].codes
+        # It is there before, or a first one would be no increase to who asks now and then.
+        assert dict(codes) == {"INTERNAL": 0, "DATA_LOSS": 0}
         refused = await refusal(server.log.Produce(produce(b"x")))
         assert refused.code == grpc.StatusCode.INTERNAL
+        assert codes["INTERNAL"] == 1
         assert isinstance(refused.error, errors.InternalError)
         assert refused.error.incident_id == INCIDENT_BYTES[:6].hex()
         assert "secret" not in refused.text
