@@ -67,9 +67,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_TIMEOUT_S = 1.0
 CALLS_STOP_TIMEOUT_S = 1.7
 NODE_STOP_TIMEOUT_S = 2.0
-# Of what is left of it, spans that wait for their exporter get so much, and in any case the least.
+# Of what is left of it, lines of the audit log and spans that wait for their exporter get so much, and in any case the least.
 STOP_TIMEOUT_S = 4.8
-SPANS_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_MIN_S = 1.0, 0.2
+AUDIT_STOP_TIMEOUT_S, SPANS_STOP_TIMEOUT_S, STOP_TIMEOUT_MIN_S = 0.5, 1.0, 0.1
 # File descriptors without which a node does not start: those of a few clients, and of the files of a few topics.
 DESCRIPTORS_MIN = 256
 # With --leave-on-stop, before that.
@@ -193,9 +193,10 @@ async def _run(
         return await _shut_down(node, listener, Durability(config.durability))
     finally:
         monitor.stop()
-        await authorization.stop()
-        audit_worker.close()
-        left_s = max(SPANS_STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        left_s = max(STOP_TIMEOUT_MIN_S, stops_at - loop.time())
+        if await authorization.stop(min(AUDIT_STOP_TIMEOUT_S, left_s)):
+            audit_worker.close()
+        left_s = max(STOP_TIMEOUT_MIN_S, stops_at - loop.time())
         await tracing.stop(min(SPANS_STOP_TIMEOUT_S, left_s))
 
 

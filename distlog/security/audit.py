@@ -82,12 +82,14 @@ class AuditLog:
             request_id=request_id,
         )
 
-    async def close(self) -> None:
-        """Write what waits."""
+    async def close(self, timeout_s: float) -> bool:
+        """Write what waits, within a time; tell whether nothing is being written any more.  A disk may never answer."""
         for is_denied in self._bounds:
             self._say_what_was_left_out(is_denied)
-        if self._writing is not None:
-            await self._writing
+        if self._writing is None:
+            return True
+        ended, _ = await asyncio.wait([self._writing], timeout=timeout_s)
+        return bool(ended)
 
     def _say_what_was_left_out(self, is_denied: bool) -> None:
         bound = self._bounds[is_denied]

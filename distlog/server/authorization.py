@@ -1,7 +1,7 @@
 """What decides on one node who may do what, put together: the policy and where it comes from, the gate, the audit log.
 
 authorization = Authorization(policy, settings, files, audit, random_bytes)
-Listener(..., gate=authorization.gate);  authorization.start()  ...  await authorization.stop()
+Listener(..., gate=authorization.gate);  authorization.start()  ...  await authorization.stop(timeout_s)
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ class Authorization:
             "lost": self._audit.lost_count,
         }
 
-    async def stop(self) -> None:
-        """Stop, and write what the audit log has not written."""
+    async def stop(self, timeout_s: float) -> bool:
+        """Stop, and write what the audit log has not written, within a time; tell whether its worker is idle."""
         if self._following is not None:
             self._following.cancel()
-        await self._audit.close()
+        return await self._audit.close(timeout_s)
 
     def _node_subject(self, node_id: str) -> str:
         kind, _, name = self._settings.node_name.partition(":")

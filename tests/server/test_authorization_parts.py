@@ -37,7 +37,7 @@ def authorized(
         try:
             body(authorization, policy)
         finally:
-            await authorization.stop()
+            assert await authorization.stop(5.0)
             worker.close()
 
     asyncio.run(run())
@@ -89,7 +89,7 @@ def test_a_node_that_others_reach_says_that_there_is_no_policy(
         for _ in range(3):
             await asyncio.sleep(0)
             policy.put(Policy())
-        await authorization.stop()
+        assert await authorization.stop(5.0)
         worker.close()
 
     asyncio.run(run())
