@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import pytest
 from distlog.errors import ConfigurationInvalid
 from distlog.runtime import SystemClock, ThreadWorker
 from distlog.security.audit import AuditLog
+from distlog.security.authorizer import Authorizer
+from distlog.security.deciding import PolicyDecider
 from distlog.security.files import RealFiles
 from distlog.security.policy import Action, Permission, Policy
 from distlog.security.rotated_file import RotatedFile
 from distlog.server.authorization import Authorization, AuthorizationSettings
+from distlog.server.gate import Access, Gate, NoAudit
+from distlog.server.permissions import NEEDS
 from tests.server.fake_replicated_log import FakePolicy
 
 ROOT = Permission("root", "*", "*")
@@ -69,6 +75,39 @@ def test_a_policy_that_appears_beside_a_file_is_complained_of_and_changes_nothin
 
     authorized(tmp_path, with_file(tmp_path), body)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.parametrize("topic_count", [1, 50])
+def test_after_a_change_a_step_of_the_loop_asks_no_more_than_it_has_time_for(
+    topic_count: int,
+) -> None:
+    class Counted(PolicyDecider):
+        asked_count = 0
+
+        def decide(self, subject: str, action: Action, topic: str) -> bool:
+            self.asked_count += 1
+            return super().decide(subject, action, topic)
+
+    async def run() -> None:
+        rules = [ROOT, Permission("*", "*", "consume")]
+        authorizer = Authorizer(PolicyDecider(Policy(rules)))
+        gate = Gate(authorizer, NoAudit(), bytes)
+        need = NEEDS["log.v1.Log.ConsumeStream"]
+        async with contextlib.AsyncExitStack() as streams:
+            for number in range(100 // topic_count):
+                access = Access(gate, "", need, f"subject-{number}", "", is_stream=True)
+                for topic in range(topic_count):
+                    access.check(f"topic-{topic}")
+                await streams.enter_async_context(access.watched())
+            decider = Counted(Policy(rules))
+            authorizer.replace(decider)
+            steps = [0]
+            while steps[-1] < 100:
+                await asyncio.sleep(0)
+                steps.append(decider.asked_count)
+        assert max(after - before for before, after in itertools.pairwise(steps)) <= 10
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("is_reachable", [False, True])
