@@ -68,7 +68,12 @@ class LogMemory(logging.Handler):
         level = record.levelname.lower()
         self.counts[package_of(record.name), level if level in LEVELS else "info"] += 1
         if record.levelno >= logging.WARNING:
-            text = record.getMessage()[:TEXT_SIZE_MAX]
+            try:
+                text = record.getMessage()[:TEXT_SIZE_MAX]
+            except Exception:
+                # A line whose arguments do not fit is a mistake of who logs, and never the end of what it does.
+                self.handleError(record)
+                return
             self._kept.append(LogLine(int(record.created * 1000), level, record.name, text))
 
     @property

@@ -1,7 +1,8 @@
 """One attempt at one node: how its failure is named, and when the next one may follow.
 
 A status with distlog's ErrorInfo is a refusal, and raised as the class that it names.  Any other comes from the transport: a
-read was not answered, and of a write nobody knows whether it happened, so it is OutcomeUnknown.
+read was not answered, and of a write nobody knows whether it happened, so it is OutcomeUnknown; unless it never left, since there was
+no connection.
 """
 
 from __future__ import annotations
@@ -54,9 +55,14 @@ READ_ELSEWHERE = (*RETRIED, CorruptBatch, CorruptIndex)
 # The pauses between attempts double from the first one to PAUSE_FACTOR_MAX times that.
 PAUSE_FIRST_S = 0.05
 PAUSE_FACTOR_MAX = 20
+# What another attempt has at least of the time that is left, or this part of the whole.  With less it would hardly be answered; and of a
+# write that is not, nobody knows any more what the attempts before it were told.
+LAST_ATTEMPT_S, LAST_ATTEMPT_PART = 0.25, 1 / 8
 OnRetry = Callable[[DistlogError], None]
 # How gRPC itself words that a message is over the limit of one of the two ends.
 TOO_LARGE = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
+# What gRPC says of a call that was given no connection, because none came about: nothing of it was sent.
+NEVER_SENT = re.compile(r"^failed to connect to all addresses\b")
 # gRPC prefixes the reason with every address that it tried.
 CONNECT_FAILED = re.compile(r".*Failed to connect to remote host: ")
 
@@ -94,9 +100,17 @@ TLS_PROBLEMS = (
 
 
 def write_error(error: grpc.aio.AioRpcError, address: str) -> DistlogError:
-    """Return what the failure of a write means: the node's refusal, or OutcomeUnknown."""
+    """Return what the failure of a write means: the node's refusal, Unreachable if it was never sent, or OutcomeUnknown."""
     refusal = _refusal(error, address)
+    if refusal is None and was_never_sent(error):
+        refusal = Unreachable(addresses=address, problem=_problem(error))
     return refusal or OutcomeUnknown(cause=f"{address}: {_problem(error)}")
+
+
+def was_never_sent(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether a call failed before anything of it could leave."""
+    is_unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return is_unavailable and NEVER_SENT.match(error.details() or "") is not None
 
 
 def read_error(error: grpc.aio.AioRpcError, address: str) -> DistlogError:
@@ -164,10 +178,11 @@ class Deadline:
 
     def __init__(self, timeout_s: float) -> None:
         self._end = asyncio.get_running_loop().time() + timeout_s
+        self._least_s = min(LAST_ATTEMPT_S, timeout_s * LAST_ATTEMPT_PART)
 
-    def allows(self, pause_s: float) -> bool:
-        """Tell whether there is time left after a pause."""
-        return asyncio.get_running_loop().time() + pause_s < self._end
+    def allows(self, pause_s: float = 0.0) -> bool:
+        """Tell whether there is time left after a pause in which another attempt may be answered."""
+        return asyncio.get_running_loop().time() + pause_s < self._end - self._least_s
 
     def remaining_s(self) -> float:
         return max(0.0, self._end - asyncio.get_running_loop().time())

@@ -324,6 +324,7 @@ class Routing:
         """
         backoff = self.backoff()
         unknown: DistlogError | None = None
+        last: DistlogError | None = None
         while True:
             try:
                 node = await self.leader()
@@ -331,12 +332,18 @@ class Routing:
                 # Nothing was sent.
                 error = failure
             else:
+                if not deadline.allows():
+                    too_late = Unreachable(
+                        node.address, "no time was left when it was found to lead"
+                    )
+                    raise unknown or last or too_late
                 try:
                     return await call(node)
                 except grpc.aio.AioRpcError as failure:
                     error = write_error(failure, node.address)
                 if isinstance(error, AMBIGUOUS):
                     unknown = OutcomeUnknown(cause=str(getattr(error, "cause", error)))
+            last = error
             self.note_failure(error)
             pause_s = backoff.next_pause_s(error)
             if not isinstance(error, RETRIED) or not deadline.allows(pause_s):

@@ -160,12 +160,18 @@ class Membership:
             raise MemberExists(node_id=node_id, directory_id=known)
 
     def check(self, node_id: str, cluster_id: str, directory_id: str) -> None:
-        """Raise MembershipChangeRefused or MemberNotFound if another cluster, or a namesake, is meant; "": the caller does not know."""
+        """Raise MembershipChangeRefused or MemberNotFound if another cluster, or a namesake, is meant; "": the caller does not know.
+
+        Raises MembershipChangeUnderWay while that very member is being removed.
+        """
         configuration = self._raft.configuration
         if cluster_id not in ("", configuration.cluster_id):
             problem = f"this is cluster {configuration.cluster_id}, and not {cluster_id}"
             raise MembershipChangeRefused(node_id=node_id, problem=problem)
         if directory_id not in ("", configuration.directory_of(node_id)):
+            if self.committed.directory_of(node_id) == directory_id:
+                # Its removal may be lost yet: told that it is no member, it would stop for good, with what it has acknowledged.
+                raise MembershipChangeUnderWay(retry_delay_s=RETRY_DELAY_S)
             raise MemberNotFound(node_id=node_id)
 
     def removed(self, node_id: str, *, force: bool) -> asyncio.Future[None]:

@@ -59,8 +59,9 @@ class Departure:
         self._group = group
         # Done when this node is no member any more, and is to be stopped.
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A leader was asked to remove it, and never said that it had not.
-        self._in_doubt = False
+        # A leader was asked to remove it, and never said that it had not; and how many requests are under way that may end so.
+        self._is_unknown = False
+        self._asking_count = 0
         # How often no leader was heard of: the others are asked in turns.
         self._turn = 0
 
@@ -93,7 +94,7 @@ class Departure:
                         last = no_leader(f"the leader does not answer: {error}")
                     await asyncio.sleep(PAUSE_S)
         except TimeoutError:
-            if self._in_doubt:
+            if self._is_unknown or self._asking_count:
                 problem = (
                     "this node may be removed already: ask it to leave again, or ask the others"
                 )
@@ -102,9 +103,12 @@ class Departure:
         logger.info(
             "this node is no member any more, and stops; its data directory never comes back"
         )
-        await self._finding.leave()
-        if not self.left.done():
-            self.left.set_result(None)
+        try:
+            await self._finding.leave()
+        finally:
+            # Whoever asked may be gone meanwhile: it is no member all the same.
+            if not self.left.done():
+                self.left.set_result(None)
 
     async def _ask_the_leader(self, group: Group) -> None:
         log = self._log
@@ -117,12 +121,17 @@ class Departure:
         member = MemberIdentity(
             group.configuration.cluster_id, self._settings.node_id, group.raft.replicas.directory_id
         )
-        before, self._in_doubt = self._in_doubt, True
+        self._asking_count += 1
         try:
             await self._ports.remove_member(place, member)
-        except REFUSED:
-            self._in_doubt = before
+        except (*REFUSED, MembershipChangeRefused):
             raise
+        except BaseException:
+            # Also if nobody waits for the answer any more.
+            self._is_unknown = True
+            raise
+        finally:
+            self._asking_count -= 1
 
     def _another(self, members: Sequence[MemberStatus]) -> tuple[str, int] | None:
         """Return where clients reach one of the others, who answers if it leads; another one each time."""

@@ -1,7 +1,7 @@
 """What decides on one node who may do what, put together: the policy and where it comes from, the gate, the audit log.
 
 authorization = Authorization(policy, settings, files, audit, random_bytes)
-Listener(..., gate=authorization.gate);  authorization.start()  ...  await authorization.stop()
+Listener(..., gate=authorization.gate);  authorization.start()  ...  await authorization.stop(timeout_s)
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
-"""Spans on the API of OpenTelemetry.  The API alone records nothing: whoever wants traces installs an SDK, which is its provider."""
+"""Spans on the API of OpenTelemetry.  The API alone records nothing: whoever wants traces installs an SDK, which is its provider.
+
+An SDK calls samplers and processors that may be anybody's.  Whatever they raise costs the trace, and nothing that is traced.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +26,8 @@ from distlog.tracing.spans import (
     Span,
     Tracer,
 )
+
+logger = logging.getLogger(__name__)
 
 SCOPE = "distlog"
 TRACE_PARENT, TRACE_STATE = "traceparent", "tracestate"
@@ -49,6 +55,27 @@ def tracer_of(provider: trace.TracerProvider | None = None) -> Tracer:
     return NO_TRACER if isinstance(tracer, trace.NoOpTracer) else RecordingTracer(tracer)
 
 
+class _Harmless:
+    """Runs what an SDK does: an exception ends the body and nothing else, and the log has the first one."""
+
+    def __init__(self) -> None:
+        self._has_said = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if not self._has_said:
+            self._has_said = True
+            logger.warning(
+                "traces are incomplete, since what records them fails: mend its sampler or its processors",
+                exc_info=error,
+            )
+        return True
+
+
 class RecordingTracer:
     """Begins spans with a tracer of the API."""
 
@@ -56,14 +83,18 @@ class RecordingTracer:
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
+        self._harmless = _Harmless()
 
     def begin(
         self, name: str, kind: Kind, parent: Parent | None, attributes: Attributes
     ) -> Span | None:
-        span = self._tracer.start_span(
-            name, NOTHING if parent is None else parent, KINDS[kind], attributes
-        )
-        return RecordedSpan(self._tracer, span) if span.is_recording() else None
+        with self._harmless:
+            span = self._tracer.start_span(
+                name, NOTHING if parent is None else parent, KINDS[kind], attributes
+            )
+            if span.is_recording():
+                return RecordedSpan(self._tracer, span, self._harmless)
+        return None
 
     def go_on(self, context: bytes, name: str, kind: Kind, attributes: Attributes) -> Span | None:
         parent = _parent_of_bytes(context)
@@ -89,11 +120,12 @@ class RecordingTracer:
 class RecordedSpan:
     """One span of the API."""
 
-    __slots__ = ("_last", "_span", "_tracer")
+    __slots__ = ("_harmless", "_last", "_span", "_tracer")
 
-    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+    def __init__(self, tracer: trace.Tracer, span: trace.Span, harmless: _Harmless) -> None:
         self._tracer = tracer
         self._span = span
+        self._harmless = harmless
         # Its last part, once that has begun.
         self._last: Span | None = None
 
@@ -128,31 +160,36 @@ class RecordedSpan:
         self, name: str, kind: Kind = Kind.INTERNAL, attributes: Attributes = NO_ATTRIBUTES
     ) -> Span:
         parent = trace.set_span_in_context(self._span, NOTHING)
-        return RecordedSpan(
-            self._tracer, self._tracer.start_span(name, parent, KINDS[kind], attributes)
-        )
+        span: trace.Span = trace.INVALID_SPAN
+        with self._harmless:
+            span = self._tracer.start_span(name, parent, KINDS[kind], attributes)
+        return RecordedSpan(self._tracer, span, self._harmless)
 
     def then(self, name: str) -> None:
         self._last = self.child(name)
 
     def note(self, attributes: Attributes) -> None:
-        self._span.set_attributes(attributes)
+        with self._harmless:
+            self._span.set_attributes(attributes)
 
     def event(self, name: str, attributes: Attributes = NO_ATTRIBUTES) -> None:
-        self._span.add_event(name, attributes)
+        with self._harmless:
+            self._span.add_event(name, attributes)
 
     def link(self, other: Span) -> None:
         linked = _span_context(other.context)
         if linked is not None:
-            self._span.add_link(linked)
+            with self._harmless:
+                self._span.add_link(linked)
 
     def end(self, problem: str = "") -> None:
         if self._last is not None:
             self._last.end(problem)
-        if problem:
-            self._span.set_attribute("error.type", problem)
-            self._span.set_status(ERROR)
-        self._span.end()
+        with self._harmless:
+            if problem:
+                self._span.set_attribute("error.type", problem)
+                self._span.set_status(ERROR)
+            self._span.end()
 
 
 def _parent_of_bytes(context: bytes) -> Parent | None:

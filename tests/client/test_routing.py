@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from distlog.api.log.v1 import log_pb2
 from distlog.client import Client, Server, routing
 from distlog.client.answers import merged
 from distlog.client.attempts import PAUSE_FACTOR_MAX, Backoff, read_error, write_error
@@ -357,6 +358,9 @@ def test_lists_of_several_nodes_become_one() -> None:
 
 # --- What a failed attempt means ---
 
+# Of HTTP/2: what a client begins with, and types of frames.
+PREFACE_SIZE, HEADERS, SETTINGS = 24, b"\x01", b"\x04"
+
 
 def test_a_status_of_the_transport_leaves_the_outcome_of_a_write_unknown() -> None:
     metadata = grpc.aio.Metadata()
@@ -364,6 +368,49 @@ def test_a_status_of_the_transport_leaves_the_outcome_of_a_write_unknown() -> No
         error = grpc.aio.AioRpcError(code, metadata, metadata, details="x")
         assert isinstance(write_error(error, "a:1"), OutcomeUnknown)
         assert isinstance(read_error(error, "a:1"), Unreachable)
+
+
+def test_a_write_for_which_no_connection_came_about_was_never_sent() -> None:
+    async def scenario() -> None:
+        async with silent_address() as address:
+            pass
+        # Nobody listens there any more.
+        node = routing.Node(address)
+        try:
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await node.log.Produce(log_pb2.ProduceRequest(), timeout=10)
+        finally:
+            await node.close()
+        assert isinstance(write_error(failed.value, address), Unreachable)
+
+    run(scenario())
+
+
+def test_a_write_whose_connection_breaks_may_have_been_carried_out() -> None:
+    async def scenario() -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Take a connection of HTTP/2, and close it when the head of a call has come."""
+            writer.write(bytes(3) + SETTINGS + bytes(5))
+            await reader.readexactly(PREFACE_SIZE)
+            kind = b""
+            while kind != HEADERS:
+                head = await reader.readexactly(9)
+                kind = head[3:4]
+                await reader.readexactly(int.from_bytes(head[:3]))
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with server:
+            host, port = server.sockets[0].getsockname()
+            node = routing.Node(f"{host}:{port}")
+            try:
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await node.log.Produce(log_pb2.ProduceRequest(), timeout=10)
+            finally:
+                await node.close()
+        assert isinstance(write_error(failed.value, "a:1"), OutcomeUnknown)
+
+    run(scenario())
 
 
 def test_pauses_double_to_a_limit_and_a_hint_is_followed_at_once_but_once() -> None:

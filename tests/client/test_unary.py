@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distlog.client import Client
-from distlog.errors import OutcomeUnknown, RecordTooLarge, TopicNotFound, Unreachable
+from distlog.errors import (
+    OutcomeUnknown,
+    RecordTooLarge,
+    StorageFull,
+    TopicNotFound,
+    Unreachable,
+)
 from tests.client.fake_cluster import RECORD_SIZE_MAX, FakeCluster
 from tests.client.faults import Fault
 from tests.client.running import run
@@ -135,6 +141,21 @@ def test_a_later_refusal_does_not_make_an_unknown_outcome_known() -> None:
             with pytest.raises(OutcomeUnknown):
                 await client.produce(b"a")
             assert cluster.log == [b"a"]
+
+    run(scenario())
+
+
+def test_a_refusal_is_not_made_unknown_by_an_attempt_that_has_no_time_left_to_be_answered() -> None:
+    async def scenario() -> None:
+        # At 0, 0.1, 0.3 and 0.7 s, were there no limit: the last one would have a fifteenth of the time.
+        faulty = FakeCluster(faults=[*[Fault.FULL] * 3, Fault.MUTE])
+        async with (
+            faulty as cluster,
+            Client(cluster.addresses, retry_pause_s=0.1, timeout_s=0.75) as client,
+        ):
+            with pytest.raises(StorageFull):
+                await client.produce(b"a")
+            assert cluster.log == []
 
     run(scenario())
 

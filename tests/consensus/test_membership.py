@@ -19,7 +19,7 @@ from distlog.errors import (
     MembershipChangeRefused,
     MembershipChangeUnderWay,
 )
-from tests.consensus.voters import ELECTION_S, RulesMaker, Voters
+from tests.consensus.voters import ELECTION_S, RulesMaker, Voters, directory_of
 
 
 def ignore(_result: Any, _code: int) -> None: ...
@@ -160,9 +160,16 @@ def test_who_is_being_removed_is_a_member_until_that_is_committed() -> None:
     assert voters_of(cluster, "a") == "ab"
     with pytest.raises(MembershipChangeUnderWay):
         membership.remove("c", force=False, done=ignore)
+    # So it is told when it asks itself, and names its directory.
+    with pytest.raises(MembershipChangeUnderWay):
+        membership.check("c", "", directory_of("c"))
+    with pytest.raises(MemberNotFound):
+        membership.check("c", "", "another-directory")
     cluster.settle("a", "b")
     with pytest.raises(MemberNotFound):
         membership.remove("c", force=False, done=ignore)
+    with pytest.raises(MemberNotFound):
+        membership.check("c", "", directory_of("c"))
 
 
 def test_a_new_leader_changes_nothing_before_it_has_committed_an_entry_of_its_own() -> None:

@@ -80,3 +80,50 @@ def test_doubt_ends_when_a_leader_does_not_find_the_member() -> None:
 def test_without_doubt_the_last_refusal_is_told() -> None:
     with pytest.raises(Unreachable, match="nobody listens"):
         asyncio.run(left(Cluster(no_leader("an election"), AWAY), 0.5))
+
+
+def test_what_one_caller_is_told_is_no_word_about_what_another_has_asked() -> None:
+    class Slow(Cluster):
+        """Refuses the first question after the second was answered, with doubt."""
+
+        has_answered = asyncio.Event()
+
+        async def remove_member(self, place: tuple[str, int], _member: object) -> None:
+            self.asked.append(place)
+            number = len(self.asked)
+            if number == 1:
+                await self.has_answered.wait()
+            if number == 2:
+                self.has_answered.set()
+                raise UNKNOWN
+            raise no_leader("an election")
+
+    async def scenario() -> None:
+        anything: Any = Slow(None)
+        departure = Departure(
+            SimpleNamespace(node_id="n1"), anything, anything, anything, lambda: anything
+        )  # type: ignore[arg-type]
+        asked = [asyncio.create_task(departure.leave(0.3)) for _ in range(2)]
+        await asyncio.wait(asked)
+        assert [type(each.exception()) for each in asked] == [OutcomeUnknown] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_was_removed_stops_also_when_nobody_waits_for_the_answer_any_more() -> None:
+    class Hurried(Cluster):
+        """Whoever asked is gone while discovery is told."""
+
+        async def leave(self) -> None:
+            raise asyncio.CancelledError
+
+    async def scenario() -> None:
+        anything: Any = Hurried(None)
+        departure = Departure(
+            SimpleNamespace(node_id="n1"), anything, anything, anything, lambda: anything
+        )  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await departure.leave(1.0)
+        assert departure.left.done()
+
+    asyncio.run(scenario())

@@ -250,3 +250,15 @@ def test_every_warning_and_every_error_says_what_to_do() -> None:
         if not re.search(r": \w+ \w+", words):
             found.append(f"{place}: {text}")
     assert found == []
+
+
+def test_a_line_whose_arguments_do_not_fit_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is a mistake of who logs, which may be any library, and what it does goes on."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    memory = LogMemory()
+    wrong = logging.LogRecord("grpc", logging.ERROR, "", 0, "%d of %d", ("one",), None)
+    memory.handle(wrong)
+    assert memory.counts[OTHER, "error"] == 1
+    assert memory.last == ()

@@ -93,7 +93,7 @@ def audited(disk: Disk, body: Callable[[AuditLog, HandClock], None]) -> AuditLog
         clock = HandClock()
         audit = AuditLog(disk, PromptWorker(), clock, lambda ms: f"at {ms}")
         body(audit, clock)
-        await audit.close()
+        assert await audit.close(5.0)
         return audit
 
     return asyncio.run(run())
@@ -153,7 +153,7 @@ def test_a_full_disk_stops_nothing_is_said_once_and_is_written_to_again(
         for is_full in (False, True, True, True, False):
             disk.is_full = is_full
             note(audit)
-            await audit.close()
+            assert await audit.close(5.0)
         assert (audit.written_count, audit.lost_count) == (2, 3)
 
     asyncio.run(run())
@@ -175,8 +175,10 @@ def test_what_waits_for_a_slow_disk_has_a_limit() -> None:
         assert audit.lost_count > 0
         assert audit._waiting_size <= WAITING_SIZE_MAX
         assert worker.future is not None
+        # Nor does a node that stops wait for it for ever.
+        assert not await audit.close(0.01)
         worker.future.set_result(None)
-        await audit.close()
+        assert await audit.close(5.0)
 
     asyncio.run(run())
 

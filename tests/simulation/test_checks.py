@@ -114,6 +114,20 @@ def test_what_is_applied_before_a_majority_has_it_is_seen() -> None:
     assert "state machine safety" in other.failures[0]
 
 
+def test_what_a_disk_had_that_is_gone_was_acknowledged_and_what_it_had_not_was_not() -> None:
+    for count, is_synced in ((0, True), (1, False)):
+        watched = Watched()
+        for name in "ab":
+            watched.append(name, b"x", 2, 1)
+        watched.parts["a"].sync()
+        if is_synced:
+            watched.parts["b"].sync()
+        # Its acknowledgement is on its way to the leader.
+        watched.watch.add("b")
+        watched.apply("a", b"x", 2, 1)
+        assert len(watched.failures) == count, watched.failures
+
+
 def test_an_applied_entry_that_is_cut_is_seen() -> None:
     watched = Watched()
     for name in "ab":

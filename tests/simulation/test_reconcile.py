@@ -250,6 +250,33 @@ def test_whatever_dies_a_node_that_left_is_no_member_and_one_that_did_not_is_tol
     simulated(story, **ALIKE)
 
 
+def test_a_node_whose_removal_no_majority_has_is_not_told_that_it_is_no_member() -> None:
+    """It would stop for good, and what it has acknowledged with it, while the removal is lost with the leader that has it."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await complete(cluster, "n1", "n2", "n3")
+        leading, leaving = cluster.leader(), other_than_leader(cluster)
+        assert leading is not None
+        assert leaving.node is not None
+        assert leaving.process is not None
+        departure = leaving.node.departure
+        apart = {"n1", "n2", "n3"} - {leading.name, leaving.name}
+        cluster.network.partition(sorted(apart), [leading.name, leaving.name])
+        # The second asks again while the removal is under way, and what it is told is no word about the first.
+        asked = [leaving.process.create_task(departure.leave(5.0)) for _ in range(2)]
+        await asyncio.wait(asked)
+        assert [type(each.exception()) for each in asked] == [OutcomeUnknown] * 2
+        assert not departure.left.done()
+        cluster.network.heal()
+        await leaving.process.run(departure.leave())
+        assert departure.left.done()
+        await leaving.stop()
+        cluster.unused.add(leaving.name)
+        await complete(cluster, *sorted({"n1", "n2", "n3"} - {leaving.name}))
+
+    simulated(story, **ALIKE)
+
+
 def test_the_only_voter_does_not_leave_and_neither_does_who_would_leave_no_majority() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await complete(cluster, "n1", "n2", "n3")

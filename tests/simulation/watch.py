@@ -43,11 +43,15 @@ class Watch:
         self._journals: dict[str, Journal | None] = {}
         # The group of each machine that it belongs to.
         self._groups: dict[str, Group] = {}
+        # (node id, directory id) -> the journal of a member whose disk is gone.
+        self._lost: dict[tuple[str, str], Journal | None] = {}
 
     def add(self, name: str) -> None:
-        """A machine has an empty disk."""
+        """A machine has an empty disk.  What the one before had acknowledged counts: the message may be on its way yet."""
+        group = self._groups.pop(name, None)
+        if group is not None:
+            self._lost[_identity(group)] = self._journals[name]
         self._journals[name] = None
-        self._groups.pop(name, None)
 
     def begin(self, machine: Machine, group: Group) -> None:
         """Watch a node that takes part from now on."""
@@ -137,15 +141,17 @@ class Watch:
 
     def _durable(self, raft_index: int, term: int, configuration: Configuration) -> tuple[int, int]:
         """Return how many of the voters have an entry durably, and how many voters there are."""
-        voters = {
-            (group.raft.replicas.node_id, group.raft.replicas.directory_id): self._journals[name]
-            for name, group in self._groups.items()
-        }
+        present = {_identity(group): self._journals[name] for name, group in self._groups.items()}
+        voters = {**self._lost, **present}
         durable = sum(
             _is_durable(voters.get(identity), raft_index, term)
             for identity in configuration.voters.items()
         )
         return durable, len(configuration.voters)
+
+
+def _identity(group: Group) -> tuple[str, str]:
+    return group.raft.replicas.node_id, group.raft.replicas.directory_id
 
 
 def _is_durable(journal: Journal | None, raft_index: int, term: int) -> bool:
