@@ -129,6 +129,7 @@ def configure_logging(level: str, levels: Mapping[str, str], log_format: str) ->
     output.addFilter(_Threshold(level, levels))
     memory = LogMemory()
     logging.basicConfig(level=_counted(level), handlers=[output, memory], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
     # It tells of each model that it is given, and of each question.
     logging.getLogger("casbin").setLevel(logging.WARNING)
     for name, its_level in levels.items():
@@ -139,6 +140,12 @@ def configure_logging(level: str, levels: Mapping[str, str], log_format: str) ->
 def is_json(log_format: str) -> bool:
     """Tell whether each line of the standard output is to be JSON."""
     return log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of gRPC for an answer that was for nobody any more: clients can have as many of them as they like."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 class TextLines(logging.Formatter):

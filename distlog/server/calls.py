@@ -223,7 +223,9 @@ async def _passing(access: Access, handler: Handler, request: Any, context: Any)
         check_topic(request.topic)
         access.check(request.topic)
     if not access.is_stream:
-        return await handler(request, context)
+        answer = await handler(request, context)
+        access.check_answer()
+        return answer
     async with access.watched():
         return await handler(request, context)
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from distlog.errors import DistlogError, NotAuthorized
+from distlog.security.audit import DENIED
 from distlog.security.authorizer import Authorizer
 from distlog.security.policy import ANY, Action
 from distlog.security.subject import certificate_of, subject_of
@@ -27,7 +28,9 @@ REQUEST_ID_SIZE = 8
 QUESTIONS_PER_STEP = 10
 # Topics of a stream that are asked about again when the policy changes; each of its requests is asked about anyway.
 STREAM_TOPIC_COUNT_MAX = 1000
-DENIED, DONE, CANCELLED = "DENIED", "DONE", "CANCELLED"
+DONE, CANCELLED = "DONE", "CANCELLED"
+# What is answered with something that was read, and not with what became of a write.
+READING = (Action.CONSUME, Action.DESCRIBE)
 # As a metric names them.
 ALLOWED, DENIED_OUTCOME = "allowed", "denied"
 
@@ -71,6 +74,8 @@ class Gate:
         self._watched: dict[Access, asyncio.Timeout] = {}
         self._asking: asyncio.Task[None] | None = None
         self._is_outdated = False
+        # How often the policy changed.
+        self.change_count = 0
         authorizer.changed.append(self._policy_changed)
 
     def enter(self, method: str, need: Need, context: Any, *, is_stream: bool) -> Access | None:
@@ -105,6 +110,7 @@ class Gate:
             self._watched.pop(access, None)
 
     def _policy_changed(self) -> None:
+        self.change_count += 1
         self._is_outdated = True
         if self._watched and self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask_again())
@@ -135,6 +141,7 @@ class Access:
     """One call: who makes it, and what it was allowed."""
 
     __slots__ = (
+        "_changes_seen",
         "_gate",
         "_topics",
         "certificate",
@@ -152,6 +159,7 @@ class Access:
         self, gate: Gate, method: str, need: Need, subject: str, peer: str, *, is_stream: bool
     ) -> None:
         self._gate = gate
+        self._changes_seen = gate.change_count
         self.need = need
         self.is_stream = is_stream
         self._topics: set[str] = set()
@@ -205,6 +213,12 @@ class Access:
         except DistlogError as error:
             self.refusal = error
             raise
+
+    def check_answer(self) -> None:
+        """As `check`, once more, if the policy has changed since: a call that reads may have waited for what it is to be told."""
+        if self._changes_seen != self._gate.change_count and self.need.action in READING:
+            for topic in self.topics:
+                self.check(topic)
 
     def watched(self) -> Any:
         """Return the context in which a stream spends its life: `Gate.watch`."""

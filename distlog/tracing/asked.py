@@ -7,6 +7,7 @@ they are looked at before, and nothing is traced for a mistake.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ DISABLED, EXPORTER = "OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"
 SAMPLER, SAMPLER_ARG = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+# One of them, as the exporter takes it; others it writes to the log, and they may hold the key to a collector.
+HEADER = re.compile(
+    r"[ \t]*[!#-'*+.\-0-9A-Z^-z|~]+[ \t]*=[ \t]*[\x20\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"
+)
 QUEUE_SIZE, BATCH_SIZE = "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 DELAY = "OTEL_BSP_SCHEDULE_DELAY"
 OTLP, CONSOLE, NONE = "otlp", "console", "none"
@@ -58,6 +64,7 @@ def asked(environ: Mapping[str, str]) -> Asked:
         return Asked(NONE)
     if exporter == OTLP:
         _check_protocol(environ)
+        _check_headers(environ)
     _check_sampler(environ)
     queue_size = _number(environ, QUEUE_SIZE, 2048, QUEUE_SIZE_MAX)
     batch_size = _number(environ, BATCH_SIZE, min(512, queue_size), queue_size)
@@ -74,6 +81,13 @@ def _check_protocol(environ: Mapping[str, str]) -> None:
                     f"{name}={protocol}: {HTTP_PROTOBUF} is known, at port 4318 of a collector"
                 )
             return
+
+
+def _check_headers(environ: Mapping[str, str]) -> None:
+    for name in HEADERS:
+        headers = re.split(r"[ \t]*,[ \t]*", environ.get(name, ""))
+        if not all(not each or HEADER.fullmatch(each.strip()) for each in headers):
+            raise ValueError(f"{name}: it is NAME=VALUE,... and is not shown, as it may be secret")
 
 
 def _check_sampler(environ: Mapping[str, str]) -> None:

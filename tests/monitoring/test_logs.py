@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc._cython import cygrpc
 
 from distlog.logs import (
     CONVERSION,
@@ -105,6 +106,22 @@ def test_a_warning_is_counted_and_kept_also_where_it_is_not_written(
     assert [line.text for line in memory.last] == ["one", "two"]
     counts = {key: count for key, count in memory.counts.items() if count}
     assert counts == {("node", "warning"): 1, ("peer", "error"): 1}
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize("error", [cygrpc.ExecuteBatchError, ValueError])
+def test_grpc_says_nothing_of_a_client_that_is_gone_and_all_else(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    memory = configure_logging("debug", {}, "text")
+    try:
+        raise error("it failed")
+    except error:
+        logging.getLogger(cygrpc.__name__).exception("raised by a servicer method")
+    assert ("Traceback" in stream.getvalue()) is (error is ValueError)
+    assert len(memory.last) == (error is ValueError)
 
 
 def test_a_first_warning_is_one_more_than_none_in_every_package() -> None:

@@ -130,6 +130,36 @@ def test_an_idle_produce_stream_ends_and_what_it_was_sent_before_is_answered() -
     run_secured((ROOT, WRITES), body)
 
 
+def test_a_call_that_waits_is_not_told_what_it_may_not_read_any_more() -> None:
+    async def body(server: Secured, log: Any, cluster: Any) -> None:
+        request = log_pb2.ConsumeRequest(topic="orders-1", offset=1, min_offset=1)
+        for rules, is_told in (((ROOT, READS), True), ((ROOT, WRITES), False)):
+            server.put((ROOT, READS, WRITES))
+            call = log.Consume(request)
+            await server.fake.until(lambda: bool(server.fake.waiting))
+            server.put(rules)
+            server.fake.propose_append("orders-1", Block.from_records([b"y"]))
+            if is_told:
+                assert (await call).record == b"y"
+            else:
+                assert isinstance((await refusal(call)).error, NotAuthorized)
+            request.offset = request.min_offset = 2
+
+    run_secured((ROOT, READS), body)
+
+
+def test_a_write_that_was_taken_is_acknowledged_whatever_the_policy_says_meanwhile() -> None:
+    async def body(server: Secured, log: Any, cluster: Any) -> None:
+        server.fake.holding = True
+        call = log.Produce(log_pb2.ProduceRequest(topic="orders-1", record=b"y"))
+        await server.fake.until(lambda: bool(server.fake.held))
+        server.put((ROOT,))
+        server.fake.release()
+        assert (await call).offset == 1
+
+    run_secured((ROOT, WRITES), body)
+
+
 def test_each_request_of_a_stream_is_asked_about_its_own_topic() -> None:
     async def body(server: Secured, log: Any, cluster: Any) -> None:
         call = log.ProduceStream()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry.util.re import parse_env_headers
 
-from distlog.tracing.asked import CONSOLE, NONE, OTLP, QUEUE_SIZE_MAX, Asked, asked
+from distlog.tracing.asked import CONSOLE, HEADERS, NONE, OTLP, QUEUE_SIZE_MAX, Asked, asked
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -75,6 +76,35 @@ def test_a_mistake_is_said_with_what_would_be_right(name: str, value: str, words
     with pytest.raises(ValueError, match=words) as raised:
         asked({ENDPOINT: "http://c:4318", name: value})
     assert f"{name}={value}" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization: Bearer s3cr3t",
+        "s3cr3t",
+        "a=b,s3cr3t",
+        "a=s3cr3t;c",
+        'a="s3cr3t"',
+        "a b=s3cr3t",
+    ],
+)
+def test_headers_that_are_none_are_not_shown(name: str, text: str) -> None:
+    """The exporter would write them to the log, where others read the key to the collector."""
+    with pytest.raises(ValueError, match=f"{name}: it is NAME=VALUE") as raised:
+        asked({ENDPOINT: "http://c:4318", name: text})
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_exporter_has_nothing_to_say_of_headers_that_are_taken(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("a=b", " a = b , authorization=Bearer%20x==,", "x-key=a b", "a=", ""):
+        assert asked({ENDPOINT: "http://c:4318", name: text}).exporter == OTLP
+        parse_env_headers(text, liberal=True)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("ratio", ["1 %", "-0.1", "1.1", "nan", "inf", "one"])
