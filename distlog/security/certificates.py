@@ -30,6 +30,8 @@ CHAIN_LENGTH_MAX = 10
 CURVES = ("secp256r1", "secp384r1")
 # What is raised for what is damaged inside, often only when that part is looked at.
 UNREADABLE = (
+    # Older versions of the library look up what they do not know in a table.
+    KeyError,
     ValueError,
     TypeError,
     UnsupportedAlgorithm,

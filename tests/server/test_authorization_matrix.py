@@ -98,6 +98,8 @@ List                            + + + + + + +
 Watch                           + + + + + + +
 ServerReflectionInfo            + + + + + + +
 """
+# Older versions of grpcio-health-checking have no List, and so neither has the service.
+ABSENT: set[str] = set() if hasattr(health_pb2, "HealthListRequest") else {"List"}
 ACTIONS = {
     "produce": "Produce ProduceStream ProduceBatch OpenProducer",
     "consume": "Consume ConsumeStream ConsumeBatch",
@@ -119,7 +121,7 @@ def rows() -> list[Row]:
     found = []
     for line in TABLE.split("\n"):
         words = line.split()
-        if words:
+        if words and words[0] not in ABSENT:
             cells = dict(zip(SUBJECTS, words[-len(SUBJECTS) :], strict=True))
             name, *topic = words[: -len(SUBJECTS)]
             allowed = {subject: cell == "+" for subject, cell in cells.items()}
@@ -215,8 +217,9 @@ def fill_anew(server: Secured) -> None:
 def test_the_table_has_every_call_of_every_service() -> None:
     services = (LOG, CLUSTER, HEALTH, REFLECTION)
     methods = {method.name for service in services for method in service.methods}
-    assert {row.method for row in ROWS} == methods == set(REQUESTS)
-    assert set(NEEDS) == {m.full_name for service in services for m in service.methods}
+    assert {row.method for row in ROWS} == methods == set(REQUESTS) - ABSENT
+    known = {name for name in NEEDS if name.rpartition(".")[2] not in ABSENT}
+    assert known == {m.full_name for service in services for m in service.methods}
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
