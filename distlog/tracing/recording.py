@@ -140,7 +140,7 @@ class RecordedSpan:
 
     @property
     def traceparent(self) -> str:
-        return self._carried()[TRACE_PARENT]
+        return self._carried().get(TRACE_PARENT, "")
 
     @property
     def metadata(self) -> Metadata:

@@ -147,11 +147,11 @@ def test_a_later_refusal_does_not_make_an_unknown_outcome_known() -> None:
 
 def test_a_refusal_is_not_made_unknown_by_an_attempt_that_has_no_time_left_to_be_answered() -> None:
     async def scenario() -> None:
-        # At 0, 0.1, 0.3 and 0.7 s, were there no limit: the last one would have a fifteenth of the time.
+        # At 0, 0.4, 1.2 and 2.8 s, were there no limit: the last one would have a fifteenth of the time.
         faulty = FakeCluster(faults=[*[Fault.FULL] * 3, Fault.MUTE])
         async with (
             faulty as cluster,
-            Client(cluster.addresses, retry_pause_s=0.1, timeout_s=0.75) as client,
+            Client(cluster.addresses, retry_pause_s=0.4, timeout_s=3.0) as client,
         ):
             with pytest.raises(StorageFull):
                 await client.produce(b"a")

@@ -73,7 +73,7 @@ def test_a_span_can_be_used_to_its_end_whatever_fails_below_it(
             span.then("the last part")
             part.end("WRONG")
             assert len(part.context) == len(span.context)
-            assert part.metadata is not None
+            assert part.traceparent in ("", *dict(part.metadata).values())
             span.end()
     said = [each.getMessage() for each in caplog.records if each.name.startswith("distlog")]
     assert len(said) == 1, said
