@@ -27,7 +27,8 @@ mkdir /var/lib/distlog
 mount --bind "$2" /var/lib/distlog
 mount -o remount,bind,ro /var/lib
 mount -o remount,bind,ro /
-if mountpoint --quiet "$3"; then mount -o remount,bind,ro "$3"; fi
+held=$(findmnt --noheadings --output TARGET --target "$3")
+if [ "$held" != / ]; then mount -o remount,bind,ro "$held"; fi
 for place in /etc "$3" /var/lib; do
     if touch "$place/unconfined" 2>&-; then echo "$place can be written" >&2; exit 9; fi
 done
