@@ -203,7 +203,7 @@ TARGETS = (
 
 # By target: the reason why it is missed, and what would close it.  Look at it again whenever the verdict of a row changes.
 ROUND = (
-    "A Raft round without gRPC takes 1.3 to 1.5 ms on an idle machine (`benchmarks.raft_round`): two fsyncs of one file system in a row, "
+    "A Raft round without gRPC takes 1.1 to 1.5 ms on an idle machine (`benchmarks.raft_round`): two fsyncs of one file system in a row, "
     "and Python on three nodes that share two processors; `benchmarks.where_time_goes` follows it station by station."
 )
 WHY: dict[str, str] = {
