@@ -45,6 +45,8 @@ from tests.processes.process_cluster import ProcessCluster, until
 from tests.processes.test_bad_input import EXIT_USAGE
 
 MIB = 1 << 20
+# Bytes that a stream may send before the server has said more, in HTTP/2.  What is beyond is refused at some time, for that.
+WINDOW_SIZE = 65_535
 LIMITS = ServerLimits()
 Attack = Callable[["Victim"], Awaitable[None]]
 
@@ -259,11 +261,10 @@ def test_a_request_that_is_too_large_or_has_no_end_is_refused_by_what_it_claims(
 def test_a_compressed_request_is_unpacked_to_the_limit_and_no_further(
     encoding: str, make_cluster: MakeCluster
 ) -> None:
-    """A thousandth of what it would become is well within the limit of a request."""
-    zeros = bytes(512 * MIB)
+    """A thousandth of what it would become fits into the window that every stream begins with."""
+    zeros = bytes(60 * MIB)
     bomb = gzip.compress(zeros) if encoding == "gzip" else zlib.compress(zeros)
-    del zeros
-    assert len(bomb) < MIB
+    assert len(bomb) < WINDOW_SIZE - 5
 
     async def body(victim: Victim) -> None:
         before = victim.memory_peak
@@ -277,9 +278,12 @@ def test_a_compressed_request_is_unpacked_to_the_limit_and_no_further(
 
             await until(refused, "it is refused")
         await victim.serves()
-        assert victim.memory_peak - before < 64 * MIB
+        growth = victim.memory_peak - before
+        print(f"{growth >> 20} MiB")
+        # Two of them may be held at once.
+        assert growth < 48 * MIB
 
-    attack(make_cluster, body, growth_max=64 * MIB)
+    attack(make_cluster, body, growth_max=48 * MIB)
 
 
 def test_requests_that_never_become_whole_cost_what_was_sent_and_no_more(
