@@ -14,7 +14,7 @@ import grpc.aio
 from distlog.api.log.v1 import log_pb2, log_pb2_grpc
 from distlog.client import Client, Rule
 from distlog.client.tls import tls_credentials
-from distlog.errors import OutcomeUnknown
+from distlog.errors import InvalidRequest, NotAuthorized, OutcomeUnknown
 from tests.processes.commands import Finished, run
 from tests.processes.conftest import MakeCluster
 from tests.processes.process_cluster import (
@@ -29,6 +29,8 @@ from tests.processes.process_cluster import (
 SUBJECTS = ("admin", "alice", "nobody")
 # Subjects that have their rules at a time while those change.
 KEPT_COUNT = 20
+# Of two administrators who are at odds.
+ROUND_COUNT = 30
 
 
 class Certified:
@@ -38,12 +40,15 @@ class Certified:
         self.cluster = cluster
         self._directory = directory
 
-    async def prepare(self) -> None:
-        host = next(iter(self.cluster)).host
-        names = ("--clients", ",".join(SUBJECTS), "--nodes", ",".join(self.cluster.nodes))
-        made = await run("certs", str(self._directory), *names, "--hosts", host)
+    @classmethod
+    async def made(cls, cluster: ProcessCluster, directory: Path) -> Certified:
+        """Give a cluster that does not run yet its certificates."""
+        host = next(iter(cluster)).host
+        names = ("--clients", ",".join(SUBJECTS), "--nodes", ",".join(cluster.nodes))
+        made = await run("certs", str(directory), *names, "--hosts", host)
         assert made.status == 0, made.errors
-        self.cluster.secure(self._directory, "admin")
+        cluster.secure(directory, "admin")
+        return cls(cluster, directory)
 
     def client(self, subject: str) -> Client:
         ca, cert, key = tls_flags(self._directory, subject)[1::2]
@@ -95,8 +100,7 @@ def test_one_policy_for_all_nodes_at_once_and_after_a_restart(
 ) -> None:
     async def scenario() -> None:
         cluster = make_cluster()
-        certified = Certified(cluster, tmp_path / "certs")
-        await certified.prepare()
+        certified = await Certified.made(cluster, tmp_path / "certs")
         await certified.start()
         assert (await certified.say("admin", "acl", "add", "admin", "*", "*")).status == 0
         assert (await certified.say("admin", "topic", "create", "orders")).status == 0
@@ -133,8 +137,7 @@ def test_rules_that_were_acknowledged_outlive_leaders_that_are_killed_while_they
 
     async def scenario() -> None:
         cluster = make_cluster()
-        certified = Certified(cluster, tmp_path / "certs")
-        await certified.prepare()
+        certified = await Certified.made(cluster, tmp_path / "certs")
         await certified.start()
         certain, doubtful = {Rule("admin", "*", "*")}, list[set[Rule]]()
         is_over = asyncio.Event()
@@ -182,6 +185,36 @@ def test_rules_that_were_acknowledged_outlive_leaders_that_are_killed_while_they
     asyncio.run(scenario())
 
 
+def test_administrators_who_take_each_other_s_rules_away_at_once_leave_one(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    """Each change alone is fine; both together would open the cluster to everybody."""
+
+    async def scenario() -> None:
+        cluster = make_cluster()
+        certified = await Certified.made(cluster, tmp_path / "certs")
+        await certified.start()
+        rules = {name: Rule(name, "*", "administer") for name in ("admin", "alice")}
+        async with certified.client("admin") as admin, certified.client("alice") as alice:
+            clients = {"admin": admin, "alice": alice}
+            await admin.change_policy(add=list(rules.values()))
+            for _ in range(ROUND_COUNT):
+                outcomes = await asyncio.gather(
+                    admin.change_policy(remove=[rules["alice"]]),
+                    alice.change_policy(remove=[rules["admin"]]),
+                    return_exceptions=True,
+                )
+                refusals = [each for each in outcomes if isinstance(each, BaseException)]
+                assert [type(each) in (NotAuthorized, InvalidRequest) for each in refusals] == [
+                    True
+                ]
+                winner = "admin" if outcomes[1] in refusals else "alice"
+                assert list(await clients[winner].policy()) == [rules[winner]]
+                await clients[winner].change_policy(add=list(rules.values()))
+
+    asyncio.run(scenario())
+
+
 def check_audit(path: Path) -> None:
     """The file is for its owner alone, and has the calls that were denied there."""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -196,8 +229,7 @@ def test_a_policy_file_is_read_again_and_never_beside_a_replicated_policy(
 ) -> None:
     async def scenario() -> None:
         cluster = make_cluster(("n1",))
-        certified = Certified(cluster, tmp_path / "certs")
-        await certified.prepare()
+        certified = await Certified.made(cluster, tmp_path / "certs")
         policy = tmp_path / "policy.csv"
         policy.write_text("p, admin, *, *\n")
         node = cluster["n1"]
