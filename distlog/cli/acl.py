@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from distlog.cli.arguments import add_action
 from distlog.cli.connecting import connected
 from distlog.errors import ConfigurationInvalid
-from distlog.security.files import FILE_SIZE_MAX
 from distlog.security.policy_rows import parse_rows
 
 if TYPE_CHECKING:
     from distlog.client import Client, Rule
 
+FILE_SIZE_MAX = 1 << 20
 NO_POLICY = "there is no policy: everybody may do everything"
 
 
